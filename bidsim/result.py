@@ -1,0 +1,185 @@
+"""The result of a replay as data: what `result.json` holds (spec section 6) and its JSON Schema.
+
+Everything after the statistics (gate, report, store) reads only this. It carries no wall clock: the same scenario,
+model, data and as-of day give the same bytes. Money is in the scenario's currency, prices and bids in currency per
+1000 impressions.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA = "bidsim.result/1"
+
+Segment = dict[str, str]
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PolicyInfo(Record):
+    name: str
+    role: Literal["baseline", "candidate"]
+    model: str | None = Field(description="file name of the model, null for logged predictions")
+    sha256: str | None = Field(description="of the model file")
+    columns: dict[str, str] = Field({}, description="logged prediction columns, by pctr, pcvr, pctcvr")
+    formula: str = Field(description="bid formula, in currency per 1000 impressions")
+    multiplier: float
+    borrowed_heads: list[str] = Field([], description="heads that the candidate lacks and takes from the baseline")
+
+
+class Window(Record):
+    start: str = Field(description="ISO 8601 with offset, inclusive")
+    end: str = Field(description="ISO 8601 with offset, exclusive")
+
+
+class DataInfo(Record):
+    rows: int = Field(description="rows of the window for which all conditions hold")
+    labelled: dict[str, int] = Field(description="rows with a label, by head")
+    window: Window | None
+    fingerprint: str = Field(description="sha256 over exact totals of the log, independent of file layout")
+    campaigns: int | None = None
+    units: int | None = None
+    clicks: float | None = Field(None, description="weighted clicks of the log")
+    conversions: float | None = Field(None, description="weighted conversions of the log")
+    campaign_names: dict[str, str] = Field({}, description="from the campaign table, by campaign")
+
+
+class Range(Record):
+    low: float | None
+    high: float | None
+
+
+class Estimate(Record):
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+class Metric(Record):
+    policy: str
+    metric: str
+    head: str | None
+    segment: Segment
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    identified: Range | None = Field(None, description="range over whatever the unknown rows did; null: not computed")
+    beta: float | None = Field(None, description="of expected_utility, in impressions per currency; else null")
+
+
+class Difference(Record):
+    policy: str
+    metric: str
+    head: str | None
+    segment: Segment
+    baseline: float | None
+    candidate: float | None
+    absolute: Estimate = Field(description="candidate - baseline")
+    relative: Estimate = Field(description="candidate / baseline - 1, null where the baseline is 0")
+    beta: float | None = None
+
+
+class CalibrationBin(Record):
+    predicted: float = Field(description="weighted mean prediction")
+    observed: float = Field(description="weighted share of positive labels")
+    low: float | None = None
+    high: float | None = None
+    weight: float
+
+
+class CalibrationCurve(Record):
+    policy: str
+    head: str
+    segment: Segment
+    bins: list[CalibrationBin]
+
+
+class FrontierPoint(Record):
+    policy: str
+    multiplier: float
+    spend: float
+    clicks: float | None
+    conversions: float | None
+
+
+class Finding(Record):
+    """Something a reviewer must know before trusting the numbers."""
+
+    code: str
+    severity: Literal["info", "warning", "error"]
+    message: str
+
+
+class Fidelity(Record):
+    checked: bool = Field(description="false where the log has no bids of its own")
+    passed: bool | None
+    log: dict[str, float | None] = Field({}, description="wins, spend, clicks, conversions as logged")
+    replayed: dict[str, float | None] = Field({}, description="the same from replaying the logged bids")
+    mismatched_rows: int | None = None
+    formula_drift: float | None = Field(
+        None, description="share of rows whose recomputed baseline bid is off by over 1%"
+    )
+
+
+Status = Literal["pass", "fail", "inconclusive", "unidentified", "insufficient_data", "not_found"]
+
+
+class RuleOutcome(Record):
+    rule: str = Field(description="the rule's name")
+    policy: str
+    metric: str
+    head: str | None
+    segment: Segment
+    status: Status
+    action: Literal["pass", "fail", "warn", "ignore"] = Field(description="what the status means for the verdict")
+    evidence: Literal["interval", "point"]
+    value: float | None
+    baseline: float | None = None
+    low: float | None = None
+    high: float | None = None
+    bound: str = Field(description="the bound in words, e.g. 'increase of at most 1%'")
+    sentence: str = Field(description="the outcome as a reviewer would say it")
+    waived: bool = False
+
+
+class Gate(Record):
+    verdict: Literal["pass", "warn", "fail", "no_gate"]
+    reason: str = Field("", description="one sentence naming what decided")
+    rules: list[RuleOutcome] = []
+
+
+class Result(Record):
+    """What one replay found. `value` null means undefined (a zero denominator, no labels), never zero."""
+
+    schema_: Literal["bidsim.result/1"] = Field(SCHEMA, alias="schema")
+    name: str = Field(description="of the scenario")
+    as_of: str = Field(description="the day on which the gate was judged, ISO 8601")
+    scenario: dict[str, Any]
+    policies: list[PolicyInfo]
+    data: DataInfo
+    metrics: list[Metric]
+    differences: list[Difference]
+    calibration: list[CalibrationCurve]
+    frontier: list[FrontierPoint]
+    diagnostics: dict[str, Any]
+    findings: list[Finding]
+    fidelity: Fidelity
+    gate: Gate
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    def to_json(self) -> str:
+        """The bytes of result.json: keys in the order of the schema, one line a record, no NaN."""
+        return self.model_dump_json(by_alias=True, indent=1) + "\n"
+
+    @property
+    def baseline(self) -> str:
+        return next(p.name for p in self.policies if p.role == "baseline")
+
+    @property
+    def candidates(self) -> list[str]:
+        return [p.name for p in self.policies if p.role == "candidate"]

@@ -1,0 +1,243 @@
+"""The scenario as data: one frozen pydantic model for each block of the YAML file (spec section 2).
+
+Only shapes, types and defaults live here. Lines, nearest keys and relative paths are `loading`'s, SQL is
+`expressions`', and what a key does is the replay's.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Head = Literal["ctr", "cvr", "ctcvr"]
+HEADS: tuple[Head, ...] = ("ctr", "cvr", "ctcvr")
+SampleType = Literal["imp-click", "click-conversion", "imp-conversion"]
+SAMPLE_HEAD: dict[str, Head] = {"imp-click": "ctr", "click-conversion": "cvr", "imp-conversion": "ctcvr"}
+PREDICTION_COLUMN: dict[Head, str] = {"ctr": "pctr", "cvr": "pcvr", "ctcvr": "pctcvr"}
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Expression = Annotated[str, Field(min_length=1, max_length=10_000)]
+Action = Literal["fail", "warn", "ignore"]
+
+
+class Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+
+class LogTable(Block):
+    """A table of the log. Without a path it is bound on the command line (``--table NAME=PATH``)."""
+
+    path: str | None = Field(None, description="file or glob, relative to the scenario file")
+    format: Literal["parquet", "csv", "ndjson", "iceberg", "delta"] | None = Field(
+        None, description="default: told from the file's ending"
+    )
+    last_hour: str | None = Field(None, description="the last hour read, inclusive (ISO 8601)")
+    duration_hour: Annotated[int, Field(ge=1)] | None = Field(None, description="how many hours are read")
+
+    @model_validator(mode="after")
+    def _window_is_whole(self) -> LogTable:
+        if (self.last_hour is None) != (self.duration_hour is None):
+            raise ValueError("last_hour and duration_hour go together: give both or neither")
+        return self
+
+
+class Columns(Block):
+    """Log column, or SQL expression over log columns, for each role. A role left out is the column of its own name."""
+
+    time: Expression | None = None
+    unit: Expression | None = None
+    request: Expression | None = None
+    campaign: Expression | None = None
+    price: Expression | None = Field(None, description="currency per 1000 impressions")
+    floor: Expression | None = Field(None, description="currency per 1000 impressions")
+    bid: Expression | None = Field(None, description="the logged bid, currency per 1000 impressions")
+    win: Expression | None = None
+    loss_reason: Expression | None = Field(None, description="OpenRTB loss reason code")
+    click: Expression | None = None
+    conversion: Expression | None = None
+    weight: Expression | None = None
+    pctr: Expression | None = None
+    pcvr: Expression | None = None
+    pctcvr: Expression | None = None
+    target_cpc: Expression | None = Field(None, description="currency per click")
+    target_cpa: Expression | None = Field(None, description="currency per conversion")
+    daily_budget: Expression | None = Field(None, description="currency")
+
+
+ROLES: tuple[str, ...] = tuple(Columns.model_fields)
+
+
+class PolicyColumns(Block):
+    """Predictions that the log already carries."""
+
+    pctr: Expression | None = None
+    pcvr: Expression | None = None
+    pctcvr: Expression | None = None
+
+
+class Bid(Block):
+    """Bid in currency per 1000 impressions: ``raw = formula * multiplier``, dropped below min, cut at max."""
+
+    formula: Expression | None = Field(None, description="default: by performance_indicator_type")
+    multiplier: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    min: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    max: Positive | None = None
+    round: Literal["none", "down"] | None = None
+
+
+class Policy(Block):
+    """A way of bidding: a model file or logged prediction columns, with changes to the bid."""
+
+    model: str | None = None
+    columns: PolicyColumns | None = None
+    bid: Bid | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Policy:
+        if self.model is not None and self.columns is not None:
+            raise ValueError("give either model or columns, not both")
+        return self
+
+
+class Auction(Block):
+    type: Expression = Field("second_price", description="second_price, first_price, or an SQL expression giving one")
+    ties: Literal["win", "lose"] = Field("win", description="what happens where bid = price")
+    internal: bool = False
+
+
+class Budget(Block):
+    """Money per campaign and period, in currency."""
+
+    amount: Expression | Positive = Field(description="a number, the role daily_budget, or an SQL expression")
+    per: Expression = Field("day", description="day, hour, total, or a column or SQL expression")
+    pacing: Literal["asap", "even"] = "asap"
+    overspend: Literal["last_win", "never"] = "last_win"
+
+
+class Intervals(Block):
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    unit: Expression | None = None
+
+
+class Maturity(Block):
+    conversion_window_hours: Positive
+    observed_until: str
+
+
+class ExpectedUtility(Block):
+    betas: Annotated[list[Positive], Field(min_length=1, max_length=8)] = Field(
+        description="inverse currency per impression (Chapelle 2015)"
+    )
+
+
+class Waiver(Block):
+    until: str
+    reason: str
+    owner: str
+
+
+PERCENT = re.compile(r"^\s*([+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)\s*%\s*$")
+Change = Number | str
+
+
+class Rule(Block):
+    """One rule of the gate (spec section 5): a metric, where it is judged, and one bound."""
+
+    metric: str
+    name: str | None = None
+    head: Head | None = None
+    policy: str | None = Field(None, description="the candidate judged; default: every candidate")
+    by: str | None = Field(None, description="a segment: the rule holds for each of its values")
+    beta: Positive | None = Field(None, description="which expected_utility")
+    min_rows: Annotated[float, Field(ge=0)] | None = None
+    min_clicks: Annotated[float, Field(ge=0)] | None = None
+    min_conversions: Annotated[float, Field(ge=0)] | None = None
+    at_most: Number | None = None
+    at_least: Number | None = None
+    between: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = None
+    max_increase: Change | None = Field(None, description="absolute, or n% of the baseline")
+    max_decrease: Change | None = Field(None, description="absolute, or n% of the baseline")
+    min_improvement: Change | None = None
+    max_width: Change | None = None
+    suspicious: Change | None = None
+    evidence: Literal["interval", "point"] = "interval"
+    on_fail: Action = "fail"
+    on_inconclusive: Action = "warn"
+    on_unidentified: Action = "warn"
+    on_insufficient_data: Action = "warn"
+    waive: Waiver | None = None
+
+    @field_validator("max_increase", "max_decrease", "min_improvement", "max_width", "suspicious")
+    @classmethod
+    def _number_or_percent(cls, value: Change | None) -> Change | None:
+        if isinstance(value, str) and not PERCENT.match(value):
+            raise ValueError(f'"{value}" is neither a number nor a percentage such as 1%')
+        return value
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Rule:
+        bounds = [b for b in BOUNDS if getattr(self, b) is not None]
+        if len(bounds) != 1:
+            raise ValueError(f"a rule has exactly one bound of {', '.join(BOUNDS)}; this one has {len(bounds)}")
+        if self.between is not None and self.between[0] > self.between[1]:
+            raise ValueError("between is [low, high] with low <= high")
+        return self
+
+
+BOUNDS = (
+    "at_most",
+    "at_least",
+    "between",
+    "max_increase",
+    "max_decrease",
+    "min_improvement",
+    "max_width",
+    "suspicious",
+)
+
+
+class Scenario(Block):
+    """One evaluation: which rows, which policies, how they bid, and what the gate asks."""
+
+    name: str | None = Field(None, description="default: the file's stem")
+    sample_type: SampleType | Annotated[list[SampleType], Field(min_length=1)] | None = Field(
+        None, description="which heads are judged; default: all that the log can label"
+    )
+    logs_tables: dict[str, LogTable] = Field(min_length=1)
+    conditions: list[Expression] = []
+    features: list[str] = []
+    remove_anomaly_cvr_cpns: bool = Field(
+        False, validation_alias=AliasChoices("remove_anomaly_cvr_cpns", "remove_anormaly_cvr_cpns")
+    )
+    performance_indicator_type: Literal["cpc", "cpa"] | None = Field(
+        None, description="default: cpa where the log has target_cpa, else cpc"
+    )
+    columns: Columns = Columns()
+    campaigns: str | None = Field(None, description="dimension table (parquet, csv, ndjson) joined on the campaign")
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] | None = Field(None, description="ISO 4217 code")
+    timezone: str = "UTC"
+    baseline: Policy | None = None
+    candidates: dict[str, Policy] = {}
+    bid: Bid = Bid()
+    auction: Auction = Auction()
+    outcomes: Literal["observed", "predicted"] = "observed"
+    budget: Budget | None = None
+    segments: list[str | dict[str, Expression]] = []
+    intervals: Intervals | None = None
+    expected_utility: ExpectedUtility | None = None
+    maturity: Maturity | None = None
+    gate: list[Rule] = []
+    fidelity: Literal["fail", "warn"] = "fail"
+    engine: Literal["duckdb", "spark"] = "duckdb"
+
+    @property
+    def heads(self) -> tuple[Head, ...] | None:
+        """The heads that sample_type asks for, or None where the log decides."""
+        if self.sample_type is None:
+            return None
+        types = [self.sample_type] if isinstance(self.sample_type, str) else self.sample_type
+        asked = {SAMPLE_HEAD[t] for t in types}
+        return tuple(h for h in HEADS if h in asked)
