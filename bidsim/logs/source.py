@@ -1,0 +1,142 @@
+"""Where the log lies: files behind a path or glob, their format, and the DuckDB text that reads them.
+
+Paths are made absolute and sorted, so the order of the log (spec 3.7: files by path, rows as they stand) does not
+depend on how a shell or a file system lists them. Nothing is read here but the first bytes of one file.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bidsim.errors import LogError
+
+Format = Literal["parquet", "csv", "ndjson"]
+
+ENDINGS: dict[str, Format] = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".json": "ndjson",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+}
+COMPRESSED = (".gz", ".zst")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files of one table. name: as the scenario calls it; files: absolute paths in the order of the log."""
+
+    name: str
+    files: tuple[str, ...]
+    format: Format
+
+    @property
+    def keeps_row_numbers(self) -> bool:
+        """Whether the reader can tell a row's number within its file without reading in order."""
+        return self.format == "parquet"
+
+    def reader(self, *, with_position: bool = False) -> str:
+        """DuckDB text of the table function; with_position adds `filename` and `file_row_number` (Parquet only)."""
+        files = "[" + ", ".join("'" + f.replace("'", "''") + "'" for f in self.files) + "]"
+        if self.format == "parquet":
+            position = ", filename = true, file_row_number = true" if with_position else ""
+            return f"read_parquet({files}{position})"
+        if self.format == "csv":
+            return f"read_csv({files}, header = true, sample_size = 100000, null_padding = false)"
+        return f"read_json({files}, format = 'newline_delimited', sample_size = 100000)"
+
+
+def _ending(path: str) -> str:
+    name = path.lower()
+    for ending in COMPRESSED:
+        name = name.removesuffix(ending)
+    return os.path.splitext(name)[1]
+
+
+def _expand(path: Path, name: str) -> list[str]:
+    text = str(path)
+    if path.is_dir():
+        found = [str(p) for p in path.rglob("*") if p.is_file() and _ending(str(p)) in ENDINGS]
+    elif glob.has_magic(text) and not path.exists():
+        found = [p for p in glob.glob(text, recursive=True) if os.path.isfile(p)]
+    elif path.is_file():
+        found = [text]
+    else:
+        raise LogError(f"table {name}: no such file or directory; check the path or --table {name}=PATH", file=text)
+    # Hidden files and markers (_SUCCESS) are how other writers leave notes in a folder; they are not the log.
+    found = [p for p in found if not os.path.basename(p).startswith((".", "_"))]
+    if not found:
+        raise LogError(f"table {name}: no files match; check the path or --table {name}=PATH", file=text)
+    return sorted(os.path.abspath(p) for p in found)
+
+
+def _told_by_content(file: str) -> Format | None:
+    with open(file, "rb") as stream:
+        head = stream.read(4096)
+    if head[:4] == b"PAR1":
+        return "parquet"
+    if head.lstrip()[:1] == b"{":
+        return "ndjson"
+    return None
+
+
+def open_source(name: str, path: Path, format: str | None) -> Source:
+    """The files behind a table of the scenario.
+
+    path: a file, a directory (all log files below it) or a glob. format: parquet, csv, ndjson or None to tell it
+    from the ending, and from the content where the ending says nothing. Raises LogError.
+    """
+    files = _expand(path, name)
+    formats: set[Format] = set()
+    for file in files:
+        if not os.access(file, os.R_OK):
+            raise LogError(f"table {name}: the file can't be read; check its permissions", file=file)
+        known: Format | None
+        if format in ("parquet", "csv", "ndjson"):
+            known = format  # type: ignore[assignment]
+        else:
+            known = ENDINGS.get(_ending(file)) or _told_by_content(file)
+        if known is None:
+            raise LogError(
+                f"table {name}: the format can't be told from the ending; give format: parquet, csv or ndjson",
+                file=file,
+            )
+        if os.path.getsize(file) == 0:
+            raise LogError(f"table {name}: the file is empty", file=file)
+        formats.add(known)
+    if len(formats) > 1:
+        raise LogError(f"table {name}: files of several formats ({', '.join(sorted(formats))}); give one", file=str(path))
+    source = Source(name, tuple(files), formats.pop())
+    _check_parquet(source)
+    return source
+
+
+def _check_parquet(source: Source) -> None:
+    """A truncated Parquet file has lost its footer: found here, before an hour of reading finds it."""
+    if source.format != "parquet":
+        return
+    for file in source.files:
+        with open(file, "rb") as stream:
+            head = stream.read(4)
+            stream.seek(0, os.SEEK_END)
+            size = stream.tell()
+            stream.seek(max(0, size - 4))
+            tail = stream.read(4)
+        if head != b"PAR1":
+            raise LogError(f"table {source.name}: not a Parquet file", file=file)
+        if size < 12 or tail != b"PAR1":
+            raise LogError(
+                f"table {source.name}: the Parquet file is cut off (its footer is missing); copy it again", file=file
+            )
+
+
+def shared_directory(files: Sequence[str]) -> str:
+    """The deepest directory that holds all files, for messages."""
+    return os.path.commonpath([os.path.dirname(f) for f in files])

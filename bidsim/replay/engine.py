@@ -1,0 +1,130 @@
+"""DuckDB, locked down: the one place that opens a connection, runs SQL and maps the engine's errors to ours.
+
+The connection sees the scenario's own files and its own work folder, nothing else: no other file, no network, no
+extension, no change of settings (spec: user-written SQL is checked before it gets here; this is the second wall).
+Memory is bounded and spills to the work folder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from bidsim.errors import BidsimError, LogError
+
+BATCH_ROWS = 262_144
+
+
+class Engine:
+    """One in-memory DuckDB, reading `files`, writing only below `work`.
+
+    threads: number of threads, None for all cores. memory_bytes: the engine's own share of the memory.
+    """
+
+    def __init__(self, files: Sequence[str], work: Path, *, threads: int | None, memory_bytes: int) -> None:
+        self.work = work
+        self._config: dict[str, str | bool | int | float | list[str]] = {
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "preserve_insertion_order": "true",
+        }
+        self._connection = duckdb.connect(":memory:", config=self._config)
+        run = self._connection.execute
+        run("set timezone = 'UTC'")
+        if threads is not None:
+            run(f"set threads = {int(threads)}")
+        run(f"set memory_limit = '{max(64, memory_bytes // 2**20)}MiB'")
+        run("set temp_directory = $1", [str(work / "spill")])
+        run("set allowed_paths = $1", [list(files)])
+        run("set allowed_directories = $1", [[str(work)]])
+        run("set enable_external_access = false")
+        run("set lock_configuration = true")
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+
+    def run(self, sql: str) -> None:
+        """Run a statement for its effect."""
+        self._guard(lambda: self._connection.execute(sql))
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """All rows of a small result; whole numbers arrive as exact Python integers."""
+        return self._guard(lambda: self._connection.execute(sql).fetchall())  # type: ignore[no-any-return]
+
+    def names(self, sql: str) -> list[tuple[str, str]]:
+        """(name, type) of the columns that a query gives."""
+        return [(str(r[0]), str(r[1])) for r in self.rows(f"describe {sql}")]
+
+    def stream(self, sql: str, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        """The result in record batches, in the order of the query, never held whole."""
+        cursor = self._connection.cursor()
+        try:
+            reader = self._guard(lambda: cursor.sql(sql).to_arrow_reader(batch_rows))
+            while True:
+                batch = self._guard(lambda: next(reader, None))
+                if batch is None:
+                    return
+                yield batch
+        finally:
+            cursor.close()
+
+    def store(self, batches: Iterator[pa.RecordBatch], schema: pa.Schema, file: Path) -> None:
+        """Write batches to a Parquet file of the work folder in their order, holding a few at a time.
+
+        An error raised while the batches are made is raised here as it was, not as the engine's.
+        """
+        failed: list[BaseException] = []
+
+        def guarded() -> Iterator[pa.RecordBatch]:
+            try:
+                yield from batches
+            except BaseException as error:
+                failed.append(error)
+                raise
+
+        cursor = self._connection.cursor()
+        try:
+            reader = pa.RecordBatchReader.from_batches(schema, guarded())
+            cursor.register("incoming", reader)
+            cursor.execute(f"copy (select * from incoming) to '{quote_path(file)}' (format parquet, compression lz4)")
+        except Exception as error:
+            if failed:
+                raise failed[0] from None
+            raise _as_log_error(error) from error
+        finally:
+            cursor.close()
+
+    def _guard(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except duckdb.InterruptException:
+            raise KeyboardInterrupt from None
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            raise _as_log_error(error) from error
+
+
+def quote_path(path: Path | str) -> str:
+    """A path as the inside of a SQL string literal."""
+    return str(path).replace("'", "''")
+
+
+def _as_log_error(error: Exception) -> BidsimError:
+    text = str(error)
+    first = re.sub(r"\s+", " ", text.split("\nLINE ")[0].split("\n\nLINE")[0]).strip()
+    first = re.sub(r"^(\w+ )+Error: ", "", first)
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return LogError(f"the memory given is not enough ({first[:200]}); raise --memory, or lower --threads")
+    if "No space left" in text:
+        return LogError("the disk is full while bidsim spilled to it; free some space or set TMPDIR")
+    return LogError(f"the log can't be read: {first[:600]}")
