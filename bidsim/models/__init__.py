@@ -1,0 +1,35 @@
+"""Models as bidsim sees them: bundles on disk, scorers in memory.
+
+Importing this package imports neither scikit-learn nor skops, pandas or scipy; those who need them do so themselves.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bidsim.models.bundle import Bundle, open_bundle, write_bundle
+from bidsim.models.hashed import HashedLogisticRegression, hash_matrix, pack_hashed
+from bidsim.models.manifest import Feature, HashedSpec, Manifest
+from bidsim.models.scorer import Scorer
+
+__all__ = [
+    "Bundle",
+    "Feature",
+    "HashedLogisticRegression",
+    "HashedSpec",
+    "Manifest",
+    "Scorer",
+    "hash_matrix",
+    "open_bundle",
+    "pack_hashed",
+    "pack_sklearn",
+    "write_bundle",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "pack_sklearn":
+        from bidsim.models.sklearn_pipeline import pack_sklearn
+
+        return pack_sklearn
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,182 @@
+"""The bundle `m.bin`: one file with a model's heads, what they read, and a checksum of every part.
+
+A zip of stored entries: `manifest.json` first, then the payloads by name, with fixed dates, modes and order, so equal
+input gives equal bytes. `open_bundle` checks everything before any payload is parsed; see `archive` for the zip and
+`manifest` for the JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from bidsim.errors import ModelError
+from bidsim.models.archive import MAX_BYTES, MAX_MEMBERS, name_problem, read_archive, write_archive
+from bidsim.models.columns import Columns, HashCache
+from bidsim.models.hashed import HashedLogisticRegression
+from bidsim.models.head import HeadModel
+from bidsim.models.manifest import MANIFEST_BYTES, HashedHead, Manifest, PayloadEntry, head_features, parse_manifest
+from bidsim.models.scorer import Scorer
+from bidsim.scenario.schema import Head
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened, checked model file.
+
+    sha256: of the whole file, hex. The content is held in memory: a file that changes later changes nothing here.
+    """
+
+    path: Path
+    manifest: Manifest
+    sha256: str
+    _data: bytes = field(repr=False)
+    _members: Mapping[str, tuple[int, int]] = field(repr=False)
+
+    def payload(self, name: str) -> bytes:
+        """The bytes of one payload. Raises ModelError where the bundle has none of that name."""
+        if name == MANIFEST or name not in self._members:
+            raise ModelError(f"the bundle has no payload {name}", file=str(self.path))
+        offset, size = self._members[name]
+        return self._data[offset : offset + size]
+
+    def scorer(self) -> Scorer:
+        """Load every head. Raises ModelError where a payload can't be loaded or its examples come out differently."""
+        file = str(self.path)
+        manifest = self.manifest
+        models: dict[Head, HeadModel] = {}
+        for head in manifest.order:
+            entry = manifest.heads[head]
+            payload = self.payload(entry.payloads[0])
+            if isinstance(entry, HashedHead):
+                models[head] = HashedLogisticRegression.load(entry, manifest.features, payload, head=head, file=file)
+            else:
+                from bidsim.models.sklearn_pipeline import load_pipeline  # optional libraries
+
+                models[head] = load_pipeline(entry, manifest.features, payload, head=head, file=file)
+        scorer = BundleScorer(manifest, models, file)
+        scorer.check_examples()
+        return scorer
+
+
+class BundleScorer:
+    """All heads of one bundle; a column is encoded once per batch however many heads read it."""
+
+    def __init__(self, manifest: Manifest, models: Mapping[Head, HeadModel], file: str) -> None:
+        used = {name for entry in manifest.heads.values() for name in head_features(entry)}
+        self.heads: tuple[Head, ...] = manifest.order
+        self.features: tuple[str, ...] = tuple(
+            dict.fromkeys(feature.source for feature in manifest.features if feature.name in used)
+        )
+        self._manifest = manifest
+        self._models = dict(models)
+        self._file = file
+        self._cache = HashCache()
+
+    def score(self, batch: pa.RecordBatch) -> dict[str, NDArray[np.float64]]:
+        """See `Scorer.score`."""
+        columns = Columns(batch, self._manifest.features, cache=self._cache, file=self._file)
+        return {head: self._models[head].predict(columns) for head in self.heads}
+
+    def check_examples(self) -> None:
+        """Score the rows kept in the manifest: another library version may load well and predict otherwise."""
+        examples = self._manifest.examples
+        if examples is None:
+            return
+        try:
+            batch = pa.RecordBatch.from_pydict({name: list(values) for name, values in examples.columns.items()})
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise ModelError(f"the manifest's examples mix types: {error}; pack it again", file=self._file) from error
+        missing = sorted(set(self.features) - set(examples.columns))
+        if missing:
+            raise ModelError(f"the manifest's examples lack column {missing[0]}; pack it again", file=self._file)
+        scores = self.score(batch)
+        for head, expected in examples.predictions.items():
+            got = scores.get(head)
+            if got is None or not np.allclose(got, expected, rtol=1e-6, atol=1e-12):
+                packed = ", ".join(f"{name} {version}" for name, version in sorted(self._manifest.versions.items()))
+                raise ModelError(
+                    f"head {head} predicts otherwise than when it was packed (with {packed or 'unknown versions'}); "
+                    "install these versions or pack the model again",
+                    file=self._file,
+                )
+
+
+def open_bundle(path: str | os.PathLike[str]) -> Bundle:
+    """Open and check a model file.
+
+    Raises ModelError, naming the file and what to do, for anything that is not a whole, unchanged bundle.
+    """
+    where = Path(path)
+    file = str(path)
+    data, members = read_archive(where)
+    if members[MANIFEST][1] > MANIFEST_BYTES:
+        raise ModelError(f"manifest.json has more than {MANIFEST_BYTES} bytes; pack the model again", file=file)
+    offset, size = members[MANIFEST]
+    manifest = parse_manifest(data[offset : offset + size], file)
+    _check_payloads(manifest, data, members, file)
+    return Bundle(where, manifest, hashlib.sha256(data).hexdigest(), data, members)
+
+
+def write_bundle(path: str | os.PathLike[str], manifest: Manifest, payloads: Mapping[str, bytes]) -> Bundle:
+    """Write a bundle, whole or not at all, and open it again to be sure.
+
+    manifest: its `payloads` are replaced by the sizes and hashes of the given ones.
+    payloads: exactly those that the heads name, such as {"ctr/weights.f32": ...}.
+    Raises ModelError where names don't fit, or the file can't be written.
+    """
+    where = Path(path)
+    entries = {
+        name: PayloadEntry(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+        for name, content in sorted(payloads.items())
+    }
+    whole = manifest.model_copy(update={"payloads": entries})
+    text = whole.to_json()
+    problem = _write_problem(whole, payloads, text)
+    if problem:
+        raise ModelError(problem, file=str(where))
+    parse_manifest(text, str(where))
+    write_archive(where, {MANIFEST: text, **{name: payloads[name] for name in sorted(payloads)}})
+    return open_bundle(where)
+
+
+def _write_problem(manifest: Manifest, payloads: Mapping[str, bytes], text: bytes) -> str | None:
+    named = {name for entry in manifest.heads.values() for name in entry.payloads}
+    if named != set(payloads):
+        return f"the heads name payloads {sorted(named)}, given are {sorted(payloads)}"
+    if len(payloads) >= MAX_MEMBERS or sum(map(len, payloads.values())) + len(text) > MAX_BYTES:
+        return f"a bundle holds at most {MAX_MEMBERS} members and {MAX_BYTES} bytes"
+    return next(filter(None, map(name_problem, payloads)), None)
+
+
+def _check_payloads(manifest: Manifest, data: bytes, members: Mapping[str, tuple[int, int]], file: str) -> None:
+    def bad(what: str) -> ModelError:
+        return ModelError(f"{what}; the file was changed or damaged: copy it again or pack the model again", file=file)
+
+    named = {name for entry in manifest.heads.values() for name in entry.payloads}
+    present = set(members) - {MANIFEST}
+    for names, others, what in (
+        (present, manifest.payloads.keys(), "member {} is not in the manifest"),
+        (manifest.payloads.keys(), present, "the manifest lists {}, which the bundle lacks"),
+        (named, present, "a head needs {}, which the bundle lacks"),
+        (present, named, "member {} belongs to no head"),
+    ):
+        stray = sorted(set(names) - set(others))
+        if stray:
+            raise bad(what.format(stray[0]))
+    view = memoryview(data)
+    for name, entry in manifest.payloads.items():
+        offset, size = members[name]
+        if size != entry.size:
+            raise bad(f"{name} has {size} bytes, the manifest says {entry.size}")
+        if hashlib.sha256(view[offset : offset + size]).hexdigest() != entry.sha256:
+            raise bad(f"{name} is not what was packed (its sha256 differs)")

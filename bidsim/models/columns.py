@@ -1,0 +1,260 @@
+"""Log columns as a model's features: numbers, categories, lists of values, and their hashes.
+
+Work is done once per distinct value of a batch (dictionary encoding in Arrow), never per row, and shared by all heads.
+
+**Canonical values.** A category is a text whatever type the log gives it, so that the same id as BIGINT, VARCHAR or
+DOUBLE is the same category: integers in decimal without leading zeros, `true` / `false`, dates as YYYY-MM-DD, floats
+and decimals only where they are whole (7.0 is "7"; 7.5 is refused), text as it is (no trimming, no case folding),
+binary as UTF-8. NULL and NaN are the category "", as is the empty text.
+A list is split at commas, each part trimmed, empty parts and repetitions dropped; no part at all is the one value "".
+
+**Hashes.** A term is the UTF-8 texts of its feature names, then of its values, each after its length in bytes as a
+little-endian 32-bit number; its hash is BLAKE2b with an 8-byte digest, read as a little-endian 64-bit number. Terms
+are [name] for a numeric feature, [name, value] for a category or one value of a list, and
+[name1, name2, value1, value2] for a cross. This is a file format: it can't change without a new format name.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from bidsim.errors import ModelError
+from bidsim.models.manifest import Feature
+
+Codes = NDArray[np.int64]
+CACHED_VALUES = 1 << 17
+_LENGTH = struct.Struct("<I")
+
+
+def hash_term(parts: Iterable[str]) -> int:
+    """The 64-bit hash of a term, as this module's docstring defines it."""
+    return _digest(b"".join(_measured(part) for part in parts))
+
+
+class HashCache:
+    """Hashes of values seen before, bounded per term, for one scorer.
+
+    Threads share it without a lock: single dict operations are atomic, and two threads can only store the same hash.
+    """
+
+    def __init__(self, limit: int = CACHED_VALUES) -> None:
+        self._limit = limit
+        self._terms: dict[tuple[str, ...], dict[Any, int]] = {}
+
+    def hash_values(self, names: tuple[str, ...], values: Sequence[Any]) -> NDArray[np.uint64]:
+        """Hashes of the values of one term. values: texts, or tuples of texts for a cross of several names."""
+        known = self._terms.setdefault(names, {})
+        hashes: list[int | None] = list(map(known.get, values))
+        if None in hashes:
+            prefix = b"".join(_measured(name) for name in names)
+            fresh: dict[Any, int] = {}
+            for place, value in enumerate(values):
+                if hashes[place] is None:
+                    suffix = _measured(value) if isinstance(value, str) else b"".join(map(_measured, value))
+                    hashes[place] = fresh[value] = _digest(prefix + suffix)
+            if len(known) + len(fresh) > self._limit:
+                known.clear()
+            if len(fresh) <= self._limit:
+                known.update(fresh)
+        return np.array(hashes, dtype=np.uint64)
+
+
+@dataclass(frozen=True)
+class Term:
+    """Hashes of one term for every row: row i has hashes[starts[codes[i]] : starts[codes[i] + 1]].
+
+    codes: shape (rows,). starts: shape (distinct + 1,), strictly increasing. hashes: shape (starts[-1],).
+    """
+
+    codes: Codes
+    hashes: NDArray[np.uint64]
+    starts: Codes
+
+
+class Columns:
+    """One batch seen through the features of a model. Not shared between threads."""
+
+    def __init__(self, batch: pa.RecordBatch, features: Iterable[Feature], *, cache: HashCache, file: str) -> None:
+        self._batch = batch
+        self._features = {feature.name: feature for feature in features}
+        self._cache = cache
+        self._file = file
+        self._encoded: dict[str, tuple[Codes, list[str]]] = {}
+        self._numbers: dict[str, NDArray[np.float64]] = {}
+        self._terms: dict[tuple[str, ...], Term] = {}
+
+    @property
+    def rows(self) -> int:
+        return int(self._batch.num_rows)
+
+    def feature(self, name: str) -> Feature:
+        return self._features[name]
+
+    def array(self, name: str) -> pa.Array:
+        """The log column of a feature as it is, dictionaries resolved."""
+        source = self._features[name].source
+        places = self._places.get(source, ())
+        if len(places) != 1:
+            count = "no" if not places else "more than one"
+            raise ModelError(f'feature "{name}" needs column "{source}", of which the log has {count}', file=self._file)
+        array = self._batch.column(places[0])
+        if isinstance(array, pa.ExtensionArray):
+            array = array.storage
+        if pa.types.is_dictionary(array.type):
+            array = array.cast(array.type.value_type)
+        return array
+
+    def numeric(self, name: str) -> NDArray[np.float64]:
+        """A numeric feature, shape (rows,), NaN where it is missing."""
+        if name not in self._numbers:
+            array = self.array(name)
+            kind = array.type
+            if not (_is_number(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
+                raise self.unfit(name, kind)
+            if pa.types.is_boolean(kind):
+                array = array.cast(pa.uint8())
+            numbers = array.cast(pa.float64(), safe=False).fill_null(np.nan)
+            self._numbers[name] = np.asarray(numbers.to_numpy(zero_copy_only=False), dtype=np.float64)
+        return self._numbers[name]
+
+    def category(self, name: str) -> tuple[Codes, list[str]]:
+        """A categorical or list feature: codes of shape (rows,) into its distinct canonical values; "" is missing."""
+        if name not in self._encoded:
+            self._encoded[name] = self._encode(name)
+        return self._encoded[name]
+
+    def term(self, names: tuple[str, ...]) -> Term:
+        """Hashes of one category or list, or of a cross of several categories."""
+        if names not in self._terms:
+            if len(names) > 1:
+                codes, combinations = self._combine(names)
+                hashes = self._cache.hash_values(names, combinations)
+            elif self._features[names[0]].type == "list":
+                self._terms[names] = self._list_term(names[0])
+                return self._terms[names]
+            else:
+                codes, values = self.category(names[0])
+                hashes = self._cache.hash_values(names, values)
+            self._terms[names] = Term(codes, hashes, np.arange(len(hashes) + 1, dtype=np.int64))
+        return self._terms[names]
+
+    def unfit(self, name: str, kind: pa.DataType, why: str = "") -> ModelError:
+        """The error for a column whose type or content the feature can't take."""
+        feature = self._features[name]
+        return ModelError(
+            f'feature "{name}" is {feature.type} in the model, but column "{feature.source}" is {kind} in the log'
+            f"{why}; cast the column in the log or pack the model with another feature type",
+            file=self._file,
+        )
+
+    @cached_property
+    def _places(self) -> dict[str, list[int]]:
+        places: dict[str, list[int]] = {}
+        for place, name in enumerate(self._batch.schema.names):
+            places.setdefault(name, []).append(place)
+        return places
+
+    def _encode(self, name: str) -> tuple[Codes, list[str]]:
+        array = self.array(name)
+        kind = array.type
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+            if self._features[name].type != "list":
+                raise self.unfit(name, kind)
+            array = self._join(name, array)
+        elif not _is_category(array.type):
+            raise self.unfit(name, kind)
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+            try:
+                array = array if pa.types.is_decimal(kind) else array.cast(pa.large_string())
+            except pa.ArrowInvalid as error:
+                raise self.unfit(name, kind, " and not UTF-8") from error
+        if pa.types.is_null(kind):
+            return np.zeros(self.rows, dtype=np.int64), [""]
+        encoded = array.dictionary_encode()
+        values = self._canonical(name, encoded.dictionary)
+        codes = encoded.indices
+        if codes.null_count:
+            codes = codes.fill_null(len(values))
+            values.append("")
+        return codes.to_numpy(zero_copy_only=False).astype(np.int64), values
+
+    def _canonical(self, name: str, distinct: pa.Array) -> list[str]:
+        kind = distinct.type
+        if not (pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+            return list(distinct.cast(pa.large_string()).to_pylist())
+        values = []
+        for number in distinct.to_pylist():
+            if number != number:
+                values.append("")
+            elif number in (float("inf"), float("-inf")) or number != int(number):
+                raise self.unfit(name, kind, f" and holds {number}, which is not whole")
+            else:
+                values.append(str(int(number)))
+        return values
+
+    def _join(self, name: str, array: pa.Array) -> pa.Array:
+        kind = array.type.value_type
+        if not (pa.types.is_integer(kind) or _is_text(kind)):
+            raise self.unfit(name, array.type)
+        return pc.binary_join(array.cast(pa.list_(pa.string())), ",")
+
+    def _combine(self, names: tuple[str, ...]) -> tuple[Codes, list[tuple[str, ...]]]:
+        codes, values = self.category(names[0])
+        combinations: list[tuple[str, ...]] = [(value,) for value in values]
+        for name in names[1:]:
+            other, values = self.category(name)
+            encoded = pa.array(codes * len(values) + other).dictionary_encode()
+            codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+            pairs = encoded.dictionary.to_numpy(zero_copy_only=False).tolist()
+            combinations = [(*combinations[pair // len(values)], values[pair % len(values)]) for pair in pairs]
+        return codes, combinations
+
+    def _list_term(self, name: str) -> Term:
+        codes, values = self.category(name)
+        parts = [split_list(value) for value in values]
+        hashes = self._cache.hash_values((name,), [part for each in parts for part in each])
+        starts = np.concatenate([[0], np.cumsum([len(each) for each in parts])]).astype(np.int64)
+        return Term(codes, hashes, starts)
+
+
+def split_list(text: str) -> list[str]:
+    """The distinct values of a list in order of appearance; [""] where there is none."""
+    return list(dict.fromkeys(part for part in map(str.strip, text.split(",")) if part)) or [""]
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_string_view(kind)
+    )
+
+
+def _is_category(kind: pa.DataType) -> bool:
+    others = pa.types.is_boolean(kind) or pa.types.is_date(kind) or pa.types.is_null(kind)
+    return bool(_is_number(kind) or _is_text(kind) or others)
+
+
+def _measured(text: str) -> bytes:
+    data = text.encode()
+    return _LENGTH.pack(len(data)) + data
+
+
+def _digest(data: bytes) -> int:
+    return int.from_bytes(blake2b(data, digest_size=8).digest(), "little")

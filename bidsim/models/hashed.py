@@ -1,0 +1,171 @@
+"""Hashed logistic regression, bidsim's own model format: a vector of float32 weights and nothing to install.
+
+p = 1 / (1 + exp(-z)) with z = bias + the sum of the weights of the row's terms, all in float64. The weight of a term
+stands at index `hash mod 2**bits` (`columns` defines terms and hashes); terms that collide share a weight.
+A numeric feature adds weight x (value - mean) / scale, and nothing where it is missing; an infinite value leaves the
+prediction undefined (NaN). A category never seen in training simply hashes: it gets the weight of what it collides
+with, which is 0 in a sparse vector.
+
+Training and scoring use the same code to find indices: `hash_matrix` gives the design matrix whose coefficients are
+the weights.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from bidsim.errors import ModelError
+from bidsim.models.columns import Columns, HashCache, Term, hash_term
+from bidsim.models.manifest import Feature, HashedHead, HashedSpec, Scale
+
+Weights = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class HashedLogisticRegression:
+    """A trained model. weights: shape (2**spec.bits,), finite; features: at least those that the spec names."""
+
+    spec: HashedSpec
+    features: tuple[Feature, ...]
+    weights: Weights
+    bias: float
+
+    def predict(self, columns: Columns) -> NDArray[np.float64]:
+        """Probabilities, shape (rows,)."""
+        z = np.full(columns.rows, self.bias, dtype=np.float64)
+        for name in self.spec.features:
+            if columns.feature(name).type == "numeric":
+                weight = float(self.weights[_index(hash_term([name]), self.spec.bits)])
+                z += weight * _scaled(columns.numeric(name), self.spec.scaling.get(name))
+            else:
+                z += self._weigh(columns.term((name,)))
+        for cross in self.spec.crosses:
+            z += self._weigh(columns.term(cross))
+        with np.errstate(over="ignore"):  # exp(-z) = inf is right: the probability is 0
+            return np.asarray(1.0 / (1.0 + np.exp(-z)), dtype=np.float64)
+
+    def predict_table(self, table: pa.Table | pa.RecordBatch) -> NDArray[np.float64]:
+        """Probabilities for a whole table, shape (rows,)."""
+        return self.predict(_columns(table, self.features))
+
+    def payload(self) -> bytes:
+        """The weights as the bundle keeps them: little-endian float32."""
+        return np.ascontiguousarray(self.weights, dtype="<f4").tobytes()
+
+    @classmethod
+    def load(
+        cls, entry: HashedHead, features: tuple[Feature, ...], payload: bytes, *, head: str, file: str
+    ) -> HashedLogisticRegression:
+        """From a bundle's entry and payload; raises ModelError where they don't fit."""
+        expected = 4 << entry.spec.bits
+        if len(payload) != expected:
+            raise ModelError(
+                f"head {head} has {len(payload)} bytes of weights, not the {expected} of 2**{entry.spec.bits} weights; "
+                "pack the model again",
+                file=file,
+            )
+        weights = np.frombuffer(payload, dtype="<f4")
+        if not np.isfinite(weights).all():
+            raise ModelError(f"head {head} has weights that are NaN or infinite; train it again", file=file)
+        return cls(entry.spec, features, weights, entry.bias)
+
+    def _weigh(self, term: Term) -> NDArray[np.float64]:
+        """The term's part of z for each row: summed once per distinct value, then looked up."""
+        each = self.weights[_index(term.hashes, self.spec.bits)].astype(np.float64)
+        if len(each) >= len(term.starts):  # lists: several weights to a value
+            each = np.add.reduceat(each, term.starts[:-1])
+        return np.asarray(each.take(term.codes), dtype=np.float64)
+
+
+def hash_matrix(table: pa.Table | pa.RecordBatch, spec: HashedSpec, features: tuple[Feature, ...]) -> Any:
+    """The design matrix for training: a scipy.sparse.csr_matrix of float64, shape (rows, 2**bits).
+
+    `bias + matrix @ weights` is the z that scoring computes; colliding terms of a row are summed. NULL or NaN numeric
+    features are 0. Raises ModelError as scoring does, and for an infinite value.
+    """
+    from scipy.sparse import csr_matrix
+
+    columns = _columns(table, features)
+    rows = np.arange(columns.rows, dtype=np.int64)
+    parts: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
+    for name in spec.features:
+        if columns.feature(name).type != "numeric":
+            parts.append(_cells(columns.term((name,)), rows, spec.bits))
+            continue
+        values = _scaled(columns.numeric(name), spec.scaling.get(name))
+        if not np.isfinite(values).all():
+            raise ModelError(f'feature "{name}" is infinite in some row; mend the log before training')
+        parts.append((rows, np.full(len(rows), _index(hash_term([name]), spec.bits), dtype=np.int64), values))
+    parts += [_cells(columns.term(cross), rows, spec.bits) for cross in spec.crosses]
+    row, column, value = (np.concatenate([part[i] for part in parts]) if parts else rows[:0] for i in range(3))
+    return csr_matrix((value.astype(np.float64), (row, column)), shape=(len(rows), 1 << spec.bits))
+
+
+def pack_hashed(
+    path: str | os.PathLike[str],
+    models: Mapping[str, HashedLogisticRegression],
+    *,
+    training_window: tuple[str, str] | None = None,
+    versions: Mapping[str, str] | None = None,
+    note: str | None = None,
+) -> Any:
+    """Write a bundle of hashed models by head; they must agree on the features they share. Returns the Bundle.
+
+    training_window: ISO 8601, start inclusive and end exclusive. Equal input gives equal bytes.
+    """
+    from bidsim.models.bundle import write_bundle
+    from bidsim.models.manifest import Manifest, TrainingWindow
+
+    features: dict[str, Feature] = {}
+    heads: dict[Any, Any] = {}
+    for head, model in models.items():
+        for feature in model.features:
+            if features.setdefault(feature.name, feature) != feature:
+                raise ModelError(f'the heads disagree about feature "{feature.name}"', file=str(path))
+        heads[head] = HashedHead(payloads=(f"{head}/weights.f32",), spec=model.spec, bias=float(model.bias))
+    manifest = Manifest(
+        heads=heads,
+        features=tuple(features.values()),
+        training_window=None
+        if training_window is None
+        else TrainingWindow(start=training_window[0], end=training_window[1]),
+        versions=dict(versions or {}),
+        note=note,
+    )
+    return write_bundle(path, manifest, {f"{head}/weights.f32": model.payload() for head, model in models.items()})
+
+
+def _index(hashes: Any, bits: int) -> Any:
+    if isinstance(hashes, int):
+        return hashes & ((1 << bits) - 1)
+    return (hashes & np.uint64((1 << bits) - 1)).astype(np.int64)
+
+
+def _scaled(values: NDArray[np.float64], scale: Scale | None) -> NDArray[np.float64]:
+    """NaN (missing) becomes 0; infinity becomes NaN, for there is no sensible prediction."""
+    if scale is not None:
+        values = (values - scale.mean) / scale.scale
+    return np.where(np.isnan(values), 0.0, np.where(np.isinf(values), np.nan, values))
+
+
+def _cells(term: Term, rows: NDArray[np.int64], bits: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Row, column and value of the matrix cells that a term fills."""
+    counts = np.diff(term.starts)[term.codes]
+    ends = np.cumsum(counts)
+    within = np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - counts, counts)
+    places = np.repeat(term.starts[term.codes], counts) + within
+    return np.repeat(rows, counts), _index(term.hashes, bits)[places], np.ones(len(places))
+
+
+def _columns(table: pa.Table | pa.RecordBatch, features: tuple[Feature, ...]) -> Columns:
+    if isinstance(table, pa.Table):
+        batches = table.combine_chunks().to_batches()
+        table = batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+    return Columns(table, features, cache=HashCache(0), file="")

@@ -1,0 +1,229 @@
+"""The manifest of a bundle: what the payloads are, which log columns they read, and how to know them again.
+
+Frozen, strict pydantic models; an unknown key is an error, so that a newer bundle is refused rather than half
+understood. `parse_manifest` reads the JSON more strictly than `json.loads`: no duplicate keys, no NaN.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from bidsim.errors import ModelError
+from bidsim.scenario.schema import HEADS, Head
+
+SCHEMA = "bidsim.bundle/1"
+MANIFEST_BYTES = 1 << 20
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+FeatureType = Literal["numeric", "categorical", "text", "list"]
+Scalar = str | int | Finite | bool | None
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+
+class Feature(Part):
+    """One input of the model.
+
+    numeric: a number. categorical: one value of a set, of any log type. list: several values, as a list column or a
+    text such as "10129,10024". text: free text, handed to the model as it is.
+    """
+
+    name: Name
+    type: FeatureType
+    column: Name | None = Field(default=None, description="log column; default: the feature's name")
+    dtype: Literal["string", "int64", "float64", "bool"] | None = Field(
+        default=None, description="type that a library's pipeline was fitted on; default: string, float64 for numeric"
+    )
+
+    @property
+    def source(self) -> str:
+        """The log column that the feature is read from."""
+        return self.column or self.name
+
+
+class Scale(Part):
+    """A numeric feature enters as (value - mean) / scale."""
+
+    mean: Finite = 0.0
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+
+class HashedSpec(Part):
+    """What `bidsim.models.hashed` needs to turn log columns into weight indices, in training and in scoring."""
+
+    bits: Annotated[int, Field(ge=1, le=28)] = Field(description="the weight vector has 2**bits entries")
+    features: Annotated[tuple[Name, ...], Field(max_length=1000)] = Field(description="names of features used")
+    crosses: tuple[Annotated[tuple[Name, ...], Field(min_length=2, max_length=4)], ...] = Field(
+        (), description="combinations of categorical features"
+    )
+    scaling: dict[Name, Scale] = Field(default={}, description="of numeric features; default: as they are")
+
+    @model_validator(mode="after")
+    def _each_once(self) -> HashedSpec:
+        for what, names in (("feature", self.features), ("cross", self.crosses)):
+            if len(set(names)) != len(names):
+                raise ValueError(f"a {what} is named twice")
+        return self
+
+
+class HashedHead(Part):
+    """Hashed logistic regression: one payload of little-endian float32 weights."""
+
+    format: Literal["bidsim.hashed/1"] = "bidsim.hashed/1"
+    payloads: Annotated[tuple[str], Field(description="the weights")]
+    spec: HashedSpec
+    bias: Finite
+
+
+class SkopsHead(Part):
+    """A scikit-learn pipeline saved with skops, given `features` in this order."""
+
+    format: Literal["sklearn.skops/1"] = "sklearn.skops/1"
+    payloads: Annotated[tuple[str], Field(description="the skops file")]
+    features: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1000)]
+    input: Literal["dataframe", "array", "dicts"] = "dataframe"
+
+
+HeadEntry = Annotated[HashedHead | SkopsHead, Field(discriminator="format")]
+
+
+class PayloadEntry(Part):
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size: Annotated[int, Field(ge=0)] = Field(description="bytes")
+
+
+class TrainingWindow(Part):
+    """The span of log time that the model was trained on, ISO 8601, start inclusive, end exclusive."""
+
+    start: str
+    end: str
+
+
+class Examples(Part):
+    """A few log rows with the predictions the model gave when it was packed; checked each time it is loaded."""
+
+    columns: dict[Name, Annotated[tuple[Scalar, ...], Field(min_length=1, max_length=100)]]
+    predictions: dict[Head, tuple[Finite, ...]]
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Examples:
+        if len({len(values) for values in [*self.columns.values(), *self.predictions.values()]}) > 1:
+            raise ValueError("columns and predictions differ in length")
+        return self
+
+
+class Manifest(Part):
+    schema_: Literal["bidsim.bundle/1"] = Field(default="bidsim.bundle/1", alias="schema")
+    heads: Annotated[dict[Head, HeadEntry], Field(min_length=1)]
+    features: Annotated[tuple[Feature, ...], Field(max_length=1000)]
+    payloads: dict[str, PayloadEntry] = Field(default={}, description="filled in by write_bundle")
+    training_window: TrainingWindow | None = None
+    versions: dict[Name, Name] = Field(default={}, description="of the libraries that made the payloads")
+    examples: Examples | None = None
+    note: Annotated[str, Field(max_length=10_000)] | None = None
+
+    @field_validator("features")
+    @classmethod
+    def _named_once(cls, features: tuple[Feature, ...]) -> tuple[Feature, ...]:
+        names = [feature.name for feature in features]
+        if len(set(names)) != len(names):
+            raise ValueError("two features have the same name")
+        return features
+
+    @model_validator(mode="after")
+    def _heads_know_their_features(self) -> Manifest:
+        types = {feature.name: feature.type for feature in self.features}
+        named: list[str] = []
+        for head, entry in self.heads.items():
+            named += entry.payloads
+            for payload in entry.payloads:
+                if not payload.startswith(f"{head}/"):
+                    raise ValueError(f"payload {payload} of head {head} does not lie in {head}/")
+            for name in head_features(entry):
+                if name not in types:
+                    raise ValueError(f"head {head} reads feature {name}, which is not declared")
+            if isinstance(entry, HashedHead):
+                _check_types(head, entry.spec, types)
+        if len(set(named)) != len(named):
+            raise ValueError("two heads name the same payload")
+        return self
+
+    @property
+    def order(self) -> tuple[Head, ...]:
+        """The heads in bidsim's order."""
+        return tuple(head for head in HEADS if head in self.heads)
+
+    def to_json(self) -> bytes:
+        """Canonical bytes: sorted keys, UTF-8, one trailing newline."""
+        values = self.model_dump(by_alias=True, exclude_none=True, mode="json")
+        if self.examples is not None:  # a missing value in an example is a fact, not an absent key
+            values["examples"] = self.examples.model_dump(mode="json")
+        return (json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def head_features(entry: HashedHead | SkopsHead) -> tuple[str, ...]:
+    """Names of the features that a head reads, each once."""
+    if isinstance(entry, SkopsHead):
+        return tuple(dict.fromkeys(entry.features))
+    crossed = (name for cross in entry.spec.crosses for name in cross)
+    return tuple(dict.fromkeys([*entry.spec.features, *crossed]))
+
+
+def _check_types(head: str, spec: HashedSpec, types: dict[str, FeatureType]) -> None:
+    for name in spec.features:
+        if types[name] == "text":
+            raise ValueError(f"head {head}: a hashed model can't read feature {name} of type text")
+    for name in (name for cross in spec.crosses for name in cross):
+        if types[name] != "categorical":
+            raise ValueError(f"head {head}: feature {name} is crossed but {types[name]}, not categorical")
+    for name in spec.scaling:
+        if types.get(name) != "numeric" or name not in spec.features:
+            raise ValueError(f"head {head}: {name} is scaled but is no numeric feature of this head")
+
+
+def parse_manifest(data: bytes, file: str) -> Manifest:
+    """Read manifest.json; raises ModelError naming `file` for whatever is wrong with it."""
+
+    def bad(what: str) -> ModelError:
+        return ModelError(f"{what}; pack the model again", file=file)
+
+    if len(data) > MANIFEST_BYTES:
+        raise bad(f"manifest.json has {len(data)} bytes, more than {MANIFEST_BYTES}")
+    try:
+        raw = json.loads(data.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
+    except (ValueError, RecursionError) as error:
+        raise bad(f"manifest.json can't be read: {error}") from error
+    schema = raw.get("schema") if isinstance(raw, dict) else None
+    if schema != SCHEMA:
+        newer = isinstance(schema, str) and schema.startswith("bidsim.bundle/")
+        hint = "it was made by another version of bidsim: update bidsim or" if newer else "it is no bidsim model:"
+        raise ModelError(f"manifest.json has schema {schema!r}, not {SCHEMA!r}; {hint} pack the model again", file=file)
+    try:
+        # From the bytes, not from `raw`: strict mode takes JSON arrays for tuples only here.
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "manifest"
+        raise bad(f"manifest.json: {place}: {first['msg']}") from error
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = dict(pairs)
+    if len(keys) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"duplicate key {twice!r}")
+    if any(isinstance(value, float) and not math.isfinite(value) for value in keys.values()):
+        raise ValueError("a number out of range")
+    return keys
+
+
+def _no_constants(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")

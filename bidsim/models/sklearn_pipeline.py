@@ -1,0 +1,322 @@
+"""scikit-learn pipelines as heads of a bundle, through skops, which builds known types and never runs code of its own.
+
+Needs the extra `sklearn` (skops and pandas). A pipeline that holds anything but types that skops knows to be safe is
+refused, and so is a file that would unpack to far more than it is. Unlike hashed models, skops files are not the same
+bytes from run to run.
+
+What the pipeline is given: numeric features as float64 with NaN for missing; categories in the `dtype` that it was
+fitted on, texts canonical as in `columns` with NaN for missing (pandas' own marker); text with "" for missing; lists
+as their text.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import threading
+import zipfile
+from collections.abc import Iterator, Sequence
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from bidsim.errors import ModelError
+from bidsim.models.columns import Columns, HashCache
+from bidsim.models.manifest import Examples, Feature, Manifest, SkopsHead, TrainingWindow
+from bidsim.scenario.schema import Head
+
+MAX_UNPACKED = 2 << 30
+MAX_SCHEMA = 64 << 20
+MAX_INNER_MEMBERS = 100_000
+EXAMPLES = 20
+TRUSTED = ("numpy.dtype",)  # every plain pipeline holds one
+_LOADING = threading.Lock()
+
+
+class SkopsPipeline:
+    """A loaded pipeline; asked for the probability of class 1."""
+
+    def __init__(self, pipeline: Any, entry: SkopsHead, positive: int, *, head: str, file: str) -> None:
+        self._pipeline = pipeline
+        self._entry = entry
+        self._positive = positive
+        self._head = head
+        self._file = file
+
+    def predict(self, columns: Columns) -> NDArray[np.float64]:
+        """See `HeadModel.predict`. Whatever the library raises comes out as ModelError."""
+        if columns.rows == 0:  # scikit-learn refuses empty input
+            return np.empty(0, dtype=np.float64)
+        given = model_input(self._entry, columns)
+        try:
+            scores = np.asarray(self._pipeline.predict_proba(given), dtype=np.float64)
+        except Exception as error:
+            raise ModelError(
+                f"head {self._head}: the scikit-learn pipeline failed on features "
+                f"{', '.join(self._entry.features)} ({type(error).__name__}: {_brief(error)}); check that the log's "
+                "columns have the types and values that it was trained on",
+                file=self._file,
+            ) from error
+        if scores.ndim != 2 or scores.shape[0] != columns.rows or scores.shape[1] <= self._positive:
+            raise ModelError(f"head {self._head}: predict_proba gave shape {scores.shape}", file=self._file)
+        return np.ascontiguousarray(scores[:, self._positive])
+
+
+def load_pipeline(
+    entry: SkopsHead, features: tuple[Feature, ...], payload: bytes, *, head: str, file: str
+) -> SkopsPipeline:
+    """From a bundle's entry and payload. Raises ModelError where the payload is unsafe, too large or unreadable."""
+    skops_io = _library("skops.io", file)
+    _library("pandas", file)
+    _check_sizes(payload, head, file)
+    try:
+        with _LOADING:
+            unknown = sorted(set(skops_io.get_untrusted_types(data=payload)) - set(TRUSTED))
+            if not unknown:
+                pipeline = skops_io.loads(payload, trusted=list(TRUSTED))
+    except Exception as error:
+        raise ModelError(
+            f"head {head}: the scikit-learn pipeline can't be loaded ({type(error).__name__}: {_brief(error)}); "
+            f"it was packed with other versions, perhaps: here are {_versions_text()}",
+            file=file,
+        ) from error
+    if unknown:
+        raise ModelError(
+            f"head {head} holds types that are not known to be safe: {', '.join(unknown[:5])}; bidsim loads only "
+            "scikit-learn's, NumPy's and SciPy's own: leave them out of the pipeline",
+            file=file,
+        )
+    return SkopsPipeline(pipeline, entry, _positive_class(pipeline, head, file), head=head, file=file)
+
+
+def model_input(entry: SkopsHead, columns: Columns) -> Any:
+    """The features as the pipeline wants them: a pandas DataFrame, an array (rows, features), or a list of dicts."""
+    pandas = import_module("pandas")
+    values = {name: _values(columns, name) for name in entry.features}
+    if entry.input == "dataframe":
+        # Series with an explicit dtype: pandas 3 would make its own string type of object arrays.
+        return pandas.DataFrame({name: pandas.Series(array, dtype=array.dtype) for name, array in values.items()})
+    if entry.input == "array":
+        return np.column_stack(list(values.values()))
+    rows = zip(*(array.tolist() for array in values.values()), strict=True)
+    # DictVectorizer takes a missing key for "not there", and NaN for a category of its own.
+    return [{name: v for name, v in zip(values, row, strict=True) if v == v} for row in rows]
+
+
+def pack_sklearn(
+    path: str | os.PathLike[str],
+    *,
+    ctr: Any = None,
+    cvr: Any = None,
+    ctcvr: Any = None,
+    features: Sequence[str | Feature],
+    example: Any = None,
+    input: Literal["dataframe", "array", "dicts"] = "dataframe",
+    training_window: tuple[str, str] | None = None,
+    note: str | None = None,
+) -> Any:
+    """Write fitted scikit-learn classifiers (or pipelines) as a bundle. Returns the opened Bundle.
+
+    ctr, cvr, ctcvr: the fitted object of each head; at least one. features: the inputs in the order of fitting; a
+    plain name takes its type from `example`. example: pandas DataFrame of some training rows; up to 20 of them are
+    kept with their predictions and checked whenever the bundle is loaded, so give it.
+    input: what the object's predict_proba takes. Raises ModelError where the result could not be loaded again.
+    """
+    from bidsim.models.bundle import write_bundle
+
+    file = str(path)
+    skops_io = _library("skops.io", file)
+    given: tuple[tuple[Head, Any], ...] = (("ctr", ctr), ("cvr", cvr), ("ctcvr", ctcvr))
+    fitted = {head: model for head, model in given if model is not None}
+    if not fitted:
+        raise ModelError("nothing to pack: give at least one of ctr, cvr and ctcvr", file=file)
+    declared = tuple(f if isinstance(f, Feature) else _declare(f, example, file) for f in features)
+    names = tuple(feature.name for feature in declared)
+    entries = {head: SkopsHead(payloads=(f"{head}/pipeline.skops",), features=names, input=input) for head in fitted}
+    payloads = {f"{head}/pipeline.skops": bytes(skops_io.dumps(model)) for head, model in fitted.items()}
+    loaded = {
+        head: load_pipeline(entries[head], declared, payloads[f"{head}/pipeline.skops"], head=head, file=file)
+        for head in fitted
+    }
+    manifest = Manifest(
+        heads=dict(entries),
+        features=declared,
+        training_window=None
+        if training_window is None
+        else TrainingWindow(start=training_window[0], end=training_window[1]),
+        versions=_versions(),
+        examples=None if example is None else _examples(example, declared, entries, fitted, loaded, file),
+        note=note,
+    )
+    return write_bundle(Path(path), manifest, payloads)
+
+
+def _values(columns: Columns, name: str) -> NDArray[Any]:
+    feature = columns.feature(name)
+    if feature.type == "numeric":
+        return columns.numeric(name)
+    if feature.dtype in ("int64", "float64", "bool"):
+        kind = columns.array(name).type
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            raise columns.unfit(name, kind, f" and the pipeline was fitted on {feature.dtype}")
+        numbers = columns.numeric(name)
+        # A column with gaps stays float64, as pandas itself has it.
+        return numbers if np.isnan(numbers).any() else numbers.astype(feature.dtype)
+    codes, values = columns.category(name)
+    missing: Any = "" if feature.type in ("text", "list") else np.nan
+    distinct = np.array([value if value else missing for value in values] + [None], dtype=object)[:-1]
+    return distinct[codes]
+
+
+def _declare(name: str, example: Any, file: str) -> Feature:
+    """A feature whose type is read off the example's column."""
+    if example is None or name not in example.columns:
+        raise ModelError(
+            f'the type of feature "{name}" is not known: give an example with that column, or a Feature', file=file
+        )
+    kind = example[name].dtype.kind
+    if kind == "f":
+        return Feature(name=name, type="numeric")
+    if kind in "iu":
+        return Feature(name=name, type="categorical", dtype="int64")
+    return Feature(name=name, type="categorical", dtype="bool" if kind == "b" else "string")
+
+
+def _examples(
+    example: Any,
+    features: tuple[Feature, ...],
+    entries: dict[Head, SkopsHead],
+    fitted: dict[Head, Any],
+    loaded: dict[Head, SkopsPipeline],
+    file: str,
+) -> Examples:
+    """The first rows of the example as log columns, with what the fitted objects predict for them.
+
+    The prediction is of the object itself on the frame as given, so a difference between what it was fitted on and
+    what bidsim will hand it comes out here.
+    """
+    rows = example.head(EXAMPLES)
+    sources = {feature.source: rows[feature.name] for feature in features}
+    columns = {source: tuple(_scalar(value) for value in series.tolist()) for source, series in sources.items()}
+    batch = pa.RecordBatch.from_pydict({name: list(values) for name, values in columns.items()})
+    predictions: dict[Head, tuple[float, ...]] = {}
+    for head, model in loaded.items():
+        given = Columns(batch, features, cache=HashCache(), file=file)
+        mine = model.predict(given)
+        names = list(entries[head].features)
+        frame = rows[names]
+        own: Any = frame if entries[head].input == "dataframe" else frame.to_numpy()
+        if entries[head].input == "dicts":
+            own = model_input(entries[head], given)
+        theirs = np.asarray(fitted[head].predict_proba(own), dtype=np.float64)[:, -1]
+        if not np.allclose(mine, theirs, rtol=1e-9, atol=1e-12):
+            raise ModelError(
+                f"head {head} predicts otherwise from the log's columns than from the example "
+                f"(row {int(np.argmax(np.abs(mine - theirs)))}); declare each feature's type and dtype with Feature",
+                file=file,
+            )
+        predictions[head] = tuple(float(value) for value in mine)
+    return Examples(columns=columns, predictions=predictions)
+
+
+def _scalar(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    return None if value is None or value != value else value
+
+
+def _positive_class(pipeline: Any, head: str, file: str) -> int:
+    try:
+        classes = [bool(c) if isinstance(c, np.bool_) else c for c in pipeline.classes_]
+        if callable(pipeline.predict_proba) and len(classes) == 2 and set(classes) == {0, 1}:
+            return classes.index(1)
+        found = f"classes {classes}"
+    except Exception as error:
+        found = _brief(error)
+    raise ModelError(
+        f"head {head} is no fitted classifier with classes 0 and 1 and predict_proba ({found}); pack the fitted "
+        "classifier or pipeline itself",
+        file=file,
+    )
+
+
+def _check_sizes(payload: bytes, head: str, file: str) -> None:
+    """Add up what loading would unpack, before it does: a 2 MB skops file can hold 2 GB of zeros.
+
+    Counted are the arrays that schema.json asks for, as often as it asks, by their declared sizes, which zipfile
+    enforces, and by the shapes in their headers, which numpy allocates.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(payload)) as archive:
+            infos = {info.filename: info for info in archive.infolist()}
+            if len(infos) > MAX_INNER_MEMBERS or infos["schema.json"].file_size > MAX_SCHEMA:
+                raise ModelError(f"head {head} is too large a skops file to be loaded safely", file=file)
+            schema = json.loads(archive.read("schema.json"))
+            total = 0
+            for name in _files(schema):
+                total += infos[name].file_size
+                if total <= MAX_UNPACKED:
+                    total += _array_size(archive, name)
+                if total > MAX_UNPACKED:
+                    raise ModelError(
+                        f"head {head} would unpack to more than {MAX_UNPACKED >> 20} MB; it is damaged or hostile",
+                        file=file,
+                    )
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError, NotImplementedError, RuntimeError, EOFError) as error:
+        raise ModelError(f"head {head} is no skops file ({_brief(error)}); pack it again", file=file) from error
+
+
+def _files(node: Any) -> Iterator[str]:
+    stack = [node]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, dict):
+            if isinstance(node.get("file"), str):
+                yield node["file"]
+            stack.extend(node.values())
+        elif isinstance(node, list):
+            stack.extend(node)
+
+
+def _array_size(archive: zipfile.ZipFile, name: str) -> int:
+    """Bytes that numpy would allocate for a member, by its header; an .npz is a zip of such members."""
+    with archive.open(name) as member:
+        start = member.read(4)
+    if start.startswith(b"PK"):
+        with archive.open(name) as member, zipfile.ZipFile(io.BytesIO(member.read())) as inner:
+            return sum(info.file_size + _array_size(inner, info.filename) for info in inner.infolist())
+    if not start.startswith(b"\x93NUM"):
+        return 0
+    with archive.open(name) as member:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(member)
+    size = int(dtype.itemsize)
+    for length in shape:
+        size *= int(length)
+    return size
+
+
+def _library(name: str, file: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ModelError(
+            f"this model needs {name.partition('.')[0]}: pip install 'bidsim[sklearn]'", file=file
+        ) from error
+
+
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in ("numpy", "pandas", "scikit-learn", "skops")}
+
+
+def _versions_text() -> str:
+    return ", ".join(f"{name} {version}" for name, version in _versions().items())
+
+
+def _brief(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
