@@ -213,7 +213,9 @@ class Columns:
         combinations: list[tuple[str, ...]] = [(value,) for value in values]
         for name in names[1:]:
             other, values = self.category(name)
-            encoded = pa.array(codes * len(values) + other).dictionary_encode()
+            joint = codes * len(values) + other
+            # From the buffer: pa.array would import pandas, half a second, where that is installed.
+            encoded = pa.Array.from_buffers(pa.int64(), len(joint), [None, pa.py_buffer(joint)]).dictionary_encode()
             codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
             pairs = encoded.dictionary.to_numpy(zero_copy_only=False).tolist()
             combinations = [(*combinations[pair // len(values)], values[pair % len(values)]) for pair in pairs]
