@@ -71,18 +71,18 @@ class Campaign:
 
 
 CAMPAIGNS = (
-    Campaign(101, "星空パズル iOS", CPA, 480, 90_000),
-    Campaign(102, "ほっこり農場", CPA, 420, 80_000),
-    Campaign(103, "Dragon Tactics", CPA, 560, 120_000),
-    Campaign(104, "東京フードデリ", CPA, 450, 100_000),
-    Campaign(105, "Sakura Bank 口座開設", CPA, 640, 90_000),
-    Campaign(106, "英会話レッスン30日", CPA, 500, 60_000),
-    Campaign(107, "City Runner", CPA, 400, 70_000),
-    Campaign(108, "お天気ナビ", CPC, 34, 40_000),
-    Campaign(109, "Kaze Airlines 秋の旅", CPC, 45, 60_000),
-    Campaign(110, "コスメ定期便", CPC, 40, 50_000),
-    Campaign(111, "Manga Box 読み放題", CPC, 30, 40_000),
-    Campaign(112, "中古車ひろば", CPC, 38, 40_000),
+    Campaign(101, "星空パズル iOS", CPA, 480, 2_500),
+    Campaign(102, "ほっこり農場", CPA, 420, 2_500),
+    Campaign(103, "Dragon Tactics", CPA, 560, 7_000),
+    Campaign(104, "東京フードデリ", CPA, 450, 3_000),
+    Campaign(105, "Sakura Bank 口座開設", CPA, 640, 8_000),
+    Campaign(106, "英会話レッスン30日", CPA, 500, 1_500),
+    Campaign(107, "City Runner", CPA, 400, 2_000),
+    Campaign(108, "お天気ナビ", CPC, 34, 1_500),
+    Campaign(109, "Kaze Airlines 秋の旅", CPC, 45, 7_500),
+    Campaign(110, "コスメ定期便", CPC, 40, 3_000),
+    Campaign(111, "Manga Box 読み放題", CPC, 30, 1_000),
+    Campaign(112, "中古車ひろば", CPC, 38, 3_000),
 )
 
 

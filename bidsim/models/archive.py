@@ -23,6 +23,7 @@ from bidsim.models.kinds import describe
 MAX_MEMBERS = 64
 MAX_BYTES = 4 << 30
 _LOCAL = struct.Struct("<4s5H3I2H")  # signature, version, flags, method, time, date, crc, sizes, name and extra lengths
+_END_BYTES = 22  # of the end record, which has no comment
 _UTF8_FLAG = 0x800
 _FAILURES = (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, RuntimeError, EOFError, struct.error)
 
@@ -42,7 +43,7 @@ def read_archive(path: Path) -> tuple[bytes, dict[str, tuple[int, int]]]:
             names = tuple(info.filename for info in infos)
             if "manifest.json" not in names:
                 raise ModelError(f"this is {describe(data, names)}", file=file)
-            problem = "the zip has a comment" if archive.comment else _problem(data, infos, archive.start_dir)
+            problem = _problem(data, infos, archive.start_dir)
             if problem:
                 raise ModelError(f"{problem}, which no bundle has; pack the model again", file=file)
             members: dict[str, tuple[int, int]] = {}
@@ -113,6 +114,8 @@ def _open_without_waiting(name: str, flags: int) -> int:
 
 
 def _problem(data: bytes, infos: list[zipfile.ZipInfo], directory: int) -> str | None:
+    if data[-_END_BYTES:][:4] != b"PK\x05\x06":
+        return "the zip has a comment or something after its end"
     if len(infos) > MAX_MEMBERS:
         return f"the zip has {len(infos)} members"
     if len({info.filename.lower() for info in infos}) != len(infos):

@@ -39,16 +39,17 @@ class HashedLogisticRegression:
 
     def predict(self, columns: Columns) -> NDArray[np.float64]:
         """Probabilities, shape (rows,)."""
-        z = np.full(columns.rows, self.bias, dtype=np.float64)
-        for name in self.spec.features:
-            if columns.feature(name).type == "numeric":
-                weight = float(self.weights[_index(hash_term([name]), self.spec.bits)])
-                z += weight * _scaled(columns.numeric(name), self.spec.scaling.get(name))
-            else:
-                z += self._weigh(columns.term((name,)))
-        for cross in self.spec.crosses:
-            z += self._weigh(columns.term(cross))
-        with np.errstate(over="ignore"):  # exp(-z) = inf is right: the probability is 0
+        # Overflow and underflow mean 0, 1 or an undefined prediction, which is the right answer each time.
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            z = np.full(columns.rows, self.bias, dtype=np.float64)
+            for name in self.spec.features:
+                if columns.feature(name).type == "numeric":
+                    weight = float(self.weights[_index(hash_term([name]), self.spec.bits)])
+                    z += weight * _scaled(columns.numeric(name), self.spec.scaling.get(name))
+                else:
+                    z += self._weigh(columns.term((name,)))
+            for cross in self.spec.crosses:
+                z += self._weigh(columns.term(cross))
             return np.asarray(1.0 / (1.0 + np.exp(-z)), dtype=np.float64)
 
     def predict_table(self, table: pa.Table | pa.RecordBatch) -> NDArray[np.float64]:
