@@ -57,11 +57,13 @@ class HashCache:
         hashes: list[int | None] = list(map(known.get, values))
         if None in hashes:
             prefix = b"".join(_measured(name) for name in names)
-            fresh: dict[Any, int] = {}
-            for place, value in enumerate(values):
-                if hashes[place] is None:
-                    suffix = _measured(value) if isinstance(value, str) else b"".join(map(_measured, value))
-                    hashes[place] = fresh[value] = _digest(prefix + suffix)
+            unknown = [value for value, hashed in zip(values, hashes, strict=True) if hashed is None]
+            tails = map(_measured, unknown) if len(names) == 1 else (b"".join(map(_measured, v)) for v in unknown)
+            fresh = dict(zip(unknown, (_digest(prefix + tail) for tail in tails), strict=True))
+            if len(fresh) == len(hashes):
+                hashes = list(fresh.values())
+            else:
+                hashes = [fresh[v] if hashed is None else hashed for v, hashed in zip(values, hashes, strict=True)]
             if len(known) + len(fresh) > self._limit:
                 known.clear()
             if len(fresh) <= self._limit:
@@ -191,7 +193,7 @@ class Columns:
     def _canonical(self, name: str, distinct: pa.Array) -> list[str]:
         kind = distinct.type
         if not (pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
-            return list(distinct.cast(pa.large_string()).to_pylist())
+            return list(distinct.cast(pa.large_string()).to_numpy(zero_copy_only=False).tolist())
         values = []
         for number in distinct.to_pylist():
             if number != number:

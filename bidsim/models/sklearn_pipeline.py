@@ -1,8 +1,8 @@
 """scikit-learn pipelines as heads of a bundle, through skops, which builds known types and never runs code of its own.
 
-Needs the extra `sklearn` (skops and pandas). A pipeline that holds anything but types that skops knows to be safe is
-refused, and so is a file that would unpack to far more than it is. Unlike hashed models, skops files are not the same
-bytes from run to run.
+Needs the extra `sklearn` (skops and pandas). A pipeline that holds anything but types that skops trusts is refused
+(scikit-learn's trees among them: a forged one reads foreign memory), and so is a file that would unpack to far more
+than it is. Unlike hashed models, skops files are not the same bytes from run to run.
 
 What the pipeline is given: numeric features as float64 with NaN for missing; categories in the `dtype` that it was
 fitted on, texts canonical as in `columns` with NaN for missing (pandas' own marker); text with "" for missing; lists
@@ -88,7 +88,7 @@ def load_pipeline(
     if unknown:
         raise ModelError(
             f"head {head} holds types that are not known to be safe: {', '.join(unknown[:5])}; bidsim loads only "
-            "scikit-learn's, NumPy's and SciPy's own: leave them out of the pipeline",
+            "what skops trusts, such as scikit-learn's linear models and encoders: leave the others out",
             file=file,
         )
     return SkopsPipeline(pipeline, entry, _positive_class(pipeline, head, file), head=head, file=file)
@@ -231,9 +231,9 @@ def _scalar(value: Any) -> Any:
 
 def _positive_class(pipeline: Any, head: str, file: str) -> int:
     try:
-        classes = [bool(c) if isinstance(c, np.bool_) else c for c in pipeline.classes_]
+        classes = np.asarray(pipeline.classes_).tolist()
         if callable(pipeline.predict_proba) and len(classes) == 2 and set(classes) == {0, 1}:
-            return classes.index(1)
+            return int(classes.index(1))
         found = f"classes {classes}"
     except Exception as error:
         found = _brief(error)
@@ -288,7 +288,8 @@ def _array_size(archive: zipfile.ZipFile, name: str) -> int:
         start = member.read(4)
     if start.startswith(b"PK"):
         with archive.open(name) as member, zipfile.ZipFile(io.BytesIO(member.read())) as inner:
-            return sum(info.file_size + _array_size(inner, info.filename) for info in inner.infolist())
+            sizes = [info.file_size + _array_size(inner, info.filename) for info in inner.infolist()]
+            return sum(sizes)
     if not start.startswith(b"\x93NUM"):
         return 0
     with archive.open(name) as member:
