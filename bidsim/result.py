@@ -183,3 +183,11 @@ class Result(Record):
     @property
     def candidates(self) -> list[str]:
         return [p.name for p in self.policies if p.role == "candidate"]
+
+
+def result_schema() -> dict[str, Any]:
+    """The published JSON Schema of result.json."""
+    document = Result.model_json_schema(by_alias=True, mode="serialization")
+    document["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    document["$id"] = SCHEMA
+    return document

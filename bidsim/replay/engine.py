@@ -75,7 +75,8 @@ class Engine:
                 batch = self._guard(lambda: next(reader, None))
                 if batch is None:
                     return
-                yield batch
+                if batch.num_rows:
+                    yield batch
         finally:
             cursor.close()
 

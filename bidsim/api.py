@@ -1,0 +1,54 @@
+"""The public API: replay a scenario from Python, and write what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bidsim.replay.progress import Progress
+    from bidsim.result import Result
+    from bidsim.scenario.loading import LoadedScenario
+
+
+def replay(
+    scenario: str | Path | Mapping[str, Any] | LoadedScenario,
+    models: Sequence[str | Path] = (),
+    *,
+    baseline: str | Path | None = None,
+    tables: Mapping[str, str] | None = None,
+    threads: int | None = None,
+    memory_bytes: int = 4 * 2**30,
+    as_of: date | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Replay a log through the candidates and the baseline.
+
+    scenario: a YAML file, or its content as a mapping (relative paths are then relative to the current folder).
+    models: bundle files of candidates, called by their stems; baseline: bundle of the baseline, instead of the
+    scenario's. tables: paths of log tables by name. threads: all cores by default. memory_bytes: bound for the
+    process. as_of: the day on which the gate is judged, today by default.
+
+    Returns the `Result`; nothing is written. Raises BidsimError (ScenarioError, LogError, ModelError) for input that
+    can't be used.
+    """
+    from bidsim.replay.pipeline import Settings, run_replay
+    from bidsim.scenario.loading import LoadedScenario, load_scenario, scenario_from_dict
+
+    if isinstance(scenario, LoadedScenario):
+        loaded = scenario
+    elif isinstance(scenario, Mapping):
+        loaded = scenario_from_dict(dict(scenario), directory=Path.cwd())
+    else:
+        loaded = load_scenario(scenario)
+    return run_replay(
+        loaded,
+        [Path(m) for m in models],
+        baseline=Path(baseline) if baseline is not None else None,
+        tables=tables,
+        as_of=as_of or date.today(),
+        settings=Settings(threads=threads, memory_bytes=memory_bytes),
+        progress=progress,
+    )

@@ -1,0 +1,244 @@
+"""The command line: parse, call, print, exit status. Every command is one function of the library.
+
+stdout carries only what was asked for (the run's summary, or ``--json``); progress and messages go to stderr.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from datetime import date
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bidsim.errors import BidsimError
+
+if TYPE_CHECKING:
+    from bidsim.result import Result
+
+app = typer.Typer(
+    name="bidsim",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Offline bid-simulation evaluator: replay held-out logs through a new CTR/CVR model before it spends money.",
+)
+
+
+class SchemaName(StrEnum):
+    scenario = "scenario"
+    result = "result"
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit status. Raises what the library raises."""
+    import click
+
+    command = typer.main.get_command(app)
+    try:
+        status = command.main(args=arguments, prog_name="bidsim", standalone_mode=False)
+    except click.exceptions.Abort:
+        raise KeyboardInterrupt from None
+    except click.exceptions.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    return status if isinstance(status, int) else 0
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from bidsim import __version__
+
+        typer.echo(f"bidsim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+ModelOption = Annotated[
+    list[Path] | None, typer.Option("--model", help="Bundle of a candidate; give it several times for several.")
+]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, max=1024, help="Default: all cores.")]
+MemoryOption = Annotated[str, typer.Option("--memory", help="Bound for the process, such as 4GB or 900MB.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+AsOfOption = Annotated[
+    str | None, typer.Option("--as-of", help="Day on which the gate is judged, YYYY-MM-DD. Default: today.")
+]
+
+
+@app.command()
+def replay(
+    scenario: Annotated[Path, typer.Option("--scenario", help="The scenario, a YAML file.")],
+    model: ModelOption = None,
+    baseline: Annotated[
+        Path | None, typer.Option("--baseline", help="Bundle of the baseline, instead of the scenario's.")
+    ] = None,
+    table: Annotated[
+        list[str] | None,
+        typer.Option("--table", help="NAME=PATH of a log table: a file, a folder or a quoted glob."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="New folder for the run. Default: runs/<scenario>-<model>-<hash>.")
+    ] = None,
+    threads: ThreadsOption = None,
+    memory: MemoryOption = "4GB",
+    as_of: AsOfOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> int:
+    """Replay a log through candidate and baseline; write the result and the report; judge the gate."""
+    return _replay(
+        scenario,
+        model or [],
+        baseline=baseline,
+        tables=_tables(table or []),
+        out=out,
+        threads=threads,
+        memory_bytes=parse_memory(memory),
+        as_of=_day(as_of),
+        json=json,
+        quiet=quiet,
+    )
+
+
+@app.command()
+def demo(
+    directory: Annotated[Path, typer.Argument(help="New folder for the demo.")] = Path("bidsim-demo"),
+    threads: ThreadsOption = None,
+    memory: MemoryOption = "4GB",
+    as_of: AsOfOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> int:
+    """Make a market's log, train two models on its past, and replay the newer one: a first report in a minute."""
+    from bidsim.market.demo import write_demo
+    from bidsim.store.runs import check_free
+
+    check_free(directory)
+    memory_bytes, day = parse_memory(memory), _day(as_of)
+    say = (lambda text: None) if quiet else (lambda text: typer.echo(text, err=True))
+    files = write_demo(directory, say)
+    status = _replay(
+        files.scenario,
+        [files.candidate],
+        baseline=None,
+        tables={},
+        out=directory / "run",
+        threads=threads,
+        memory_bytes=memory_bytes,
+        as_of=day,
+        json=json,
+        quiet=quiet,
+    )
+    if not quiet:
+        report = directory / "run" / "report.html"
+        typer.echo(
+            f"\nWhat to look at in {report}:\n"
+            f"1. {files.candidate.stem} ranks better, and at the baseline's spend it buys conversions for less.\n"
+            "2. But it over-predicts, so as it is it bids too high and spends more: that is why the gate stops it.\n"
+            f"3. Recalibrate it, or edit the gate in {files.scenario}, and replay again.",
+            err=True,
+        )
+    return status
+
+
+@app.command()
+def schema(name: Annotated[SchemaName, typer.Argument(help="scenario or result")]) -> None:
+    """Print the JSON Schema of the scenario or of result.json."""
+    import json
+
+    if name is SchemaName.scenario:
+        from bidsim.scenario.loading import json_schema
+
+        document = json_schema()
+    else:
+        from bidsim.result import result_schema
+
+        document = result_schema()
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of a size such as 4GB, 900MB, 1.5GiB. Raises BidsimError."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
+    if not match:
+        raise BidsimError(f'--memory {text}: not a size; write something like 4GB or 900MB')
+    base = 1024 if match.group(3) else 1000
+    size = float(match.group(1)) * base ** " kmgt".index(match.group(2).lower() or " ")
+    if size < 10**9:
+        raise BidsimError(f"--memory {text}: bidsim needs at least 1GB")
+    return int(size)
+
+
+def _day(text: str | None) -> date:
+    if text is None:
+        return date.today()
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise BidsimError(f"--as-of {text}: not a day; write YYYY-MM-DD") from None
+
+
+def _tables(entries: list[str]) -> dict[str, str]:
+    tables: dict[str, str] = {}
+    for entry in entries:
+        name, sign, path = entry.partition("=")
+        if not sign or not name or not path:
+            raise BidsimError(f"--table {entry}: write NAME=PATH, such as ad=logs/2026-11-01.parquet")
+        if name in tables:
+            raise BidsimError(f'--table: "{name}" is given twice; quote a glob or give a folder')
+        tables[name] = path
+    return tables
+
+
+def _replay(
+    scenario: Path,
+    models: list[Path],
+    *,
+    baseline: Path | None,
+    tables: dict[str, str],
+    out: Path | None,
+    threads: int | None,
+    memory_bytes: int,
+    as_of: date,
+    json: bool,
+    quiet: bool,
+) -> int:
+    from bidsim.progress import progress_for
+    from bidsim.run import replay_to_directory
+
+    with progress_for(sys.stderr, quiet=quiet) as progress:
+        result, directory = replay_to_directory(
+            scenario,
+            models,
+            baseline=baseline,
+            tables=tables,
+            out=out,
+            threads=threads,
+            memory_bytes=memory_bytes,
+            as_of=as_of,
+            progress=progress,
+            command=sys.argv,
+        )
+    if json:
+        typer.echo(result.to_json(), nl=False)
+    elif not quiet:
+        _print_summary(result, directory)
+    return 1 if result.gate.verdict == "fail" else 0
+
+
+def _print_summary(result: Result, directory: Path) -> None:
+    typer.echo(f"{result.gate.verdict.upper().replace('_', ' ')}: {result.gate.reason}")
+    typer.echo(f"report: {directory / 'report.html'}")

@@ -1,0 +1,359 @@
+"""From the reduced tables to the result: metrics by policy and segment, differences, curves, diagnostics.
+
+Nothing here sees a row of the log. The order of records is fixed: policies as given, families as in the scenario,
+metrics as computed, segment values as the log orders them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bidsim.replay.levels import Frontier
+from bidsim.replay.measures import MONEY_SCALE, Writer
+from bidsim.replay.plan import Plan
+from bidsim.result import (
+    CalibrationBin,
+    CalibrationCurve,
+    DataInfo,
+    Difference,
+    Estimate,
+    Fidelity,
+    Finding,
+    FrontierPoint,
+    Gate,
+    Metric,
+    PolicyInfo,
+    Range,
+    Result,
+    Window,
+)
+from bidsim.scenario.loading import LoadedScenario
+from bidsim.statistics.calibration import Bins
+from bidsim.statistics.metrics import (
+    EXACT_WITHOUT_UNKNOWNS,
+    Matched,
+    Ranked,
+    Values,
+    campaign_auc,
+    differences,
+    economic_values,
+    head_values,
+    matched_values,
+    target_attainment,
+)
+from bidsim.statistics.tallies import OVERALL, Family
+
+Utilities = Mapping[tuple[float, int, str], npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """All small tables of one replay."""
+
+    plan: Plan
+    census: dict[str, int]
+    families: dict[str, Family]
+    ranks: dict[str, dict[tuple[str, str], Ranked]]
+    utilities: Utilities
+    frontier: Frontier
+    matched: dict[tuple[int, str], Matched]
+    fidelity: Fidelity
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Everything computed for one policy in one family."""
+
+    values: Values
+    bins: dict[str, list[Bins]]
+
+
+def assemble(loaded: LoadedScenario, reduced: Reduced, as_of: date) -> Result:
+    """The result without its gate, which is judged on it."""
+    plan, families = reduced.plan, reduced.families
+    shown = [OVERALL, *(s.name for s in plan.segments if s.shown)]
+    cuts = {
+        (p.index, name): _cut(reduced, p.index, name) for p in plan.policies for name in dict.fromkeys([*shown, *families])
+    }
+    _over_campaigns(reduced, cuts)
+    metrics: list[Metric] = []
+    changes: list[Difference] = []
+    curves: list[CalibrationCurve] = []
+    for policy in plan.policies:
+        for name in shown:
+            cut, family = cuts[(policy.index, name)], families[name]
+            metrics += _metrics(policy.name, policy.index, family, cut.values)
+            curves += _curves(policy.name, family, cut.bins)
+            if policy.index > 0:
+                changes += _differences(policy.name, family, cuts[(0, name)].values, cut.values)
+    return Result(
+        name=loaded.name,
+        as_of=as_of.isoformat(),
+        scenario=loaded.document,
+        policies=[
+            PolicyInfo(
+                name=p.name,
+                role=p.role,
+                model=p.model_file,
+                sha256=p.sha256,
+                columns=p.column_names,
+                formula=p.formula_text,
+                multiplier=p.multiplier,
+                borrowed_heads=list(p.borrowed_heads),
+            )
+            for p in plan.policies
+        ],
+        data=_data(loaded, reduced),
+        metrics=metrics,
+        differences=changes,
+        calibration=curves,
+        frontier=_frontier(plan, reduced.frontier),
+        diagnostics=_diagnostics(reduced),
+        findings=list(_findings(loaded, reduced, cuts)),
+        fidelity=reduced.fidelity,
+        gate=Gate(verdict="no_gate"),
+    )
+
+
+def _cut(reduced: Reduced, policy: int, name: str) -> _Cut:
+    plan, family = reduced.plan, reduced.families[name]
+    has_click, has_conversion = plan.has("click"), plan.has("conversion")
+    values = economic_values(family, policy, has_click=has_click, has_conversion=has_conversion)
+    matched = reduced.matched.get((policy, name))
+    if policy == 0:
+        # The baseline at its own spend is the baseline.
+        matched = Matched(
+            np.ones(len(family.values)), family.get("spend", 0), family.get("clicks", 0), family.get("conversions", 0)
+        )
+    if matched is not None:
+        values |= matched_values(matched, has_click=has_click, has_conversion=has_conversion)
+    for (beta, index, where), value in reduced.utilities.items():
+        if index == policy and where == name:
+            values[("expected_utility", None, beta)] = value
+    bins: dict[str, list[Bins]] = {}
+    for head in plan.heads:
+        ranked = reduced.ranks[head][(str(plan.prediction(policy, head)), name)]
+        more, bins[head] = head_values(family, policy, head, ranked)
+        values |= more
+    return _Cut(values, bins)
+
+
+def _over_campaigns(reduced: Reduced, cuts: dict[tuple[int, str], _Cut]) -> None:
+    """gauc and target_attainment are means over campaigns: given overall, and for each campaign itself."""
+    plan = reduced.plan
+    name = next((s.name for s in plan.segments if s.sql == plan.roles["campaign"]), None)
+    for policy in plan.policies:
+        campaigns = reduced.families[name] if name else reduced.families[OVERALL]
+        whole, each = cuts[(policy.index, OVERALL)], cuts[(policy.index, name or OVERALL)]
+        if campaigns.has("value", policy.index):
+            rates, mean = target_attainment(campaigns, policy.index)
+            if name:
+                each.values[("target_attainment", None, None)] = rates
+            whole.values[("target_attainment", None, None)] = np.array([mean])
+        for head in plan.heads:
+            aucs = each.values[("auc", head, None)]
+            if name:
+                each.values[("gauc", head, None)] = aucs
+            whole.values[("gauc", head, None)] = np.array([campaign_auc(campaigns, policy.index, head, aucs)])
+
+
+def _null(value: float) -> float | None:
+    return None if not math.isfinite(value) else float(value)
+
+
+def _segment(family: Family, code: int) -> dict[str, str]:
+    return {} if family.name == OVERALL else {family.name: family.values[code]}
+
+
+def _metrics(policy: str, index: int, family: Family, values: Values) -> Iterator[Metric]:
+    unknown = family.get("unknown_wins", index) + family.get("unknown_outcomes", index)
+    for (metric, head, beta), array in values.items():
+        exact = head is None and metric in EXACT_WITHOUT_UNKNOWNS
+        for code in range(len(family.values)):
+            value = _null(array[code])
+            sure = exact and unknown[code] == 0 and value is not None
+            yield Metric(
+                policy=policy,
+                metric=metric,
+                head=head,
+                segment=_segment(family, code),
+                value=value,
+                identified=Range(low=value, high=value) if sure else None,
+                beta=beta,
+            )
+
+
+def _differences(policy: str, family: Family, baseline: Values, candidate: Values) -> Iterator[Difference]:
+    for (metric, head, beta), (ours, theirs, absolute, relative) in differences(baseline, candidate).items():
+        for code in range(len(family.values)):
+            yield Difference(
+                policy=policy,
+                metric=metric,
+                head=head,
+                segment=_segment(family, code),
+                baseline=_null(ours[code]),
+                candidate=_null(theirs[code]),
+                absolute=Estimate(value=_null(absolute[code])),
+                relative=Estimate(value=_null(relative[code])),
+                beta=beta,
+            )
+
+
+def _curves(policy: str, family: Family, bins: Mapping[str, list[Bins]]) -> Iterator[CalibrationCurve]:
+    for head, by_value in bins.items():
+        for code, b in enumerate(by_value):
+            points = zip(b.predicted.tolist(), b.observed.tolist(), b.weight.tolist(), strict=True)
+            yield CalibrationCurve(
+                policy=policy,
+                head=head,
+                segment=_segment(family, code),
+                bins=[CalibrationBin(predicted=p, observed=o, weight=w) for p, o, w in points],
+            )
+
+
+def _data(loaded: LoadedScenario, reduced: Reduced) -> DataInfo:
+    plan, overall = reduced.plan, reduced.families[OVERALL]
+    window = loaded.window()
+    name = next((s.name for s in plan.segments if s.sql == plan.roles["campaign"]), None)
+    return DataInfo(
+        rows=reduced.census["rows"],
+        labelled={h: overall.exact("labelled_rows", None, h)[0] for h in plan.heads},
+        window=Window(
+            start=window[0].astimezone(loaded.zone).isoformat(), end=window[1].astimezone(loaded.zone).isoformat()
+        )
+        if window
+        else None,
+        fingerprint=_fingerprint(reduced),
+        campaigns=len(reduced.families[name].values) if name else None,
+        clicks=_null(overall.get("log_clicks")[0]),
+        conversions=_null(overall.get("log_conversions")[0]),
+        campaign_names=plan.campaigns.names if plan.campaigns else {},
+    )
+
+
+def _fingerprint(reduced: Reduced) -> str:
+    """sha256 over the log's exact totals, overall and by segment: the same however the rows lie in files.
+
+    It tells data apart for bookkeeping; two logs made to have equal totals everywhere have equal fingerprints.
+    """
+    totals: list[Any] = [sorted(reduced.census.items())]
+    for name, family in sorted(reduced.families.items()):
+        keys = sorted((k for k in family.sums if k[1] is None), key=str)
+        totals.append([name, family.values, [[str(k), [str(v) for v in family.sums[k]]] for k in keys]])
+    return hashlib.sha256(json.dumps(totals, ensure_ascii=True).encode()).hexdigest()
+
+
+def _frontier(plan: Plan, frontier: Frontier) -> list[FrontierPoint]:
+    write = Writer(plan.weighted)
+    conversions = write.amount("0e0", "true")[1]
+    return [
+        FrontierPoint(
+            policy=policy.name,
+            multiplier=at,
+            spend=totals.spend / MONEY_SCALE,
+            clicks=totals.clicks / write.count_scale if plan.has("click") else None,
+            conversions=totals.conversions / conversions if plan.has("conversion") else None,
+        )
+        for policy in plan.policies
+        for at, totals in frontier.get(policy.index, [])
+    ]
+
+
+def _diagnostics(reduced: Reduced) -> dict[str, Any]:
+    plan, overall = reduced.plan, reduced.families[OVERALL]
+    names = ("coverage", "unknown_wins", "unknown_outcomes", "invalid_predictions")
+    policies = {}
+    for p in plan.policies:
+        spend, decided = overall.get("spend", p.index)[0], overall.get("decided_spend", p.index)[0]
+        values = {n: float(overall.get(n, p.index)[0]) for n in names[1:]}
+        clipped = sum(float(overall.get("clipped_predictions", p.index, h)[0]) for h in plan.heads)
+        policies[p.name] = {
+            "coverage": spend / decided if decided else None,
+            **values,
+            "clipped_predictions": clipped,
+        }
+    return {
+        "invalid_weights": reduced.census["invalid_weights"],
+        "invalid_prices": reduced.census["invalid_prices"],
+        "invalid_labels": reduced.census["invalid_clicks"] + reduced.census["invalid_conversions"],
+        "undecidable": float(overall.get("undecidable")[0]),
+        "formula_drift": reduced.fidelity.formula_drift,
+        "policies": policies,
+    }
+
+
+def _findings(loaded: LoadedScenario, reduced: Reduced, cuts: Mapping[tuple[int, str], _Cut]) -> Iterator[Finding]:
+    plan, census = reduced.plan, reduced.census
+    for code, message in plan.warnings:
+        yield Finding(code=code, severity="warning", message=message)
+    for key, what, then in (
+        ("invalid_weights", "a missing, negative or unusable weight (at most 2^20)", "left out"),
+        ("invalid_prices", "a negative, NaN or unusable price", "treated as rows without a price"),
+        ("invalid_clicks", "a click that is neither 0 nor 1", "treated as rows without a click label"),
+        ("invalid_conversions", "a negative or NaN conversion count", "treated as rows without a conversion label"),
+    ):
+        if census[key]:
+            yield Finding(code=key, severity="warning", message=f"{census[key]} rows have {what}; they were {then}.")
+    if plan.has("conversion") and census["clicks_without_conversion_label"]:
+        hint = " The column has no 0 at all: if NULL means no conversion, write coalesce(...)." * (
+            census["zero_conversions"] == 0
+        )
+        yield Finding(
+            code="unlabelled_clicks",
+            severity="warning",
+            message=f"{census['clicks_without_conversion_label']} clicked rows have no conversion label and are not counted.{hint}",
+        )
+    for policy in plan.policies:
+        overall = cuts[(policy.index, OVERALL)].values
+        invalid = overall[("invalid_predictions", None, None)][0]
+        if invalid:
+            yield Finding(
+                code="invalid_predictions",
+                severity="warning",
+                message=f'"{policy.name}" has {invalid:g} rows with a missing, NaN or out-of-range prediction: never bid on, '
+                "and left out of its prediction metrics, which are then over fewer rows than the others'.",
+            )
+        coverage = overall[("coverage", None, None)][0]
+        if coverage < 0.95:
+            yield Finding(
+                code="coverage",
+                severity="warning",
+                message=f'Only {coverage:.1%} of the spend of "{policy.name}" is on impressions whose outcome the log observed.',
+            )
+        unknown = overall[("unknown_wins", None, None)][0]
+        if unknown:
+            yield Finding(
+                code="unknown_wins",
+                severity="info",
+                message=f'"{policy.name}" bids above the logged bid on {unknown:g} lost auctions without a known price; '
+                "whether it wins them can't be told from this log, and they are not counted.",
+            )
+        if policy.borrowed_heads:
+            yield Finding(
+                code="borrowed_heads",
+                severity="info",
+                message=f'"{policy.name}" has no {", ".join(policy.borrowed_heads)} head; the baseline\'s is used.',
+            )
+    undecidable = reduced.families[OVERALL].get("undecidable")[0]
+    if undecidable:
+        yield Finding(
+            code="undecidable",
+            severity="info",
+            message=f"{undecidable:g} rows have neither a price nor a logged result; they are left out for every policy.",
+        )
+    if plan.budgeted:
+        yield Finding(
+            code="budget",
+            severity="info",
+            message="Budgets make rows depend on each other: matched-spend numbers are given overall only, "
+            "to about 0.3% of the multiplier.",
+        )

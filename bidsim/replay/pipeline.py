@@ -1,0 +1,110 @@
+"""The replay, as one sentence: scenario -> log -> scores -> bids -> outcomes -> statistics -> gate -> result.
+
+Rows exist only up to the outcomes; from the statistics on there are only small tables.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from bidsim.gate import judge
+from bidsim.replay.assemble import Reduced, assemble
+from bidsim.replay.engine import Engine
+from bidsim.replay.fidelity import check_fidelity
+from bidsim.replay.levels import levels
+from bidsim.replay.measures import scan_measures
+from bidsim.replay.plan import extra_files, make_plan, open_log
+from bidsim.replay.policies import bidder, resolve
+from bidsim.replay.progress import Progress, Silent
+from bidsim.replay.reduce import census, rank, tally, utilities
+from bidsim.replay.sql import render
+from bidsim.replay.stages import Stages
+from bidsim.result import Result
+from bidsim.scenario.loading import LoadedScenario, refuse_unsupported
+from bidsim.statistics.tallies import OVERALL
+from bidsim.statistics.utility import RELATIVE_BETAS
+
+# What Python itself needs beside the engine: interpreter, libraries, a few batches.
+OWN_BYTES = 600 * 2**20
+LEAST_BYTES = 1024 * 2**20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run, never what to compute. threads: None for all cores; memory_bytes: for the whole process."""
+
+    threads: int | None = None
+    memory_bytes: int = 4 * 2**30
+    directory: Path | None = None
+
+
+def run_replay(
+    loaded: LoadedScenario,
+    models: Sequence[Path],
+    *,
+    as_of: date,
+    baseline: Path | None = None,
+    tables: Mapping[str, str] | None = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Replay a scenario. models: bundles of candidates; tables: paths of tables by name, as on the command line.
+
+    Raises BidsimError for anything that can't be used; writes nothing but a work folder that is gone at the end.
+    """
+    settings, progress = settings or Settings(), progress or Silent()
+    threads = settings.threads or os.cpu_count() or 1
+    refuse_unsupported(loaded)
+    scenario = loaded.scenario
+    progress.step("opening models and log")
+    policies = resolve(loaded, models, baseline)
+    source = open_log(loaded, tables or {})
+    files = [*source.files, *extra_files(loaded)]
+    engine_bytes = max(LEAST_BYTES - OWN_BYTES, settings.memory_bytes - OWN_BYTES)
+    with (
+        tempfile.TemporaryDirectory(prefix="bidsim-", dir=settings.directory) as work,
+        Engine(files, Path(work).resolve(), threads=threads, memory_bytes=engine_bytes) as engine,
+    ):
+        plan = make_plan(loaded, engine, source, policies)
+        ties_lose = scenario.auction.ties == "lose"
+        never = scenario.budget is not None and scenario.budget.overspend == "never"
+        stages = Stages(engine, plan, ties_lose=ties_lose, never=never, threads=threads)
+        progress.step("reading and scoring the log" if plan.scored else "reading the log")
+        stages.read(progress.rows)
+        counts = census(engine, plan)
+        progress.total(counts["rows"])
+        stages.derive()
+        bidders = [bidder(p, str(p.index)) for p in policies]
+        progress.step("settling budgets" if plan.budgeted else "replaying auctions")
+        stages.settle(bidders, "outcomes", progress.rows)
+        families = tally(engine, plan, scan_measures(plan, bidders))
+        progress.step("ranking predictions")
+        ranks = {
+            head: rank(engine, plan, families, head, threads=threads, memory_bytes=engine_bytes) for head in plan.heads
+        }
+        progress.step("expected utility")
+        unbudgeted = render("bids", formulas="formulas", bidders=bidders, any_first_price=plan.any_first_price)
+        betas = _betas(loaded, families[OVERALL].get("log_price")[0], families[OVERALL].get("priced")[0])
+        utility = utilities(engine, plan, families, bidders, f"({unbudgeted})", betas, threads=threads)
+        progress.step("other bid levels")
+        frontier, matched = levels(engine, plan, stages, families)
+        progress.step("checking the replay against the log")
+        fidelity = check_fidelity(engine, plan, f"({unbudgeted})", ties_lose=ties_lose)
+    reduced = Reduced(plan, counts, families, ranks, utility, frontier, matched, fidelity)
+    return judge(assemble(loaded, reduced, as_of), scenario.gate, fidelity_warns=scenario.fidelity == "warn")
+
+
+def _betas(loaded: LoadedScenario, spend: float, rows: float) -> tuple[float, ...]:
+    """The scenario's betas, or some relative to the log's mean price; spend in currency over weighted rows."""
+    if loaded.scenario.expected_utility is not None:
+        return tuple(loaded.scenario.expected_utility.betas)
+    if not (rows > 0 and spend > 0):
+        return ()
+    return tuple(relative * rows / spend for relative in RELATIVE_BETAS)
+
+

@@ -1,0 +1,22 @@
+-- Steps 5 and 6. Would this bid win, what would it pay, and can that be known from the log?
+-- wins: decided and won. unknown: an unknown win. pay: 1e-9 currency per 1000 impressions times the weight, exact.
+-- bar: what the money left must reach for the bid to win, in the same unit (for budgets that cap bids).
+select *
+  {%- for b in bidders %},
+  coalesce(not blocked and case
+    when price is not null then bid_{{ b.key }} {{ '>' if ties_lose else '>=' }} price
+    when won then first_price and bid_{{ b.key }} >= bid_log
+    else false end, false) as wins_{{ b.key }},
+  coalesce(not blocked and price is null and bid_{{ b.key }} is not null and case
+    when won then coalesce(bid_{{ b.key }} < bid_log, true)
+    when lost then bid_{{ b.key }} > coalesce(bid_log, 0e0)
+    else false end, false) as unknown_{{ b.key }},
+  case when bid_{{ b.key }} is null then 0
+    when first_price then cast(floor(bid_{{ b.key }} * w * 1e9 + 0.5e0) as bigint)
+    when price is null then 0
+    else cast(floor(price * w * 1e9 + 0.5e0) as bigint) end as pay_{{ b.key }}
+  {%- endfor %}
+  {%- if budgeted %},
+  cast(floor(coalesce(price, bid_log, 0e0) * w * 1e9 + 0.5e0) as bigint) as bar
+  {%- endif %}
+from {{ bids }}

@@ -1,0 +1,121 @@
+"""One run from files to a folder: replay, render every output, write the folder whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from bidsim.replay.pipeline import Settings, run_replay
+from bidsim.replay.progress import Progress, Silent
+from bidsim.result import Result
+from bidsim.scenario.loading import LoadedScenario, load_scenario
+from bidsim.store.runs import check_free, write_run
+
+LIBRARIES = ("duckdb", "numpy", "pyarrow", "scipy", "sqlglot", "pydantic", "altair", "vl-convert-python")
+
+
+def replay_to_directory(
+    scenario: Path,
+    models: Sequence[Path],
+    *,
+    as_of: date,
+    baseline: Path | None = None,
+    tables: Mapping[str, str] | None = None,
+    out: Path | None = None,
+    threads: int | None = None,
+    memory_bytes: int = 4 * 2**30,
+    progress: Progress | None = None,
+    command: Sequence[str] = (),
+) -> tuple[Result, Path]:
+    """Replay and write the run's folder; returns the result and the folder.
+
+    out: a folder that does not exist yet; by default runs/<scenario>-<model>-<hash>, the hash over everything that
+    decides the result's content. Raises BidsimError, with nothing written.
+    """
+    progress = progress or Silent()
+    started = datetime.now(UTC)
+    clock = time.monotonic()
+    if out is not None:
+        check_free(out)
+    loaded = load_scenario(scenario)
+    result = run_replay(
+        loaded,
+        models,
+        as_of=as_of,
+        baseline=baseline,
+        tables=tables,
+        settings=Settings(threads=threads, memory_bytes=memory_bytes),
+        progress=progress,
+    )
+    replayed = time.monotonic() - clock
+    progress.step("writing the report")
+    from bidsim.report import render_junit, render_report, render_summary
+
+    directory = out or default_directory(loaded, result, models)
+    files = {
+        "result.json": result.to_json(),
+        "report.html": render_report(result),
+        "summary.md": render_summary(result),
+        "junit.xml": render_junit(result),
+    }
+    files["run.json"] = _run_facts(started, replayed, time.monotonic() - clock, command, threads, memory_bytes)
+    write_run(directory, files)
+    return result, directory
+
+
+def default_directory(loaded: LoadedScenario, result: Result, models: Sequence[Path]) -> Path:
+    """runs/<scenario>-<model>-<hash>: the same run always has the same place."""
+    content = json.dumps([loaded.sha256, [p.sha256 for p in result.policies], result.data.fingerprint, result.as_of])
+    digest = hashlib.sha256(content.encode()).hexdigest()[:10]
+    names = [m.stem for m in models] or result.candidates[:1]
+    parts = [re.sub(r"[^\w.-]+", "_", part).strip("._") or "x" for part in (loaded.name, "+".join(names[:3]))]
+    return Path("runs") / f"{parts[0][:60]}-{parts[1][:60]}-{digest}"
+
+
+def _run_facts(
+    started: datetime, replayed: float, total: float, command: Sequence[str], threads: int | None, memory_bytes: int
+) -> str:
+    """run.json: what is true of this run alone."""
+    from bidsim import __version__
+
+    facts: dict[str, Any] = {
+        "schema": "bidsim.run/1",
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": {"replay": round(replayed, 3), "total": round(total, 3)},
+        "peak_memory_bytes": _peak_memory(),
+        "command": list(command),
+        "threads": threads or os.cpu_count(),
+        "memory_bytes": memory_bytes,
+        "versions": {"bidsim": __version__, "python": platform.python_version(), **_versions()},
+        "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
+    }
+    return json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _peak_memory() -> int | None:
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)

@@ -1,0 +1,118 @@
+"""Calibration: equal-mass bins, expected calibration error and what noise alone would show, CORP decomposition.
+
+Bins have exactly equal mass: a group of rows with one score (or one grid cell) that straddles a bin's edge is split
+in proportion, so the result does not depend on an order among ties.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import isotonic_regression
+
+from bidsim.statistics.ranking import Ladder
+
+Floats = npt.NDArray[np.float64]
+BINS = 20
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Equal-mass bins of one population in ascending order of prediction, shape (bins,) each.
+
+    weight: mass of the bin; predicted, observed: weighted means of prediction and label.
+    """
+
+    weight: Floats
+    predicted: Floats
+    observed: Floats
+
+
+def equal_mass_bins(negative: Floats, positive: Floats, score: Floats, bins: int = BINS) -> Bins:
+    """Cut groups of equal score into bins of equal mass.
+
+    negative, positive: weight of each label per group, score: the group's mean prediction, shape (groups,) ascending.
+    """
+    mass = negative + positive
+    total = mass.sum()
+    if not total > 0:
+        nothing = np.zeros(0)
+        return Bins(nothing, nothing, nothing)
+    edges = np.concatenate([[0.0], np.cumsum(mass)])
+    at = np.linspace(0.0, edges[-1], bins + 1)
+    sum_p = np.interp(at, edges, np.concatenate([[0.0], np.cumsum(mass * score)]))
+    sum_y = np.interp(at, edges, np.concatenate([[0.0], np.cumsum(positive)]))
+    weight = np.diff(at)
+    return Bins(weight, np.diff(sum_p) / weight, np.diff(sum_y) / weight)
+
+
+def ece(bins: Bins) -> float:
+    """Expected calibration error: mean over bins, by mass, of abs(mean prediction - mean label); NaN without rows."""
+    if len(bins.weight) == 0:
+        return float("nan")
+    return float(np.average(np.abs(bins.predicted - bins.observed), weights=bins.weight))
+
+
+def ece_if_calibrated(bins: Bins, rows: float) -> float:
+    """The ECE that a perfectly calibrated model would show on as many labels.
+
+    rows: number of labelled rows. Each bin's mean label is then normal around its mean prediction with variance
+    p (1 - p) / n, whose mean absolute deviation is sqrt(2 / pi) standard deviations.
+    """
+    if len(bins.weight) == 0 or not rows > 0:
+        return float("nan")
+    n = rows * bins.weight / bins.weight.sum()
+    deviation = np.sqrt(2 / np.pi * bins.predicted * (1 - bins.predicted) / n)
+    return float(np.average(deviation, weights=bins.weight))
+
+
+def calibration_error(bins: Bins, rows: float) -> float:
+    """Debiased squared calibration error, square root with the sign of the debiased square.
+
+    Kumar, Liang, Ma (2019), "Verified Uncertainty Calibration": the plug-in square overstates by the labels' own
+    variance y (1 - y) / (n - 1) in each bin. Negative values mean: less than noise alone would show. NaN where a bin
+    has fewer than two rows.
+    """
+    if len(bins.weight) == 0 or not rows > 0:
+        return float("nan")
+    n = rows * bins.weight / bins.weight.sum()
+    if (n <= 1).any():
+        return float("nan")
+    squared = (bins.predicted - bins.observed) ** 2 - bins.observed * (1 - bins.observed) / (n - 1)
+    mean = float(np.average(squared, weights=bins.weight))
+    return float(np.sign(mean) * np.sqrt(abs(mean)))
+
+
+@dataclass(frozen=True)
+class Corp:
+    """Parts of the Brier score: brier = miscalibration - discrimination + uncertainty."""
+
+    miscalibration: float
+    discrimination: float
+    uncertainty: float
+
+
+def corp(ladder: Ladder, brier: float) -> Corp:
+    """CORP decomposition (Dimitriadis, Gneiting, Jordan 2021) by isotonic recalibration.
+
+    brier: of the same rows. In the isotonic fit negatives between two positives always pool with the positive below
+    them (their labels are lower than any block's mean), so the ladder holds all that the fit depends on.
+    """
+    positives = int(ladder.positive.sum())
+    total = positives + ladder.negatives
+    if total == 0:
+        return Corp(float("nan"), float("nan"), float("nan"))
+    rate = positives / total
+    uncertainty = rate * (1 - rate)
+    if len(ladder.positive) == 0:
+        return Corp(brier - uncertainty, 0.0, uncertainty)
+    weight = (ladder.positive + ladder.equal + ladder.between()).astype(np.float64)
+    fit = isotonic_regression(ladder.positive / weight, weights=weight)
+    # Negatives below the first positive are a block of their own with mean zero: they add nothing.
+    starts = fit.blocks[:-1]
+    mass = np.add.reduceat(weight, starts)
+    hits = np.add.reduceat(ladder.positive.astype(np.float64), starts)
+    recalibrated = float((hits * (1 - hits / mass)).sum() / total)
+    return Corp(brier - recalibrated, uncertainty - recalibrated, uncertainty)

@@ -1,0 +1,76 @@
+"""A run is a folder that appears whole or not at all: written aside, synced, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from bidsim.errors import BidsimError
+
+
+def check_free(directory: Path) -> None:
+    """Raises BidsimError where a run can't be written to `directory`: it exists, or its parent is no folder."""
+    if directory.exists() or directory.is_symlink():
+        raise BidsimError("the output folder exists already; give another --out, or remove it", file=str(directory))
+    parent = directory.parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir():
+        raise BidsimError("the output folder can't be made below a file; give another --out", file=str(directory))
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise BidsimError("the output folder can't be written; check permissions or give another --out", file=str(directory))
+
+
+def write_run(directory: Path, files: Mapping[str, str]) -> None:
+    """Write files (name -> text, UTF-8) into a new folder, atomically. Raises BidsimError, leaving nothing behind."""
+    check_free(directory)
+    made: list[Path] = []
+    parent = directory.parent
+    try:
+        missing = parent
+        while not missing.exists():
+            made.append(missing)
+            missing = missing.parent
+        parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=parent))
+    except OSError as error:
+        raise BidsimError(f"the output folder can't be made: {error.strerror}", file=str(directory)) from error
+    try:
+        for name, text in files.items():
+            with open(aside / name, "w", encoding="utf-8", newline="\n") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+        os.chmod(aside, 0o777 & ~_umask())
+        _sync(aside)
+        # rename would silently replace an empty folder made meanwhile; that is somebody else's.
+        if directory.exists():
+            raise BidsimError("the output folder appeared meanwhile; give another --out", file=str(directory))
+        os.rename(aside, directory)
+        _sync(parent)
+    except BaseException as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, OSError):
+            raise BidsimError(f"the run can't be written: {error.strerror}", file=str(directory)) from error
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
