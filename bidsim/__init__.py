@@ -6,20 +6,21 @@ conversions and CPA. `replay` is the whole job; `Scenario` and `Result` are its 
 
 from __future__ import annotations
 
+import bidsim.replay  # the package first: the function of the same name then stays bound below
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from bidsim.api import replay
 from bidsim.errors import BidsimError
 
 if TYPE_CHECKING:
-    from bidsim.api import replay
     from bidsim.result import Result
     from bidsim.scenario.schema import Scenario
 
 __version__ = "0.1.0"
 __all__ = ["BidsimError", "Result", "Scenario", "__version__", "replay"]
 
-_HOMES = {"replay": "bidsim.api", "Result": "bidsim.result", "Scenario": "bidsim.scenario.schema"}
+_HOMES = {"Result": "bidsim.result", "Scenario": "bidsim.scenario.schema"}
 
 
 def __getattr__(name: str) -> Any:

@@ -64,7 +64,12 @@ class Engine:
 
     def names(self, sql: str) -> list[tuple[str, str]]:
         """(name, type) of the columns that a query gives."""
-        return [(str(r[0]), str(r[1])) for r in self.rows(f"describe {sql}")]
+        try:
+            rows = self._connection.execute(f"describe {sql}").fetchall()
+        except duckdb.Error as error:
+            # Here a name or type that does not bind is the user's, elsewhere it would be a bug of ours.
+            raise _as_log_error(error) from error
+        return [(str(r[0]), str(r[1])) for r in rows]
 
     def stream(self, sql: str, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         """The result in record batches, in the order of the query, never held whole."""
@@ -111,6 +116,8 @@ class Engine:
             return call()
         except duckdb.InterruptException:
             raise KeyboardInterrupt from None
+        except (duckdb.BinderException, duckdb.ParserException, duckdb.CatalogException):
+            raise  # our own SQL is wrong
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise _as_log_error(error) from error
 

@@ -68,7 +68,7 @@ def _by_cells(engine: Engine, plan: Plan, stages: Stages, families: dict[str, Fa
     sets += [f"(cell_{m['key']}, {s.column})" for m in marks for s in plan.segments]
     names = [f"cell_{m['key']}" for m in marks] + [s.column for s in plan.segments]
     engine.run(
-        f"create or replace temp table levels as select grouping({', '.join(names)}) as family, {', '.join(names)}, "
+        f"create or replace table levels as select grouping({', '.join(names)}) as family, {', '.join(names)}, "
         f"{_sums(plan)} from ({celled}) group by grouping sets ({', '.join(sets)})"
     )
     frontier: Frontier = {}

@@ -60,13 +60,13 @@ def tally(engine: Engine, plan: Plan, measures: Sequence[Measure]) -> dict[str, 
     # Bit k of GROUPING is set where segment k is not part of the group.
     grouping = f"grouping({', '.join(s.column for s in segments)})" if segments else "0"
     sql = render("tally", grouping=grouping, segments=segments, measures=measures, outcomes="outcomes")
-    engine.run(f"create or replace temp table tally as {sql}")
+    engine.run(f"create or replace table tally as {sql}")
     families = {OVERALL: _family(engine, plan, measures, None, (1 << len(segments)) - 1 if segments else 0)}
     for i, segment in enumerate(segments):
         mask = ((1 << len(segments)) - 1) & ~(1 << (len(segments) - 1 - i))
         families[segment.name] = _family(engine, plan, measures, segment, mask)
         engine.run(
-            f"create or replace temp table codes_{i} as select {segment.column} as value, "
+            f"create or replace table codes_{i} as select {segment.column} as value, "
             f"cast(row_number() over (order by {segment.column}) - 1 as integer) as code from tally where family = {mask}"
         )
     return families

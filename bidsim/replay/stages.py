@@ -47,7 +47,7 @@ class Stages:
         streams = plan.scored or plan.source.format != "parquet"
         sql = self._rows_sql()
         if not streams:
-            self.engine.run(f"create temp view log_rows as {sql}")
+            self.engine.run(f"create view log_rows as {sql}")
             return
         models = {p.index: p for p in plan.policies if p.scorer is not None}
         features = list(plan.features)
@@ -70,7 +70,7 @@ class Stages:
         """Step 3, first half: view `formulas`; under a budget its rows are put in the budget's order once."""
         plan, engine = self.plan, self.engine
         engine.run(
-            "create temp view facts as "
+            "create view facts as "
             + render(
                 "facts",
                 rows="log_rows",
@@ -83,14 +83,14 @@ class Stages:
         )
         text = render("formulas", facts="facts", policies=plan.policies, budget_amount=plan.budget_amount)
         if not plan.budgeted:
-            engine.run(f"create temp view formulas as {text}")
+            engine.run(f"create view formulas as {text}")
             return
         file = self._file()
         order = "campaign, period, ts, request, log_file, log_row"
         engine.run(
             f"copy (select * from ({text}) order by {order}) to '{quote_path(file)}' (format parquet, compression lz4)"
         )
-        engine.run(f"create temp view formulas as select * from read_parquet('{quote_path(file)}')")
+        engine.run(f"create view formulas as select * from read_parquet('{quote_path(file)}')")
 
     def settle(self, bidders: Sequence[Bidder], name: str, progress: Progress | None = None) -> str:
         """Steps 3 (second half) to 7 for some bidders: view `name`, their outcomes. Returns the view's name."""
@@ -106,7 +106,7 @@ class Stages:
         else:
             source = f"({auctions})"
         outcomes = render("outcomes", auctions=source, bidders=bidders, settled=plan.budgeted)
-        engine.run(f"create or replace temp view {name} as {outcomes}")
+        engine.run(f"create or replace view {name} as {outcomes}")
         return name
 
     def _settled(self, bidders: Sequence[Bidder], auctions: str) -> Iterator[pa.RecordBatch]:
@@ -172,7 +172,7 @@ class Stages:
         iterator = iter(batches)
         first = next(iterator, None)
         if first is None:
-            self.engine.run(f"create or replace temp view {view} as {self._empty()}")
+            self.engine.run(f"create or replace view {view} as {self._empty()}")
             return
         file = self._file()
 
@@ -187,7 +187,7 @@ class Stages:
 
         self.engine.store(counted(), first.schema, file)
         old = self._stored.pop(view, None)
-        self.engine.run(f"create or replace temp view {view} as select * from read_parquet('{quote_path(file)}')")
+        self.engine.run(f"create or replace view {view} as select * from read_parquet('{quote_path(file)}')")
         if old is not None:
             os.unlink(old)
         self._stored[view] = file

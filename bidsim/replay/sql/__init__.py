@@ -18,7 +18,7 @@ def _environment() -> jinja2.Environment:
         return resources.files(__name__).joinpath(f"{name}.sql").read_text("utf-8")
 
     return jinja2.Environment(
-        loader=jinja2.FunctionLoader(load), undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True
+        loader=jinja2.FunctionLoader(load), undefined=jinja2.StrictUndefined, autoescape=False
     )
 
 
