@@ -130,6 +130,9 @@ class Stages:
                 if self.never:
                     # A bid cut to no more than the logged one, which lost, has surely lost.
                     unknown &= ~(_bools(batch, "lost") & (done.left <= own_bid))
+                    # A first-price bid cut below the logged one, which won at an unknown price, may or may not win.
+                    unpriced = ~np.asarray(batch.column("price").is_valid())
+                    unknown |= rows.wins & ~done.won & done.entered & unpriced
                 for part, values in (("entered", done.entered), ("won", done.won), ("paid", done.paid), ("open", unknown)):
                     arrays.append(pa.array(values))
                     names.append(f"{part}_{b.key}")

@@ -106,13 +106,15 @@ def corp(ladder: Ladder, brier: float) -> Corp:
         return Corp(float("nan"), float("nan"), float("nan"))
     rate = positives / total
     uncertainty = rate * (1 - rate)
-    if len(ladder.positive) == 0:
+    if positives == 0:
         return Corp(brier - uncertainty, 0.0, uncertainty)
     weight = (ladder.positive + ladder.equal + ladder.between()).astype(np.float64)
-    fit = isotonic_regression(ladder.positive / weight, weights=weight)
+    weighs = weight > 0
+    weight, positive = weight[weighs], ladder.positive[weighs].astype(np.float64)
+    fit = isotonic_regression(positive / weight, weights=weight)
     # Negatives below the first positive are a block of their own with mean zero: they add nothing.
     starts = fit.blocks[:-1]
     mass = np.add.reduceat(weight, starts)
-    hits = np.add.reduceat(ladder.positive.astype(np.float64), starts)
+    hits = np.add.reduceat(positive, starts)
     recalibrated = float((hits * (1 - hits / mass)).sum() / total)
     return Corp(brier - recalibrated, uncertainty - recalibrated, uncertainty)

@@ -17,6 +17,8 @@ select *
     else cast(floor(price * w * 1e9 + 0.5e0) as bigint) end as pay_{{ b.key }}
   {%- endfor %}
   {%- if budgeted %},
-  cast(floor(coalesce(price, bid_log, 0e0) * w * 1e9 + 0.5e0) as bigint) as bar
+  -- A bid equal to the logged one, which won, wins as it did, whatever ties do.
+  case when price is not null then cast(floor(price * w * 1e9 + 0.5e0) as bigint)
+    else cast(floor(least(coalesce(bid_log, 0e0) * w, 9e9) * 1e9 + 0.5e0) as bigint) {{ '- 1' if ties_lose }} end as bar
   {%- endif %}
 from {{ bids }}

@@ -3,7 +3,7 @@ select
   count(*) as rows,
   count_if(not coalesce(isfinite(weight_logged) and weight_logged >= 0e0 and weight_logged <= 1048576e0, false)) as invalid_weights,
   count_if(not coalesce(isfinite(price_logged) and price_logged >= 0e0 and price_logged * weight_logged < 9e9, true)) as invalid_prices,
-  count_if(not coalesce(click_logged in (0e0, 1e0), true)) as invalid_clicks,
+  count_if(not coalesce(isfinite(click_logged) and click_logged in (0e0, 1e0), true)) as invalid_clicks,
   count_if(not coalesce(isfinite(conversion_logged) and conversion_logged >= 0e0, true)) as invalid_conversions,
   count_if(first_price is null) as unknown_auction_types,
   count_if(coalesce(first_price, false)) as first_price_rows,

@@ -1,0 +1,211 @@
+"""A naive replay: one row after the other, plain Python, written from the specification and from nothing else.
+
+It shares no code with bidsim. Money is `Fraction`, so its sums are exact; times are datetimes; a log is a list of dicts
+with the role names as keys and None for NULL.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from fractions import Fraction
+from typing import Any
+from zoneinfo import ZoneInfo
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Policy:
+    """pctr, pcvr: names of the row's prediction fields; formula: CPM bid from (row, pctr, pcvr)."""
+
+    pctr: str
+    pcvr: str | None
+    formula: Callable[[Row, float | None, float | None], float | None]
+    multiplier: float = 1.0
+    min: float = 0.0
+    max: float = math.inf
+    round_down: bool = False
+
+
+@dataclass
+class Rules:
+    first_price: bool = False
+    ties_lose: bool = False
+    zone: str = "UTC"
+    budget: str | float | None = None  # a field of the row, or an amount in currency
+    per: str = "day"
+    never: bool = False
+    has_win: bool = True
+
+
+@dataclass
+class Sums:
+    bids: Fraction = Fraction(0)
+    wins: Fraction = Fraction(0)
+    spend: Fraction = Fraction(0)
+    decided_spend: Fraction = Fraction(0)
+    clicks: Fraction = Fraction(0)
+    conversions: Fraction = Fraction(0)
+    value: Fraction = Fraction(0)
+    unknown_wins: Fraction = Fraction(0)
+    unknown_outcomes: Fraction = Fraction(0)
+    undecidable: Fraction = Fraction(0)
+    invalid: Fraction = Fraction(0)
+    predicted_clicks: float = 0.0
+
+
+@dataclass
+class Heads:
+    """Labels, predictions and weights of the labelled rows with a valid prediction."""
+
+    y: list[float] = field(default_factory=list)
+    p: list[float] = field(default_factory=list)
+    w: list[float] = field(default_factory=list)
+    campaign: list[Any] = field(default_factory=list)
+
+
+def valid(p: Any) -> float | None:
+    if p is None or math.isnan(p) or p < 0 or p > 1:
+        return None
+    return float(p)
+
+
+def local(row: Row, rules: Rules) -> datetime:
+    """Wall clock of the row's time in the scenario's zone; a time without an offset is wall clock already."""
+    ts: datetime = row["time"]
+    return ts if ts.tzinfo is None else ts.astimezone(ZoneInfo(rules.zone))
+
+
+def bid_of(policy: Policy, row: Row) -> float | None:
+    pctr = valid(row[policy.pctr])
+    pcvr = valid(row[policy.pcvr]) if policy.pcvr else None
+    raw = policy.formula(row, pctr, pcvr)
+    if raw is None:
+        return None
+    raw = raw * policy.multiplier
+    if math.isnan(raw) or math.isinf(raw) or raw <= 0 or raw < policy.min:
+        return None
+    bid = min(raw, policy.max)
+    return float(math.floor(bid)) if policy.round_down else bid
+
+
+def replay(rows: list[Row], policy: Policy, rules: Rules, segment: str | None = None) -> dict[Any, Sums]:
+    """Sums by segment value (key None: the whole log)."""
+    sums: dict[Any, Sums] = defaultdict(Sums)
+    spent: dict[Any, Fraction] = defaultdict(Fraction)
+    order = list(range(len(rows)))
+    if rules.budget is not None:
+        late = datetime.max.replace(tzinfo=rows[0]["time"].tzinfo) if rows and rows[0].get("time") else None
+        order.sort(key=lambda i: (rows[i].get("time") or late, rows[i].get("request") or 0, i) if late else (i,))
+    for i in order:
+        row = rows[i]
+        weight = row.get("weight", 1.0)
+        if weight is None or math.isnan(weight) or weight < 0:
+            continue
+        w = Fraction(weight)
+        targets = [sums[None]] + ([sums[row[segment]]] if segment else [])
+        price = row["price"]
+        if price is not None and (math.isnan(price) or math.isinf(price) or price < 0):
+            price = None
+        if price is not None and row.get("floor") is not None:
+            price = max(price, row["floor"])
+        win = row.get("win") if rules.has_win else 1
+        won, lost = win == 1, win == 0
+        logged_bid = row.get("bid")
+        undecidable = price is None and not lost and not (won and rules.first_price)
+        click, conversion = row.get("click"), row.get("conversion")
+        if "conversion" in row and conversion is None and click == 0:
+            conversion = 0
+        observed = won and click is not None and ("conversion" not in row or conversion is not None)
+        for s in targets:
+            s.undecidable += w if undecidable else 0
+            invalid = valid(row[policy.pctr]) is None or (policy.pcvr is not None and valid(row[policy.pcvr]) is None)
+            s.invalid += w if invalid else 0
+        bid = bid_of(policy, row)
+        if bid is None or undecidable:
+            continue
+        cap = None
+        if rules.budget is not None:
+            limit = row[rules.budget] if isinstance(rules.budget, str) else rules.budget
+            if limit is None:
+                continue
+            key = (row.get("campaign"), period(row, rules))
+            left = Fraction(repr(float(limit))) - spent[key]
+            if left <= 0:
+                continue
+            cap = left * 1000 / w if rules.never and w > 0 else None
+        entered_bid = Fraction(bid) if cap is None else min(Fraction(bid), cap)
+        for s in targets:
+            s.bids += w
+        beats = (lambda a, b: a > b) if rules.ties_lose else (lambda a, b: a >= b)
+        wins = unknown = False
+        if price is not None:
+            wins = beats(entered_bid, Fraction(price))
+        elif won:
+            if logged_bid is not None and entered_bid >= Fraction(logged_bid):
+                wins = True
+            else:
+                unknown = True
+        else:
+            unknown = entered_bid > Fraction(logged_bid if logged_bid is not None else 0)
+        reason = row.get("loss_reason")
+        if lost and reason is not None and reason not in (100, 101, 102):
+            wins = unknown = False
+        for s in targets:
+            s.unknown_wins += w if unknown else 0
+        if not wins:
+            continue
+        pays = (entered_bid if rules.first_price else Fraction(price)) / 1000 * w
+        if rules.budget is not None:
+            spent[key] += pays
+        for s in targets:
+            s.decided_spend += pays
+            if not observed:
+                s.unknown_outcomes += w
+                continue
+            s.wins += w
+            s.spend += pays
+            s.clicks += w * (click == 1)
+            s.conversions += w * Fraction(conversion or 0)
+            if row.get("target_cpa") is not None:
+                s.value += w * Fraction(row["target_cpa"]) * Fraction(conversion or 0)
+            s.predicted_clicks += float(w) * (valid(row[policy.pctr]) or 0.0)
+    return sums
+
+
+def period(row: Row, rules: Rules) -> Any:
+    if rules.per == "total":
+        return None
+    if rules.per == "day":
+        return local(row, rules).date()
+    if rules.per == "hour":
+        return local(row, rules).replace(minute=0, second=0, microsecond=0)
+    return row[rules.per]
+
+
+def heads(rows: list[Row], field_name: str, head: str, rules: Rules) -> Heads:
+    """The labelled rows of a head with a valid prediction."""
+    out = Heads()
+    for row in rows:
+        weight = row.get("weight", 1.0)
+        if weight is None or math.isnan(weight) or weight < 0:
+            continue
+        won = (row.get("win") if rules.has_win else 1) == 1
+        click, conversion = row.get("click"), row.get("conversion")
+        y = None
+        if head == "ctr" and won:
+            y = click
+        elif head == "cvr" and won and click == 1 and conversion is not None:
+            y = float(conversion > 0)
+        p = valid(row[field_name])
+        if y is None or p is None:
+            continue
+        out.y.append(float(y))
+        out.p.append(p)
+        out.w.append(weight)
+        out.campaign.append(row.get("campaign"))
+    return out
