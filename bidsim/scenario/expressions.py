@@ -1,59 +1,50 @@
 """User-written SQL: parsed, checked against an allow-list, written anew. What the engine runs is never the user's text.
 
-A formula or condition is one scalar expression over named columns. sqlglot parses it in DuckDB's dialect; every node
-of the tree must be of an allowed kind, every function of an allowed name, every name known. Then the tree is written
-out again with names replaced, so that comments, quoting tricks and second statements can't survive.
+A formula or condition is one scalar expression over named columns. sqlglot parses it in DuckDB's dialect; then every
+node of the tree is written out by a rule of its own, with names replaced and every operation in parentheses. A node,
+or a part of a node, for which there is no rule is refused, so comments, quoting tricks and second statements can't
+survive. It means what DuckDB says it means, apart from:
 
-Fractions become DOUBLE (``0.5e0``): DuckDB would otherwise make DECIMALs of them, other engines would not. Division
-is floating-point division; by zero it gives an infinity or NaN, which bids nothing.
+- Fractions become DOUBLE (``0.5e0``): DuckDB would make DECIMALs of them, other engines would not. So do whole
+  numbers beyond 64 bits.
+- A whole number times a column is BIGINT arithmetic: ``1000 * target_cpa`` must not overflow an INTEGER column.
+- ``/`` is floating-point division; by zero it gives an infinity or NaN, which bids nothing. ``//``, ``%`` and ``mod``
+  by zero are NULL (DuckDB would, by version, give NULL or stop the whole replay).
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import sqlglot
 from sqlglot import exp
+from sqlglot.dialects.duckdb import DuckDB
 from sqlglot.errors import SqlglotError
 
 from bidsim.errors import BidsimError
+from bidsim.scenario.grammar import (
+    BEFORE_BRACKET,
+    FUNCTIONS,
+    PREFIXES,
+    QUERY_WORDS,
+    REFUSED_SIGNS,
+    SIZED_TYPES,
+    STATEMENTS,
+    WHAT_IS_ALLOWED,
+    RowParser,
+)
+from bidsim.scenario.writing import Refused, unknown_function, write
 
 MOST_CHARACTERS = 10_000
 MOST_NODES = 2_000
-MOST_NESTING = 60
+MOST_NESTING = 40
+MOST_DEPTH = 300  # of the tree: DuckDB stops at 1,000, and an expression is embedded in others
 
-ALLOWED_NODES: tuple[type[exp.Expression], ...] = (
-    exp.Literal, exp.Boolean, exp.Null, exp.Column, exp.Identifier, exp.Paren, exp.Tuple, exp.Neg,
-    exp.Add, exp.Sub, exp.Mul, exp.Div, exp.IntDiv, exp.Mod,
-    exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.NullSafeEQ, exp.NullSafeNEQ,
-    exp.And, exp.Or, exp.Not, exp.Between, exp.In, exp.Is, exp.Like, exp.ILike,
-    exp.Case, exp.If, exp.Coalesce, exp.Nullif, exp.Cast, exp.TryCast, exp.DataType, exp.DataTypeParam, exp.Interval,
-    exp.Var, exp.Abs, exp.Ceil, exp.Floor, exp.Round, exp.Sqrt, exp.Ln, exp.Log, exp.Exp, exp.Pow, exp.Greatest,
-    exp.Least, exp.Sign, exp.Lower, exp.Upper, exp.Trim, exp.Length, exp.Substring, exp.Left, exp.Right,
-    exp.SplitPart, exp.StartsWith, exp.Contains, exp.Concat, exp.DPipe, exp.StrPosition,
-    exp.TimestampTrunc, exp.DateTrunc, exp.Extract, exp.Year, exp.Month, exp.Day, exp.Hour, exp.Minute, exp.Second,
-    exp.DayOfWeek, exp.DayOfWeekIso, exp.DateDiff, exp.UnixToTime, exp.StrToTime, exp.TimeToUnix, exp.Trunc, exp.Replace, exp.RegexpLike, exp.ArrayContains, exp.ArraySize,
-    exp.Dot, exp.Distinct, exp.Anonymous,
-)  # fmt: skip
-
-# Functions that sqlglot has no class of its own for.
-ALLOWED_FUNCTIONS = frozenset(
-    "log2 log10 trunc strpos epoch epoch_ms epoch_us make_timestamp strptime to_timestamp isodow weekday isoyear "
-    "list_contains len length starts_with contains regexp_matches ltrim rtrim ifnull dayofweek hour minute second "
-    "year month day quarter week isfinite isnan isinf ends_with date_part date_trunc datediff date_diff".split()
-)
-
-SCALAR_TYPES = frozenset(
-    "BOOLEAN TINYINT SMALLINT INT BIGINT UTINYINT USMALLINT UINT UBIGINT FLOAT DOUBLE DECIMAL VARCHAR TEXT DATE TIME "
-    "TIMESTAMP TIMESTAMPTZ TIMESTAMPNTZ TIMESTAMP_S TIMESTAMP_MS TIMESTAMP_NS".split()
-)
-
-WHAT_IS_ALLOWED = (
-    "allowed are columns, numbers, text, arithmetic, comparisons, and/or/not, in, between, like, case, coalesce, cast "
-    "and scalar functions such as abs, greatest, least, ln, exp, lower, substring, date_trunc"
-)
+PLAIN = re.compile(r'(\w+\.)?("([^"]|"")*"|\w+)')  # a name that needs no brackets
 
 
 @dataclass(frozen=True)
@@ -76,133 +67,137 @@ def compile_expression(text: str, names: Mapping[str, str], *, where: Callable[[
     of case where that is unique. where: makes the error, with file and line, from a message. Raises what `where`
     makes for anything but one scalar expression of allowed parts over known names.
     """
-    tree = _parse(text, where)
     used: set[str] = set()
+
+    def column(parts: list[str]) -> str:
+        found, fields = _find(parts, names)
+        used.add(found)
+        sql = names[found] if PLAIN.fullmatch(names[found]) and not fields else f"({names[found]})"
+        return sql + "".join("." + quote_identifier(f) for f in fields)
+
     try:
-        replaced = _rewrite(tree, names, used, where)
-        sql = replaced.sql(dialect="duckdb", comments=False)
-    except (SqlglotError, RecursionError, ValueError) as error:
-        raise where(f'"{_short(text)}" can\'t be written as SQL: {_first_line(error)}') from None
+        sql = write(_parse(text), column)
+    except RecursionError:
+        raise where(f'"{_short(text)}": the expression is nested too deep; simplify it') from None
+    except Refused as refusal:
+        shown = f'"{_short(text)}": ' if text.strip() else ""
+        raise where(f"{shown}{refusal}") from None
     return Compiled(f"({sql})", frozenset(used))
 
 
-def _parse(text: str, where: Callable[[str], BidsimError]) -> exp.Expression:
+def _parse(text: str) -> exp.Expr:
+    """The tree of one expression that is neither too long, too large nor too deep. Raises Refused."""
+    if not text.strip():
+        raise Refused("the expression is empty")
     if len(text) > MOST_CHARACTERS:
-        raise where(f"the expression has {len(text)} characters, at most {MOST_CHARACTERS} are allowed")
-    if any(ord(c) < 32 and c not in "\t\r\n" for c in text):
-        raise where("the expression has control characters")
-    if _nesting(text) > MOST_NESTING:
-        raise where(f"the expression is nested more than {MOST_NESTING} deep")
+        raise Refused(f"the expression has {len(text)} characters, at most {MOST_CHARACTERS} are allowed")
+    for c in text:
+        if c not in "\t\r\n" and unicodedata.category(c) in ("Cc", "Cf", "Cs"):
+            raise Refused(f"the expression has an invisible character (U+{ord(c):04X}); delete it")
     try:
-        trees = [t for t in sqlglot.parse(text, dialect="duckdb") if t is not None]
-    except (SqlglotError, RecursionError, ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
-        raise where(f'"{_short(text)}" is not an SQL expression: {_first_line(error)}') from None
-    if len(trees) != 1:
-        raise where(f'"{_short(text)}" is {len(trees)} statements; one expression is needed')
-    tree = trees[0]
-    try:
-        count = sum(1 for _ in tree.walk())
+        tokens = list(DuckDB().tokenize(text))
+        _check_tokens(tokens)
+        trees = [tree for tree in RowParser(dialect=DuckDB()).parse(tokens, text) if tree is not None]
+    except Refused:
+        raise
     except RecursionError:
-        count = MOST_NODES + 1
-    if count > MOST_NODES:
-        raise where(f"the expression has over {MOST_NODES} parts; simplify it, or compute it into a column of the log")
-    for node in tree.walk():
-        _check_node(node, text, where)
+        raise Refused(f"the expression is nested more than {MOST_NESTING} deep") from None
+    except SqlglotError as error:
+        raise Refused(f"is not an SQL expression: {_reason(error)}") from None
+    except Exception:  # sqlglot meets odd input with whatever Python raises; all of it is the input's fault
+        raise Refused(f"is not an SQL expression; {WHAT_IS_ALLOWED}") from None
+    if len(trees) != 1:
+        raise Refused(f"is {len(trees)} statements; one expression is needed")
+    tree: exp.Expr = trees[0]
+    _check_size(tree)
     return tree
 
 
-def _nesting(text: str) -> int:
-    """How deep brackets, signs and keywords that recurse can nest; counted before the parser recurses on them."""
-    depth = most = run = 0
-    for i, c in enumerate(text):
-        if c in "([{":
+def _check_tokens(tokens: Sequence[Any]) -> None:
+    """Refuse what needs no tree to be refused, in words that fit it, and what the parser would take long over."""
+    depth = signs = 0
+    for i, token in enumerate(tokens):
+        kind, word = token.token_type.name, token.text.lower()
+        following = tokens[i + 1].token_type.name if i + 1 < len(tokens) else ""
+        if token.comments:
+            raise Refused("comments are not allowed in an expression; write them in the YAML, after #")
+        if kind in REFUSED_SIGNS:
+            raise Refused(f"{REFUSED_SIGNS[kind]}; {WHAT_IS_ALLOWED}")
+        if kind == "L_PAREN" or word == "case":
             depth += 1
-        elif c in ")]}":
+        elif kind == "R_PAREN" or word == "end":
             depth = max(0, depth - 1)
-        run = run + 1 if c in "-+~!" else run if c.isspace() else 0
-        most = max(most, depth, run)
-    words = text.lower().split()
-    return max(most, words.count("case"), words.count("not"))
+        # not, - and the like nest without brackets where they stand before each other.
+        signs = signs + 1 if word in PREFIXES and kind not in ("STRING", "IDENTIFIER") else 0
+        if depth > MOST_NESTING or signs > MOST_NESTING:
+            raise Refused(f"the expression is nested more than {MOST_NESTING} deep")
+        if kind in ("STRING", "NUMBER"):
+            continue
+        if following == "L_PAREN" and (kind == "IDENTIFIER" or word[:1].isalpha() or word[:1] == "_"):
+            _check_call(word, kind, tokens[i + 2].token_type.name if i + 2 < len(tokens) else "")
+        if kind == "IDENTIFIER":
+            continue
+        if i == 0 and word in STATEMENTS and (following == "STRING" or (tokens[1:] and tokens[1].text[:1].isalpha())):
+            raise Refused(f"is a statement ({word}); one expression over the log's columns is needed")
+        if word in QUERY_WORDS:
+            raise Refused(f"a query ({word}) is not allowed inside an expression; {WHAT_IS_ALLOWED}")
 
 
-def _check_node(node: exp.Expression, text: str, where: Callable[[str], BidsimError]) -> None:
-    kind = type(node)
-    if isinstance(node, exp.Anonymous):
-        name = str(node.this).lower()
-        if name not in ALLOWED_FUNCTIONS:
-            raise where(f'"{_short(text)}" uses the function {name}; {WHAT_IS_ALLOWED}')
+def _check_call(word: str, kind: str, inside: str) -> None:
+    """`word(` must be a function or a keyword that may stand before a bracket.
+
+    Checked before parsing: names that sqlglot takes for types make it try twice at each level, 2 ** levels in all.
+    """
+    if word in FUNCTIONS or (kind != "IDENTIFIER" and word in BEFORE_BRACKET):
         return
-    if kind not in ALLOWED_NODES:
-        what = node.sql_name().lower() if isinstance(node, exp.Func) else node.key.replace("_", " ")
-        raise where(f'"{_short(text)}" uses {what}, which is not allowed here; {WHAT_IS_ALLOWED}')
-    if isinstance(node, exp.DataType):
-        name = node.this.value if hasattr(node.this, "value") else str(node.this)
-        if str(name).upper() not in SCALAR_TYPES:
-            raise where(f'"{_short(text)}" casts to {node.sql(dialect="duckdb")}; only plain scalar types are allowed')
-    if isinstance(node, exp.In) and (node.args.get("query") or node.args.get("unnest") or node.args.get("field")):
-        raise where(f'"{_short(text)}": in needs a list of values in parentheses')
-    if isinstance(node, exp.Tuple) and not isinstance(node.parent, exp.In):
-        raise where(f'"{_short(text)}" is a list of values; one value is needed')
-    if isinstance(node, exp.Distinct):
-        raise where(f'"{_short(text)}" uses distinct, which is not allowed here; {WHAT_IS_ALLOWED}')
+    if kind != "IDENTIFIER" and word in SIZED_TYPES and inside == "NUMBER":
+        return
+    if word in STATEMENTS or word in QUERY_WORDS:
+        raise Refused(f"a query ({word}) is not allowed inside an expression; {WHAT_IS_ALLOWED}")
+    raise Refused(unknown_function(word))
 
 
-def _rewrite(
-    tree: exp.Expression, names: Mapping[str, str], used: set[str], where: Callable[[str], BidsimError]
-) -> exp.Expression:
-    """The tree with names replaced by what they stand for and fractions as DOUBLE. Comments are dropped."""
-
-    def change(node: exp.Expression) -> exp.Expression:
-        node.comments = None
-        if isinstance(node, exp.Column):
-            return _column(node, names, used, where)
-        if isinstance(node, exp.Literal) and not node.is_string:
-            return _number(node, where)
-        return node
-
-    return tree.transform(change)
-
-
-def _column(
-    node: exp.Column, names: Mapping[str, str], used: set[str], where: Callable[[str], BidsimError]
-) -> exp.Expression:
-    parts = [p.name for p in node.parts]
-    if any(isinstance(p, exp.Star) for p in node.parts) or not all(parts):
-        raise where("a * is not a value; name a column")
-    found = _known(".".join(parts), names) or _known(parts[0], names)
-    if found is None:
-        close = difflib.get_close_matches(parts[0], list(names), n=1, cutoff=0.5)
-        hint = f' (did you mean "{close[0]}"?)' if close else f"; known are {', '.join(sorted(names)[:15])}"
-        raise where(f'unknown column "{".".join(parts)}"{hint}')
-    used.add(found)
-    # What the name stands for is SQL that we made; it goes in as it is.
-    result: exp.Expression = exp.Var(this=names[found])
-    if found != ".".join(parts) and len(parts) > 1:
-        fields = "".join("." + quote_identifier(p) for p in parts[1:])
-        result = exp.Var(this=f"({names[found]}){fields}")
-    return result
+def _check_size(tree: exp.Expr) -> None:
+    count = 0
+    level: list[exp.Expr] = [tree]
+    for depth in range(MOST_DEPTH + 1):
+        if not level:
+            return
+        count += len(level)
+        if count > MOST_NODES:
+            break
+        level = [child for node in level for child in node.iter_expressions()]
+        if depth == MOST_DEPTH and level:
+            break
+    raise Refused("the expression has too many parts; simplify it, or compute it into a column of the log")
 
 
-def _known(name: str, names: Mapping[str, str]) -> str | None:
-    if name in names:
-        return name
-    alike = [n for n in names if n.lower() == name.lower()]
-    return alike[0] if len(alike) == 1 else None
-
-
-def _number(node: exp.Literal, where: Callable[[str], BidsimError]) -> exp.Expression:
-    text = str(node.this)
-    if text.isdigit() and len(text) <= 18:
-        return exp.Literal.number(text)
-    try:
-        value = float(text)
-    except ValueError:
-        raise where(f'"{_short(text)}" is not a number') from None
-    if value in (float("inf"), float("-inf")):
-        raise where(f"the number {_short(text)} is too large")
-    # repr is the shortest text of the same double; the exponent makes it DOUBLE on every engine.
-    shown = repr(value)
-    return exp.Var(this=shown if "e" in shown else f"{shown}e0")
+def _find(parts: list[str], names: Mapping[str, str]) -> tuple[str, list[str]]:
+    """The known name that a dotted name begins with (the longest), and the fields after it."""
+    for length in range(len(parts), 0, -1):
+        word = ".".join(parts[:length])
+        if word in names:
+            return word, parts[length:]
+    for length in range(len(parts), 0, -1):
+        word = ".".join(parts[:length]).lower()
+        alike = [name for name in names if name.lower() == word]
+        if len(alike) == 1:
+            return alike[0], parts[length:]
+        if alike:
+            choice = " or ".join(f'"{name}"' for name in sorted(alike))
+            raise Refused(f'column "{".".join(parts)}" could be {choice}; write it exactly')
+    name = ".".join(parts)
+    if set(name) & set("“”„‘’‚«»"):
+        raise Refused("typographic quotes are not SQL; write text in 'straight' quotes and names in \"straight\" ones")
+    by_lower = {known.lower(): known for known in names}
+    close = difflib.get_close_matches(parts[0].lower(), list(by_lower), n=3, cutoff=0.6)
+    if close:
+        hint = " (did you mean " + " or ".join(f'"{by_lower[c]}"' for c in close) + "?)"
+    else:
+        known = sorted(names)
+        more = f" and {len(known) - 15} more" if len(known) > 15 else ""
+        hint = f"; known are {', '.join(known[:15])}{more}" if known else "; no column is known here"
+    raise Refused(f'unknown column "{name}"{hint}')
 
 
 def _short(text: str) -> str:
@@ -210,8 +205,14 @@ def _short(text: str) -> str:
     return flat if len(flat) <= 60 else flat[:57] + "..."
 
 
-def _first_line(error: Exception) -> str:
-    lines: Iterator[str] = (line.strip() for line in str(error).splitlines())
-    line = next((x for x in lines if x), type(error).__name__)
-    # sqlglot underlines the place with terminal codes.
-    return line.replace("\x1b[4m", "").replace("\x1b[0m", "")[:200]
+def _reason(error: SqlglotError) -> str:
+    """What sqlglot says, without its Python names and terminal codes."""
+    details = getattr(error, "errors", None) or [{}]
+    said = str(details[0].get("description") or "")
+    column = details[0].get("col")
+    if "missing for" in said:
+        said = "something is missing"
+    elif not said or "Invalid expression" in said:
+        said = "it can't be read"
+    place = f" at character {column}" if isinstance(column, int) and details[0].get("line") == 1 else ""
+    return f"{said.splitlines()[0].rstrip('.')}{place}"

@@ -72,7 +72,9 @@ class LoadedScenario:
         if last is None:
             raise self.error(
                 f'last_hour: "{table.last_hour}" is not a time; write it like 2017-10-15T12:00:00',
-                "logs_tables", table_name, "last_hour",
+                "logs_tables",
+                table_name,
+                "last_hour",
             )
         if last.minute or last.second or last.microsecond:
             raise self.error(
@@ -155,7 +157,9 @@ def _read_yaml(text: str, file: str, lines: dict[Path_, int]) -> dict[str, Any]:
         place = {"line": mark.line + 1, "column": mark.column + 1} if mark else {}
         raise ScenarioError(f"not valid YAML: {problem}", file=file, **place) from None
     except (YAMLError, ValueError, RecursionError, OverflowError, TypeError, AttributeError, KeyError) as error:
-        raise ScenarioError(f"not valid YAML: {str(error).splitlines()[0] if str(error) else error!r}", file=file) from None
+        raise ScenarioError(
+            f"not valid YAML: {str(error).splitlines()[0] if str(error) else error!r}", file=file
+        ) from None
     documents = [d for d in documents if d is not None]
     if not documents:
         raise ScenarioError("the scenario is empty; see the README for the shortest one", file=file)
@@ -242,7 +246,8 @@ def _build(document: dict[str, Any], file: str, directory: Path, lines: Mapping[
         messages = list(dict.fromkeys(_explain(error, document)))
         first_path, _ = messages[0]
         text = "\n".join(
-            m if i == 0 else f"{ScenarioError(m, file=file, line=_line(lines, p))}" for i, (p, m) in enumerate(messages[:10])
+            m if i == 0 else f"{ScenarioError(m, file=file, line=_line(lines, p))}"
+            for i, (p, m) in enumerate(messages[:10])
         )
         raise ScenarioError(text, file=file, line=_line(lines, first_path)) from None
     content = json.dumps(document, sort_keys=True, ensure_ascii=True)
@@ -257,8 +262,6 @@ def _build(document: dict[str, Any], file: str, directory: Path, lines: Mapping[
     )
     _check(loaded)
     return loaded
-
-
 
 
 def _explain(error: ValidationError, document: Mapping[str, Any]) -> Iterator[tuple[Path_, str]]:
@@ -286,8 +289,10 @@ def _is_union_tag(part: str | int, document: Mapping[str, Any], loc: tuple[str |
     node: Any = document
     for p in loc:
         if p is part:
-            return not (isinstance(node, Mapping) and p in node) and p not in Scenario.model_fields and (
-                "[" in part or part in ("float", "str", "constrained-str", "constrained-float", "int", "bool")
+            return (
+                not (isinstance(node, Mapping) and p in node)
+                and p not in Scenario.model_fields
+                and ("[" in part or part in ("float", "str", "constrained-str", "constrained-float", "int", "bool"))
             )
         if isinstance(node, (Mapping, list)):
             try:

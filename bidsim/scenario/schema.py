@@ -30,12 +30,12 @@ class Block(BaseModel):
 class LogTable(Block):
     """A table of the log. Without a path it is bound on the command line (``--table NAME=PATH``)."""
 
-    path: str | None = Field(None, description="file or glob, relative to the scenario file")
+    path: str | None = Field(default=None, description="file or glob, relative to the scenario file")
     format: Literal["parquet", "csv", "ndjson", "iceberg", "delta"] | None = Field(
-        None, description="default: told from the file's ending"
+        default=None, description="default: told from the file's ending"
     )
-    last_hour: str | None = Field(None, description="the last hour read, inclusive (ISO 8601)")
-    duration_hour: Annotated[int, Field(ge=1)] | None = Field(None, description="how many hours are read")
+    last_hour: str | None = Field(default=None, description="the last hour read, inclusive (ISO 8601)")
+    duration_hour: Annotated[int, Field(ge=1)] | None = Field(default=None, description="how many hours are read")
 
     @model_validator(mode="after")
     def _window_is_whole(self) -> LogTable:
@@ -51,20 +51,20 @@ class Columns(Block):
     unit: Expression | None = None
     request: Expression | None = None
     campaign: Expression | None = None
-    price: Expression | None = Field(None, description="currency per 1000 impressions")
-    floor: Expression | None = Field(None, description="currency per 1000 impressions")
-    bid: Expression | None = Field(None, description="the logged bid, currency per 1000 impressions")
+    price: Expression | None = Field(default=None, description="currency per 1000 impressions")
+    floor: Expression | None = Field(default=None, description="currency per 1000 impressions")
+    bid: Expression | None = Field(default=None, description="the logged bid, currency per 1000 impressions")
     win: Expression | None = None
-    loss_reason: Expression | None = Field(None, description="OpenRTB loss reason code")
+    loss_reason: Expression | None = Field(default=None, description="OpenRTB loss reason code")
     click: Expression | None = None
     conversion: Expression | None = None
     weight: Expression | None = None
     pctr: Expression | None = None
     pcvr: Expression | None = None
     pctcvr: Expression | None = None
-    target_cpc: Expression | None = Field(None, description="currency per click")
-    target_cpa: Expression | None = Field(None, description="currency per conversion")
-    daily_budget: Expression | None = Field(None, description="currency")
+    target_cpc: Expression | None = Field(default=None, description="currency per click")
+    target_cpa: Expression | None = Field(default=None, description="currency per conversion")
+    daily_budget: Expression | None = Field(default=None, description="currency")
 
 
 ROLES: tuple[str, ...] = tuple(Columns.model_fields)
@@ -81,7 +81,7 @@ class PolicyColumns(Block):
 class Bid(Block):
     """Bid in currency per 1000 impressions: ``raw = formula * multiplier``, dropped below min, cut at max."""
 
-    formula: Expression | None = Field(None, description="default: by performance_indicator_type")
+    formula: Expression | None = Field(default=None, description="default: by performance_indicator_type")
     multiplier: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     min: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     max: Positive | None = None
@@ -103,8 +103,10 @@ class Policy(Block):
 
 
 class Auction(Block):
-    type: Expression = Field("second_price", description="second_price, first_price, or an SQL expression giving one")
-    ties: Literal["win", "lose"] = Field("win", description="what happens where bid = price")
+    type: Expression = Field(
+        default="second_price", description="second_price, first_price, or an SQL expression giving one"
+    )
+    ties: Literal["win", "lose"] = Field(default="win", description="what happens where bid = price")
     internal: bool = False
 
 
@@ -149,17 +151,17 @@ class Rule(Block):
     metric: str
     name: str | None = None
     head: Head | None = None
-    policy: str | None = Field(None, description="the candidate judged; default: every candidate")
-    by: str | None = Field(None, description="a segment: the rule holds for each of its values")
-    beta: Positive | None = Field(None, description="which expected_utility")
+    policy: str | None = Field(default=None, description="the candidate judged; default: every candidate")
+    by: str | None = Field(default=None, description="a segment: the rule holds for each of its values")
+    beta: Positive | None = Field(default=None, description="which expected_utility")
     min_rows: Annotated[float, Field(ge=0)] | None = None
     min_clicks: Annotated[float, Field(ge=0)] | None = None
     min_conversions: Annotated[float, Field(ge=0)] | None = None
     at_most: Number | None = None
     at_least: Number | None = None
     between: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = None
-    max_increase: Change | None = Field(None, description="absolute, or n% of the baseline")
-    max_decrease: Change | None = Field(None, description="absolute, or n% of the baseline")
+    max_increase: Change | None = Field(default=None, description="absolute, or n% of the baseline")
+    max_decrease: Change | None = Field(default=None, description="absolute, or n% of the baseline")
     min_improvement: Change | None = None
     max_width: Change | None = None
     suspicious: Change | None = None
@@ -202,22 +204,24 @@ BOUNDS = (
 class Scenario(Block):
     """One evaluation: which rows, which policies, how they bid, and what the gate asks."""
 
-    name: str | None = Field(None, description="default: the file's stem")
+    name: str | None = Field(default=None, description="default: the file's stem")
     sample_type: SampleType | Annotated[list[SampleType], Field(min_length=1)] | None = Field(
-        None, description="which heads are judged; default: all that the log can label"
+        default=None, description="which heads are judged; default: all that the log can label"
     )
     logs_tables: dict[str, LogTable] = Field(min_length=1)
     conditions: list[Expression] = []
     features: list[str] = []
     remove_anomaly_cvr_cpns: bool = Field(
-        False, validation_alias=AliasChoices("remove_anomaly_cvr_cpns", "remove_anormaly_cvr_cpns")
+        default=False, validation_alias=AliasChoices("remove_anomaly_cvr_cpns", "remove_anormaly_cvr_cpns")
     )
     performance_indicator_type: Literal["cpc", "cpa"] | None = Field(
-        None, description="default: cpa where the log has target_cpa, else cpc"
+        default=None, description="default: cpa where the log has target_cpa, else cpc"
     )
     columns: Columns = Columns()
-    campaigns: str | None = Field(None, description="dimension table (parquet, csv, ndjson) joined on the campaign")
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] | None = Field(None, description="ISO 4217 code")
+    campaigns: str | None = Field(
+        default=None, description="dimension table (parquet, csv, ndjson) joined on the campaign"
+    )
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] | None = Field(default=None, description="ISO 4217 code")
     timezone: str = "UTC"
     baseline: Policy | None = None
     candidates: dict[str, Policy] = {}
