@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sqlglot import tokens
+from sqlglot import tokens as sqlglot_tokens
 from sqlglot.dialects.duckdb import DuckDB
 
 Arity = tuple[int, int]
@@ -167,7 +167,7 @@ def _only(table: dict[Any, Any], *keys: Any) -> dict[Any, Any]:
 
 _Table = dict[Any, Any]
 _Full: Any = DuckDB.Parser
-_Token: Any = tokens.TokenType
+_Token: Any = vars(sqlglot_tokens)["TokenType"]
 
 
 class RowParser(_Full):  # type: ignore[misc]

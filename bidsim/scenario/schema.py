@@ -7,7 +7,8 @@ Only shapes, types and defaults live here. Lines, nearest keys and relative path
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from datetime import date
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -136,9 +137,19 @@ class ExpectedUtility(Block):
 
 
 class Waiver(Block):
-    until: str
-    reason: str
-    owner: str
+    """Lets a rule's failure pass for a while; who answers for it and why is part of the result."""
+
+    until: str = Field(description="the last day on which the waiver counts, in the scenario's time zone")
+    reason: Annotated[str, Field(min_length=1)]
+    owner: Annotated[str, Field(min_length=1)]
+
+    @field_validator("until")
+    @classmethod
+    def _is_a_day(cls, value: str) -> str:
+        try:
+            return date.fromisoformat(value).isoformat()
+        except ValueError:
+            raise ValueError(f'"{value}" is not a day; write it like 2026-12-31') from None
 
 
 PERCENT = re.compile(r"^\s*([+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)\s*%\s*$")
@@ -204,11 +215,15 @@ BOUNDS = (
 class Scenario(Block):
     """One evaluation: which rows, which policies, how they bid, and what the gate asks."""
 
-    name: str | None = Field(default=None, description="default: the file's stem")
+    name: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")] | None = Field(
+        default=None, description="default: the file's stem"
+    )
     sample_type: SampleType | Annotated[list[SampleType], Field(min_length=1)] | None = Field(
         default=None, description="which heads are judged; default: all that the log can label"
     )
-    logs_tables: dict[str, LogTable] = Field(min_length=1)
+    logs_tables: dict[str, LogTable] = Field(
+        min_length=1, description="the log, by table name; one table for now, with a path here or given by --table"
+    )
     conditions: list[Expression] = []
     features: list[str] = []
     remove_anomaly_cvr_cpns: bool = Field(
@@ -229,13 +244,21 @@ class Scenario(Block):
     auction: Auction = Auction()
     outcomes: Literal["observed", "predicted"] = "observed"
     budget: Budget | None = None
-    segments: list[str | dict[str, Expression]] = []
+    segments: list[str | Annotated[dict[str, Expression], Field(min_length=1)]] = []
     intervals: Intervals | None = None
     expected_utility: ExpectedUtility | None = None
     maturity: Maturity | None = None
     gate: list[Rule] = []
     fidelity: Literal["fail", "warn"] = "fail"
     engine: Literal["duckdb", "spark"] = "duckdb"
+
+    @field_validator("logs_tables", mode="before")
+    @classmethod
+    def _a_bare_name_is_a_table(cls, value: Any) -> Any:
+        """`ad:` with nothing below it is a table whose path comes from the command line."""
+        if isinstance(value, dict):
+            return {name: {} if table is None else table for name, table in value.items()}
+        return value
 
     @property
     def heads(self) -> tuple[Head, ...] | None:
