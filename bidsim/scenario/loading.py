@@ -136,9 +136,14 @@ def json_schema() -> dict[str, Any]:
     document = Scenario.model_json_schema(by_alias=False)
     document["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     document["$id"] = "bidsim.scenario/1"
-    document["properties"][HISTORIC_ANOMALY] = {
-        "description": f"historic spelling of {ANOMALY}",
-        "type": "boolean",
+    document["title"] = "bidsim scenario"
+    properties = document["properties"]
+    properties[HISTORIC_ANOMALY] = {"description": f"historic spelling of {ANOMALY}", "type": "boolean"}
+    columns = document["$defs"]["Columns"]["properties"]
+    columns["won"] = {**columns["win"], "description": "another name of win", "title": "Won"}
+    # What YAML shows as `ad:` with nothing below it.
+    properties["logs_tables"]["additionalProperties"] = {
+        "anyOf": [properties["logs_tables"]["additionalProperties"], {"type": "null"}]
     }
     return document
 

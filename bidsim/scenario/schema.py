@@ -55,7 +55,9 @@ class Columns(Block):
     price: Expression | None = Field(default=None, description="currency per 1000 impressions")
     floor: Expression | None = Field(default=None, description="currency per 1000 impressions")
     bid: Expression | None = Field(default=None, description="the logged bid, currency per 1000 impressions")
-    win: Expression | None = None
+    win: Expression | None = Field(
+        default=None, validation_alias=AliasChoices("win", "won"), description="whether the log won; may be written won"
+    )
     loss_reason: Expression | None = Field(default=None, description="OpenRTB loss reason code")
     click: Expression | None = None
     conversion: Expression | None = None
@@ -66,6 +68,13 @@ class Columns(Block):
     target_cpc: Expression | None = Field(default=None, description="currency per click")
     target_cpa: Expression | None = Field(default=None, description="currency per conversion")
     daily_budget: Expression | None = Field(default=None, description="currency")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_spelling(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "win" in value and "won" in value:
+            raise ValueError("win and won are the same role; keep one")
+        return value
 
 
 ROLES: tuple[str, ...] = tuple(Columns.model_fields)

@@ -84,6 +84,10 @@ def test_an_extraction_config_loads_as_it_is() -> None:
 def test_what_the_replay_adds_loads_too() -> None:
     scenario = parse(EXTRACTION + REPLAY).scenario
     assert scenario.columns.price == "paying_price"
+    assert scenario.columns.win == "is_win"
+    assert refused(BARE + "columns: {win: a, won: b}\n").startswith(
+        "scenario.yaml:2: columns: win and won are the same"
+    )
     assert scenario.candidates["v43"].bid is not None
     assert scenario.candidates["v43"].bid.multiplier == 0.9
     assert scenario.bid.max == 5000
@@ -114,7 +118,10 @@ def test_a_table_without_anything_is_bound_on_the_command_line() -> None:
             'scenario.yaml:5: unknown key "multipler" (did you mean "multiplier"?)',
         ),
         ("logs_tables:\n  ad:\n    pth: x\n", 'scenario.yaml:3: unknown key "pth" (did you mean "path"?)'),
-        (BARE + "gate:\n- metric: a\n  at_mots: 1\n", 'scenario.yaml:4: unknown key "at_mots" (did you mean "at_most"?)'),
+        (
+            BARE + "gate:\n- metric: a\n  at_mots: 1\n",
+            'scenario.yaml:4: unknown key "at_mots" (did you mean "at_most"?)',
+        ),
         (BARE + "bid:\n  max: -3\n", "scenario.yaml:3: bid.max: must be greater than 0, got -3"),
         (BARE + "bid: {max: abc}\n", "scenario.yaml:2: bid.max: must be a number, got 'abc'"),
         (BARE + "bid: {max: true}\n", "scenario.yaml:2: bid.max: must be a number, got true"),
@@ -292,9 +299,7 @@ def test_the_json_schema_accepts_what_loads_and_names_the_historic_key() -> None
 
 
 def test_loading_pays_for_no_engine() -> None:
-    code = (
-        "import sys, bidsim.scenario.loading; print([m for m in ('duckdb', 'scipy', 'sqlglot', 'numpy') if m in sys.modules])"
-    )
+    code = "import sys, bidsim.scenario.loading; print([m for m in ('duckdb', 'scipy', 'sqlglot', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
