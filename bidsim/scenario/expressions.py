@@ -123,6 +123,8 @@ def _check_tokens(tokens: Sequence[Any]) -> None:
             raise Refused("comments are not allowed in an expression; write them in the YAML, after #")
         if kind in REFUSED_SIGNS:
             raise Refused(f"{REFUSED_SIGNS[kind]}; {WHAT_IS_ALLOWED}")
+        if word == "!":
+            raise Refused('"!" is not allowed; write not')
         if kind == "L_PAREN" or word == "case":
             depth += 1
         elif kind == "R_PAREN" or word == "end":
@@ -141,6 +143,10 @@ def _check_tokens(tokens: Sequence[Any]) -> None:
             raise Refused(f"is a statement ({word}); one expression over the log's columns is needed")
         if word in QUERY_WORDS:
             raise Refused(f"a query ({word}) is not allowed inside an expression; {WHAT_IS_ALLOWED}")
+    # sqlglot drops an `as` that nothing follows.
+    words = [token.text.lower() for token in tokens if token.token_type.name not in ("STRING", "IDENTIFIER")]
+    if words.count("as") > words.count("cast") + words.count("try_cast"):
+        raise Refused("as stands only in cast(... as ...); a value can't be given a name here")
 
 
 def _check_call(word: str, kind: str, inside: str) -> None:
@@ -152,7 +158,7 @@ def _check_call(word: str, kind: str, inside: str) -> None:
         return
     if kind != "IDENTIFIER" and word in SIZED_TYPES and inside == "NUMBER":
         return
-    if word in STATEMENTS or word in QUERY_WORDS:
+    if word in STATEMENTS or word in QUERY_WORDS or word in ("exists", "any", "all", "some", "as"):
         raise Refused(f"a query ({word}) is not allowed inside an expression; {WHAT_IS_ALLOWED}")
     raise Refused(unknown_function(word))
 

@@ -125,7 +125,7 @@ STATEMENTS = frozenset("""
 
 QUERY_WORDS = frozenset({"select", "union", "intersect"})
 
-PREFIXES = frozenset({"not", "-", "+", "interval", "is", "case", "!"})
+PREFIXES = frozenset({"not", "-", "+", "interval", "is", "case"})
 BEFORE_BRACKET = frozenset(
     "and or not in like ilike between case when then else is from interval cast try_cast extract".split()  # noqa: SIM905
 )

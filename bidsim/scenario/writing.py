@@ -305,7 +305,9 @@ def _number(text: str) -> str:
     try:
         value = float(digits)
     except ValueError:
-        raise Refused(f'"{text[:40]}" is not a number') from None
+        # sqlglot takes the "-1" of 1e3-1 for part of the exponent.
+        hint = "; put spaces around + and -" if "+" in digits or "-" in digits else ""
+        raise Refused(f'"{text[:40]}" is not a number{hint}') from None
     if value in (float("inf"), float("-inf")):
         raise Refused(f"the number {text[:40]} is too large")
     # repr is the shortest text of the same double; the exponent makes it DOUBLE on every engine.

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Spec section 2: formulas and conditions are single scalar SQL expressions; anything else is an error, with its line.
 
 What is allowed computes on DuckDB what the user's own text computes there.
@@ -5,6 +6,7 @@ What is allowed computes on DuckDB what the user's own text computes there.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from typing import Any
@@ -77,7 +79,7 @@ year(ts) | month(ts) | day(ts) | hour(ts) | minute(ts) | weekday(ts) | isodow(ts
 date_diff('day', day, ts) | strptime('2026-01-01', '%Y-%m-%d') | epoch(ts) | epoch_ms(ts) | epoch_ms(1000)
 make_timestamp(2026, 1, 1, 1, 1, 1) | timestamp '2026-01-01 00:00:00' | date '2026-01-01' | ts >= '2026-01-01'
 regexp_matches(user_id, '^u') | list_contains(tags, 'a') | geo.country = 'JP' | geo.n.x + 1 | PRICE * 2
-"price" | "Mixed Case" + 1 | "mixed case" | "q""uote" | limit + 1 | 'it''s' | 'a;b -- /* */' | '"' | true | null | ''
+"price" | "Mixed Case" + 1 | "mixed case" | "q""uote" | "limit" + 1 | 'it''s' | 'a;b -- /* */' | '"' | true | null | ''
 9223372036854775807 | 1_000 | 1e3 | 1 < 2 is not null | (bid = 3) = won | bid <> 2 | bid != 2 | bid == 3 | won is true
 """.replace("\n", "|").split("|")
 
@@ -99,9 +101,9 @@ def assert_one_scalar(sql: str) -> None:
 
 
 HOSTILE = {
-    "a query": ["select 1", "(select 1)", "exists(select 1)", "bid in (select 1)", "bid > all (select 1)", "with x as (select 1) select 1",
+    "a query": ["select 1", "(select 1)", "exists(select 1)", "bid in (select 1)", "bid > all (select 1)",
                 "price union select 1", "price intersect select 1", "(with x as (select 1) select 1)", "(values (1))", "bid in (values (1))"],
-    "statement": ["attach 'x'", "attach 'x' as y", "copy s to 'x'", "pragma version", "drop table s", "create table x as select 1",
+    "statement": ["attach 'x'", "attach 'x' as y", "copy s to 'x'", "pragma version", "with x as (select 1) select 1", "drop table s", "create table x as select 1",
                   "insert into s values (1)", "set x = 1", "install httpfs", "load httpfs", "load 'x'", "call pragma_version()",
                   "explain select 1", "export database 'x'", "describe s", "from s", "delete from s", "update s set a = 1"],
     "one expression is needed": ["price; drop table s", "price;", ";", "price;;select 1", "1;1"],
@@ -115,29 +117,34 @@ HOSTILE = {
     "longer text": ["replace(user_id, 'u', 'uu')", "replace(user_id, '', 'uu')"],
     "several rows": ["unnest(tags)", "columns(*)", "columns('p.*')", "row(bid)"],
     "comments": ["price -- x", "price /* x */ + 1", "/* */ price", "price /* ; drop */", "price -- '\n + 1"],
-    "lambda": ["x -> x + 1", "list_transform(tags, x -> x)", "geo -> 'country'"],
+    "lambda": ["x -> x + 1", "geo -> 'country'"],
     "parameter": ["?", "$1", "$x"],
     "is not allowed": ["[1, 2]", "tags[1]", "{'a': 1}", ":x", "a := 1", "bid & 1", "bid | 1", "price ** 2", "price ^ 2", "user_id ~ 'u'",
-                       "hash(user_id)", "system.main.abs(1)", "error('x')", "abs(1) filter (where true)", "query('select 1')", "bid << 1",
+                       "hash(user_id)", "error('x')", "abs(1) filter (where true)", "query('select 1')", "bid << 1",
                        "map {'a': 1}", "bid[1:2]", "xor(1, 2)"],
     "invisible": ["\x00", "price\x00", "\u202eprice", "pri\u200bce", "\ufeffprice"],
     "typographic quotes": ["\u201cprice\u201d", "\u2018a\u2019 = user_id"],
     "one value is needed": ["(bid, price)", "()"],
-    "operator is missing": ["price bid", "price as x", "1 'a'"],
+    "operator is missing": ["price bid", "price at"],
+    "as stands only in cast": ["price as x", "price as"],
+    "write not": ["!won"],
     "name a column": ["*", "s.*", "geo.*"],
+    "only a column has fields": ["system.main.abs(1)", "user_id.lower()"],
     "casts to": ["cast(bid as json)", "bid::blob", "cast(bid as interval)", "bid::uuid"],
     "can't be chained": ["1 < bid < 5", "bid = 3 = won"],
     "a list of values": ["bid in ()", "bid in tags"],
     "unknown column": ["prcie", "nosuch.price", "current_date", "current_timestamp", "rowid", "default"],
     "pattern as text": ["user_id like user_id", "user_id like ('%' || user_id)"],
     "at most 10 %": ["user_id like '" + "%a" * 11 + "'"],
-    "in 'quotes'": ["regexp_matches(user_id, user_id)", "date_trunc(user_id, ts)", "$$abc$$", "E'a\\n'", "x'ff'", "b'0'"],
+    "in 'quotes'": ["regexp_matches(user_id, user_id)", "date_trunc(user_id, ts)", ],
     "takes 1 argument": ["abs()", "abs(1, 2)"],
     "part of a time": ["date_trunc('fortnight', ts)", "extract(planet from ts)", "date_diff('dya', ts, ts)"],
     "is too large": ["1e400"],
+    "put spaces": ["1e3-1"],
+    "single quotes": ["$$abc$$", "E'a\\n'"],
     "is empty": ["", " \n "],
     "is not an SQL expression": ["price +", "price where true", "price order by 1", "price limit 1", "'abc", '"abc', "price from s", ")", "(",
-                                 "price \u2212 1", "case when", "price at", "price # 1", "\\"],
+                                 "price \u2212 1", "case when", "x'ff'", "b'0'", "1 'a'", "\\"],
 }  # fmt: skip
 
 
@@ -156,10 +163,8 @@ def test_however_deep_or_long_it_is_refused_or_written_at_once(pile: str) -> Non
     for count in (40, 200, 10_000 // len(pile), 20_000):
         for text in (pile * count, pile * count + "price", pile * count + "price" + ")" * count):
             started = time.perf_counter()
-            try:
+            with contextlib.suppress(ScenarioError):
                 compiled(text)
-            except ScenarioError:
-                pass
             assert time.perf_counter() - started < 2
 
 
@@ -215,7 +220,20 @@ def test_identifiers_are_quoted(log: Any) -> None:
     assert value(log, NAMES['q"uote']) == 8
 
 
-OPERANDS = ["bid", "price", "1", "2", "0.5e0", "small", "nothing", "(bid)", "-1", "bid::double", "abs(bid)", "geo.n.x"]
+OPERANDS = [
+    "bid",
+    "price",
+    "1",
+    "2",
+    "2.5::double",
+    "small",
+    "nothing",
+    "(bid)",
+    "(-1)",
+    "bid::double",
+    "abs(bid)",
+    "geo.n.x",
+]
 ARITHMETIC = [" + ", " - ", " * ", " / ", "-", " + -"]
 COMPARE = [" = ", " < ", " >= ", " <> ", " is distinct from "]
 LOGIC = [" and ", " or ", " and not ", " or not "]
