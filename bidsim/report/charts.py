@@ -1,0 +1,259 @@
+"""Charts as Altair specs, and the SVG made of them.
+
+No text of the data enters a spec: policies are p0, p1, ..., campaigns r0, r1, ..., and what their labels say is put
+into the finished SVG as text. So no name can reach Vega's expressions, break a field path or move the layout, and the
+same result draws the same picture whatever fonts are installed. Colours are CSS variables of the page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from bidsim.report.segments import Shifts
+from bidsim.result import CalibrationBin, CalibrationCurve, FrontierPoint
+
+CANDIDATES = 4
+SERIES = [f"p{n}" for n in range(CANDIDATES + 1)]
+COLOURS = [f"var(--p{n})" for n in range(CANDIDATES + 1)]
+SHAPES = ["square", "circle", "triangle-up", "diamond", "cross"]
+DASHES = [[5, 3], [1, 0], [2, 2], [8, 2], [6, 2, 1, 2]]
+LABEL_COLUMNS = 26
+RATIO_MOST = 2.5
+CHANGE_MOST = 1.0
+
+Rows = list[dict[str, Any]]
+# Altair calls the same thing by several types, depending on what was layered.
+Chart = Any
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers inside [low, high]: powers of ten where these are several, else finer steps, at most eight."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks: list[float] = []
+    for steps in (["1"], ["1", "2", "5"], ["1", "1.5", "2", "3", "4", "5", "7"], [str(n / 2) for n in range(2, 20)]):
+        ticks = [t for t in (float(f"{step}e{power}") for power in powers for step in steps) if low <= t <= high]
+        if len(ticks) >= 3:
+            break
+    return ticks if len(ticks) <= 8 else ticks[:: math.ceil(len(ticks) / 8)]
+
+
+def drawable(b: CalibrationBin) -> bool:
+    """Whether a bin has a place on logarithmic axes."""
+    return b.predicted > 0 and b.observed > 0
+
+
+def _shape() -> alt.Shape:
+    return alt.Shape("series:N", legend=None).scale(domain=SERIES, range=SHAPES)
+
+
+def _colour() -> alt.Color:
+    return alt.Color("series:N", legend=None).scale(domain=SERIES, range=COLOURS)
+
+
+def _dash() -> alt.StrokeDash:
+    return alt.StrokeDash("series:N", legend=None).scale(domain=SERIES, range=DASHES)
+
+
+def _data(rows: Rows) -> alt.InlineData:
+    return alt.InlineData(values=rows)
+
+
+def _curve_rows(curves: Sequence[CalibrationCurve]) -> Rows:
+    rows: Rows = []
+    for series, curve in zip(SERIES, curves, strict=False):
+        for b in curve.bins:
+            if b.predicted <= 0:
+                continue
+            scaled = {"low": b.low, "high": b.high, "observed": b.observed}
+            ratio = {f"{k}_ratio": None if v is None else min(v / b.predicted, RATIO_MOST) for k, v in scaled.items()}
+            rows.append({"series": series, "predicted": b.predicted, **scaled, **ratio})
+    return rows
+
+
+def _predicted_axis(rows: Rows, title: str) -> alt.X:
+    values = [r["predicted"] for r in rows]
+    low, high = min(values) / 1.15, max(values) * 1.15
+    axis = alt.Axis(values=log_ticks(low, high), format=".2~p", title=title, labelFlush=False)
+    return alt.X("predicted:Q", axis=axis).scale(type="log", domain=[low, high], nice=False)
+
+
+def reliability(curves: Sequence[CalibrationCurve]) -> Chart | None:
+    """Observed against predicted on log axes, one line a policy; None where no bin has a positive label."""
+    rows = [r for r in _curve_rows(curves) if r["observed"] > 0]
+    if not rows:
+        return None
+    spread = [v for r in rows for v in (r["predicted"], r["observed"], r["low"], r["high"]) if v]
+    low, high = min(spread) / 1.15, max(spread) * 1.15
+    ticks = alt.Axis(values=log_ticks(low, high), format=".2~p")
+    x = alt.X("predicted:Q", axis=ticks, title="mean predicted (log)").scale(type="log", domain=[low, high], nice=False)
+    y = alt.Y("observed:Q", axis=ticks, title="observed (log)").scale(type="log", domain=[low, high], nice=False)
+    diagonal = (
+        alt.Chart(_data([{"predicted": low, "observed": low}, {"predicted": high, "observed": high}]))
+        .mark_line(color="var(--ink-3)", strokeWidth=1)
+        .encode(x=x, y=y)
+    )
+    lines = alt.Chart(_data(rows)).mark_line(strokeWidth=1.5).encode(x=x, y=y, color=_colour(), strokeDash=_dash())
+    points = alt.Chart(_data(rows)).mark_point(filled=True, size=34, opacity=1)
+    layers = [
+        diagonal,
+        *_whiskers(rows, "low", "high", x),
+        lines,
+        points.encode(x=x, y=y, color=_colour(), shape=_shape()),
+    ]
+    return alt.layer(*layers).properties(width=400, height=300)
+
+
+def ratio(curves: Sequence[CalibrationCurve]) -> Chart | None:
+    """Observed / predicted over predicted: 1 is right, above it the policy predicts too little."""
+    rows = _curve_rows(curves)
+    if not rows:
+        return None
+    x = _predicted_axis(rows, "mean predicted (log)")
+    values = [v for r in rows for v in (r["observed_ratio"], r["low_ratio"], r["high_ratio"]) if v is not None]
+    domain = [max(0.0, min(0.8, *values) - 0.05), max(1.2, *values) + 0.05]
+    y = alt.Y("observed_ratio:Q", title="observed / predicted").scale(domain=domain, nice=False, zero=False)
+    one = alt.Chart(_data([{"observed_ratio": 1.0}])).mark_rule(color="var(--ink-3)", strokeWidth=1).encode(y=y)
+    lines = alt.Chart(_data(rows)).mark_line(strokeWidth=1.5).encode(x=x, y=y, color=_colour(), strokeDash=_dash())
+    points = alt.Chart(_data(rows)).mark_point(filled=True, size=34, opacity=1)
+    layers = [one, *_whiskers(rows, "low_ratio", "high_ratio", x), lines]
+    return alt.layer(*layers, points.encode(x=x, y=y, color=_colour(), shape=_shape())).properties(
+        width=400, height=300
+    )
+
+
+def _whiskers(rows: Rows, low: str, high: str, x: alt.X) -> Iterable[alt.Chart]:
+    """Intervals as thin vertical lines, where the result has them."""
+    known = [r for r in rows if r[low] is not None and r[high] is not None and r[low] > 0]
+    if not known:
+        return []
+    mark = alt.Chart(_data(known)).mark_rule(strokeWidth=1, opacity=0.6)
+    return [mark.encode(x=x, y=alt.Y(f"{low}:Q"), y2=alt.Y2(f"{high}:Q"), color=_colour())]
+
+
+def frontier_rows(points: Sequence[FrontierPoint], policies: Sequence[str], results: str, fewest: float) -> Rows:
+    """A row per policy and multiplier; cost is None below `fewest` results, where it is mostly luck."""
+    rows: Rows = []
+    for series, policy in zip(SERIES, policies, strict=False):
+        for p in sorted((p for p in points if p.policy == policy), key=lambda p: p.multiplier):
+            found = p.clicks if results == "clicks" else p.conversions
+            if found is not None:
+                cost = p.spend / found if found >= fewest else None
+                at_one = abs(p.multiplier - 1) < 1e-9
+                rows.append(
+                    {
+                        "series": series,
+                        "order": p.multiplier,
+                        "spend": p.spend,
+                        "results": found,
+                        "cost": cost,
+                        "one": at_one,
+                    }
+                )
+    return rows
+
+
+def frontier(rows: Rows, spend: float | None, y_field: str, y_title: str, x_title: str) -> Chart | None:
+    """Results, or the cost of one, over spend as all bids are multiplied; a vertical line at the baseline's spend."""
+    known = [r for r in rows if r[y_field] is not None]
+    if not known or max(r["spend"] for r in known) <= 0:
+        return None
+    x = alt.X("spend:Q", title=x_title, axis=alt.Axis(format="~s", tickCount=6))
+    y = alt.Y(f"{y_field}:Q", title=y_title, axis=alt.Axis(format="~s" if y_field == "results" else ",~r", tickCount=6))
+    y = y.scale(zero=y_field == "results")
+    lines = alt.Chart(_data(known)).mark_line(strokeWidth=1.5)
+    points = alt.Chart(_data(known)).mark_point(filled=True, size=18, opacity=1)
+    now = alt.Chart(_data([r for r in known if r["one"]])).mark_point(filled=True, size=110, opacity=1)
+    layers: list[alt.Chart] = []
+    if spend:
+        rule = alt.Chart(_data([{"spend": spend}])).mark_rule(color="var(--ink-3)", strokeDash=[2, 3])
+        layers.append(rule.encode(x=x))
+    layers.append(lines.encode(x=x, y=y, color=_colour(), strokeDash=_dash(), order=alt.Order("order:Q")))
+    layers += [p.encode(x=x, y=y, color=_colour(), shape=_shape()) for p in (points, now)]
+    return alt.layer(*layers).properties(width=400, height=280)
+
+
+def campaigns(shifts: Shifts, spend_title: str, cost_title: str) -> Chart:
+    """Relative change of spend and of the cost per result, one row a campaign."""
+    labels = [f"r{n}" for n in range(len(shifts.labels))]
+    series = sorted({s.series for s in shifts.shifts})
+    panels = [
+        _campaign_panel(_campaign_rows(shifts, field), labels, series, title, first=at == 0)
+        for at, (field, title) in enumerate((("spend", spend_title), ("cost", cost_title)))
+    ]
+    return alt.hconcat(*panels, spacing=24)
+
+
+def _campaign_rows(shifts: Shifts, field: str) -> Rows:
+    rows: Rows = []
+    for s in shifts.shifts:
+        value, low, high = s.spend if field == "spend" else s.cost
+        if value is None:
+            continue
+        cut = [None if v is None else max(-CHANGE_MOST, min(CHANGE_MOST, v)) for v in (value, low, high)]
+        kind = "beyond" if cut[0] != value else "few" if s.few and field == "cost" else "plain"
+        row = {"row": f"r{s.row}", "series": f"p{s.series}", "value": cut[0], "low": cut[1], "high": cut[2]}
+        rows.append(row | {"kind": kind, "up": value > 0})
+    return rows
+
+
+def _campaign_panel(rows: Rows, labels: list[str], series: list[int], title: str, *, first: bool) -> Chart:
+    spread = [v for r in rows for v in (r["value"], r["low"], r["high"]) if v is not None]
+    low, high = min(-0.02, *spread, 0.0), max(0.02, *spread, 0.0)
+    pad = (high - low) * 0.06
+    x = alt.X("value:Q", title=title, axis=alt.Axis(format="+.0%", tickCount=5))
+    x = x.scale(domain=[low - pad, high + pad], nice=False)
+    # A fixed extent: the labels are put in later, and their width must not move the layout.
+    left = alt.Axis(labelLimit=0, minExtent=190, maxExtent=190, title=None, ticks=False, labelPadding=8, grid=True)
+    y = alt.Y("row:N", axis=left if first else alt.Axis(labels=False, ticks=False, title=None, grid=True))
+    y = y.scale(domain=labels, paddingInner=0.2, paddingOuter=0.1)
+    height = max(15 + 9 * (len(series) - 1), 20)
+
+    def layer(mark: alt.Chart, **more: Any) -> alt.Chart:
+        encoded = mark.encode(x=x, y=y, color=_colour(), **more)
+        if len(series) > 1:
+            names = [f"p{n}" for n in series]
+            encoded = encoded.encode(yOffset=alt.YOffset("series:N").scale(domain=names))
+        return encoded
+
+    zero = alt.Chart(_data([{"value": 0}])).mark_rule(color="var(--ink-3)", strokeWidth=1).encode(x=x)
+    layers = [zero, layer(alt.Chart(_data(rows)).mark_point(size=0, opacity=0))]
+    known = [r for r in rows if r["low"] is not None and r["high"] is not None]
+    if known:
+        rule = alt.Chart(_data(known)).mark_rule(strokeWidth=1.5)
+        layers.append(layer(rule).encode(x=alt.X("low:Q"), x2=alt.X2("high:Q")))
+    kinds: Mapping[str, dict[str, Any]] = {
+        "plain": {"filled": True, "size": 60},
+        "few": {"filled": False, "size": 45, "strokeWidth": 1.5},
+    }
+    for kind, look in kinds.items():
+        some = [r for r in rows if r["kind"] == kind]
+        if some:
+            layers.append(layer(alt.Chart(_data(some)).mark_point(opacity=1, **look), shape=_shape()))
+    for up, shape in ((True, "triangle-right"), (False, "triangle-left")):
+        some = [r for r in rows if r["kind"] == "beyond" and r["up"] == up]
+        if some:
+            layers.append(layer(alt.Chart(_data(some)).mark_point(shape=shape, filled=True, size=80, opacity=1)))
+    return alt.layer(*layers).properties(width=330, height=alt.Step(height))
+
+
+def spec(chart: Chart) -> dict[str, Any]:
+    """The Vega-Lite document of a chart, with the look that all share."""
+    axis = {
+        "labelColor": "var(--ink-2)",
+        "titleColor": "var(--ink-2)",
+        "gridColor": "var(--line)",
+        "domainColor": "var(--ink-3)",
+        "tickColor": "var(--ink-3)",
+        "labelFontSize": 11,
+        "titleFontSize": 11,
+        "titleFontWeight": "normal",
+        "titlePadding": 8,
+    }
+    looked = chart.configure(background="transparent", font="DejaVu Sans", aria=False, padding=4)
+    looked = looked.configure_axis(**axis).configure_view(stroke=None)
+    document: dict[str, Any] = looked.to_dict(validate=False)
+    return document

@@ -1,0 +1,250 @@
+"""The report for reviewers: one HTML file that opens offline, complete without JavaScript.
+
+The template escapes everything by itself; only the SVG written by `svg` and the style sheet are markup. A strict
+Content-Security-Policy allows that style sheet (by its hash) and nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from bidsim.report import charts, knowledge, svg, view
+from bidsim.report import format as f
+from bidsim.report.lookup import Lookup
+from bidsim.report.segments import CHART_ROWS, FEW_RESULTS, TABLE_ROWS, segment_tables, shifts
+from bidsim.report.words import HEAD_WORDS, WORDS, label
+from bidsim.result import Finding, Result
+
+SCENARIO_LENGTH = 40_000
+FINDINGS_SHOWN = 5
+# A frontier's cost per result is drawn from this many results on.
+FEWEST = 20
+VERDICTS = {"pass": "PASS", "warn": "WARN", "fail": "FAIL", "no_gate": "NO GATE"}
+_SEVERITY = {"error": 0, "warning": 1, "info": 2}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture with its title; svg is empty where it could not be drawn, and the page then says so."""
+
+    title: str
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class HeadSection:
+    """Calibration of one head: its pictures and the numbers behind them."""
+
+    title: str
+    figures: list[Figure]
+    hidden: int
+    bins: list[tuple[str, list[list[str]]]]
+
+
+def render_report(result: Result) -> str:
+    """report.html: the whole page as text. The same result gives the same bytes."""
+    css = resources.files("bidsim.report").joinpath("style.css").read_text("utf-8")
+    page: str = _template().render(css=Markup(css), style_hash=_digest(css), **_content(result))
+    return page.strip() + "\n"
+
+
+@cache
+def _template() -> Any:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.globals |= {"plural": f.plural, "TABLE_ROWS": TABLE_ROWS, "CHART_ROWS": CHART_ROWS}
+    environment.filters |= {"name": f.clean_name, "sentence": f.clean_text, "count": f.count, "short": f.short_hash}
+    source = resources.files("bidsim.report").joinpath("template.html.j2").read_text("utf-8")
+    return environment.from_string(source)
+
+
+def _digest(css: str) -> str:
+    return base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+
+
+def _content(result: Result) -> dict[str, Any]:
+    lookup = Lookup(result)
+    sentence, sides = knowledge.fidelity(lookup)
+    return {
+        "result": result,
+        "verdict": VERDICTS[result.gate.verdict],
+        "candidates": lookup.candidates,
+        "baseline": lookup.baseline,
+        "identity": _identity(lookup),
+        "findings": sorted(result.findings, key=_severity),
+        "findings_shown": FINDINGS_SHOWN,
+        "cards": view.cards(lookup) if len(lookup.candidates) <= 3 else [],
+        "economics": view.economics(lookup),
+        "predictions": view.predictions(lookup),
+        "has_intervals": lookup.has_intervals,
+        "confidence": _confidence(result.scenario),
+        "gate": view.gate_table(lookup),
+        "legend": [p.name for p in result.policies][: charts.CANDIDATES + 1],
+        "undrawn": max(0, len(lookup.candidates) - charts.CANDIDATES),
+        "heads": [_head(lookup, head) for head in lookup.heads],
+        "frontier": _frontier(lookup),
+        "campaigns": _campaigns(lookup),
+        "few": FEW_RESULTS,
+        "cost": label(lookup.indicator),
+        "segments": segment_tables(lookup),
+        "unknowns": knowledge.unknowns(lookup),
+        "log_rows": knowledge.log_rows(lookup),
+        "exact": knowledge.exact(lookup),
+        "curse": knowledge.curse(lookup),
+        "fidelity": sentence,
+        "fidelity_sides": sides,
+        "definitions": [(w.label, w.definition) for m, w in WORDS.items() if _shown(lookup, m)],
+        "scenario": _scenario(result.scenario),
+    }
+
+
+def _severity(finding: Finding) -> int:
+    return _SEVERITY[finding.severity]
+
+
+def _confidence(scenario: Mapping[str, Any]) -> str:
+    given = scenario.get("intervals")
+    level = given.get("confidence", 0.95) if isinstance(given, dict) else 0.95
+    return f"{100 * level:g}%" if isinstance(level, int | float) else "95%"
+
+
+def _shown(lookup: Lookup, metric: str) -> bool:
+    return any(lookup.has(metric, head) for head in (None, *lookup.heads)) or (
+        metric == "expected_utility" and bool(lookup.betas)
+    )
+
+
+def _identity(lookup: Lookup) -> list[tuple[str, str]]:
+    """The facts that tell which evaluation this is."""
+    result, data = lookup.result, lookup.result.data
+    zone = f.clean_name(result.scenario.get("timezone") or "UTC", 40)
+    window = "the whole log"
+    if data.window:
+        window = f"{f.moment(data.window.start)} to {f.moment(data.window.end)}"
+    facts = [("Window", f"{window} ({zone})"), ("Rows", f.count(data.rows))]
+    facts += [(f"Labelled ({h})", f.count(n)) for h, n in data.labelled.items()]
+    if data.units is not None:
+        facts.append(("Units", f.count(data.units)))
+    if data.clicks is not None:
+        facts.append(("Clicks in the log", f.count(data.clicks)))
+    if data.conversions is not None:
+        facts.append(("Conversions in the log", f.count(data.conversions)))
+    if data.campaigns is not None:
+        facts.append(("Campaigns", f.count(data.campaigns)))
+    covered = [lookup.value(p.name, "coverage") for p in lookup.candidates]
+    facts.append(("Coverage", ", ".join(f.share(c) for c in covered[:3]) or f.DASH))
+    if lookup.money.code:
+        facts.append(("Currency", lookup.money.code))
+    return [
+        *facts,
+        ("Data fingerprint", f.short_hash(data.fingerprint)),
+        ("Judged as of", f.clean_name(result.as_of, 40)),
+    ]
+
+
+def _draw(chart: Any, title: str, description: str, labels: Mapping[str, tuple[str, str]] | None = None) -> Figure:
+    return Figure(title, Markup(svg.render_svg(charts.spec(chart), description, labels)))
+
+
+def _head(lookup: Lookup, head: str) -> HeadSection:
+    words = HEAD_WORDS.get(head, f.clean_name(head))
+    curves = lookup.curves(head)
+    drawn = curves[: charts.CANDIDATES + 1]
+    figures = []
+    for chart, title, text in (
+        (charts.reliability(drawn), "Observed against predicted", "A line on the diagonal is calibrated."),
+        (charts.ratio(drawn), "Observed / predicted", "Above 1 the policy predicts too little, below 1 too much."),
+    ):
+        if chart is not None:
+            described = (
+                f"{title}, {words}, in equal-mass bins, one line a policy. {text} The numbers follow as a table."
+            )
+            figures.append(_draw(chart, title, described))
+    bins = [
+        (
+            c.policy,
+            [
+                [
+                    f.significant(b.predicted),
+                    f.significant(b.observed) + (" " + f.interval(b.low, b.high, f.significant)).rstrip(),
+                    f.fixed(b.observed / b.predicted if b.predicted else None, 3),
+                    f.count(b.weight),
+                ]
+                for b in c.bins
+            ],
+        )
+        for c in curves
+    ]
+    hidden = sum(not charts.drawable(b) for c in drawn for b in c.bins)
+    return HeadSection(words, figures, hidden, bins)
+
+
+def _frontier(lookup: Lookup) -> dict[str, Any] | None:
+    result = lookup.result
+    policies = [p.name for p in result.policies]
+    rows = charts.frontier_rows(result.frontier, policies, lookup.results, FEWEST)
+    if not rows:
+        return None
+    spend = lookup.base("spend")
+    unit = f" ({lookup.money.code})" if lookup.money.code else ""
+    figures = []
+    for field, y_title in (("results", lookup.results), ("cost", f"{label(lookup.indicator)}{unit}")):
+        chart = charts.frontier(rows, spend, field, y_title, f"spend{unit}")
+        if chart is not None:
+            title = f"{y_title[0].upper()}{y_title[1:]} by spend"
+            described = f"{title} as all bids of a policy are multiplied; vertical line: the baseline's spend."
+            figures.append(_draw(chart, title, described))
+    money = lookup.money
+    table = [
+        (
+            policy,
+            [
+                [
+                    f.significant(p.multiplier, 4),
+                    money.amount(p.spend),
+                    f.count(p.clicks),
+                    f.count(p.conversions),
+                    money.price(_cost(p.spend, p.clicks if lookup.results == "clicks" else p.conversions)),
+                ]
+                for p in sorted((p for p in result.frontier if p.policy == policy), key=lambda p: p.multiplier)
+            ],
+        )
+        for policy in policies
+    ]
+    return {"figures": figures, "table": [(p, rows) for p, rows in table if rows]}
+
+
+def _cost(spend: float, results: float | None) -> float | None:
+    return spend / results if results else None
+
+
+def _campaigns(lookup: Lookup) -> dict[str, Any] | None:
+    found = shifts(lookup, charts.CANDIDATES, charts.LABEL_COLUMNS)
+    if found is None or not found.labels:
+        return None
+    labels = {f"r{n}": pair for n, pair in enumerate(zip(found.labels, found.names, strict=True))}
+    cost = label(lookup.indicator)
+    chart = charts.campaigns(found, "change of spend", f"change of {cost}")
+    described = (
+        f"Relative change of spend and of {cost} by campaign, {len(found.labels)} campaigns by falling baseline spend. "
+        "The numbers follow in the table by segment."
+    )
+    beyond = any(v[0] is not None and abs(v[0]) > charts.CHANGE_MOST for s in found.shifts for v in (s.spend, s.cost))
+    few = any(s.few and s.cost[0] is not None for s in found.shifts)
+    figure = _draw(chart, "Change by campaign", described, labels)
+    return {"figure": figure, "shown": len(found.labels), "total": found.total, "beyond": beyond, "few": few}
+
+
+def _scenario(scenario: Mapping[str, Any]) -> tuple[str, int]:
+    """The scenario as JSON, and how many characters of it were left out."""
+    text = f.clean_lines(json.dumps(scenario, indent=2, ensure_ascii=False, default=str))
+    return text[:SCENARIO_LENGTH], max(0, len(text) - SCENARIO_LENGTH)

@@ -1,0 +1,106 @@
+"""What the log could and could not tell: coverage, unknown rows, fidelity, and predictions beside what happened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bidsim.report import format as f
+from bidsim.report.lookup import Lookup
+from bidsim.report.words import label, writer
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A table of strings: its columns, and rows that begin with their heading."""
+
+    columns: list[str]
+    rows: list[list[str]]
+
+
+PER_POLICY = ("coverage", "unknown_wins", "unknown_outcomes", "invalid_predictions", "clipped_predictions")
+
+
+def unknowns(lookup: Lookup) -> Plain:
+    """Per policy what was counted and what could not be."""
+    result = lookup.result
+    told = result.diagnostics.get("policies")
+    by_policy = told if isinstance(told, dict) else {}
+    rows = []
+    for policy in result.policies:
+        mine = by_policy.get(policy.name)
+        mine = mine if isinstance(mine, dict) else {}
+        row = [policy.name]
+        for metric in PER_POLICY:
+            value = mine.get(metric, lookup.value(policy.name, metric))
+            row.append(writer(metric, lookup.money)(_number(value)))
+        rows.append(row)
+    return Plain(["Policy", *(label(m) for m in PER_POLICY)], rows)
+
+
+def log_rows(lookup: Lookup) -> list[tuple[str, str]]:
+    """What is the log's and not a policy's: (what, how many)."""
+    found = lookup.result.diagnostics
+    names = {
+        "undecidable": "Undecidable rows (neither a price nor a logged result; left out for every policy)",
+        "invalid_weights": "Rows left out for their weight",
+        "invalid_prices": "Rows whose price is unusable (treated as without a price)",
+        "invalid_labels": "Rows whose click or conversion is unusable (treated as without a label)",
+    }
+    rows = [(text, f.count(_number(found[key]))) for key, text in names.items() if key in found]
+    drift = lookup.result.fidelity.formula_drift
+    drift = drift if drift is not None else _number(found.get("formula_drift"))
+    rows.append(("Formula drift: rows whose recomputed baseline bid is off by over 1%", f.share(drift)))
+    return rows
+
+
+def curse(lookup: Lookup) -> Plain | None:
+    """Winner's curse: what each policy predicted for its own wins beside what was observed on them."""
+    rows = []
+    for policy in lookup.result.policies:
+        row = [policy.name]
+        known = False
+        for metric in ("clicks", "conversions"):
+            predicted = lookup.value(policy.name, f"predicted_{metric}")
+            observed = lookup.value(policy.name, metric)
+            known = known or predicted is not None
+            ratio = predicted / observed if predicted is not None and observed else None
+            row += [f.count(predicted), f.count(observed), f.fixed(ratio, 3)]
+        if known:
+            rows.append(row)
+    kinds = ["clicks", "conversions"]
+    columns = ["Policy", *(text for k in kinds for text in (f"Predicted {k}", f"Observed {k}", "Predicted / observed"))]
+    return Plain(columns, rows) if rows else None
+
+
+def fidelity(lookup: Lookup) -> tuple[str, Plain | None]:
+    """One sentence on whether the replay reproduces the log, and the two sides of it."""
+    found = lookup.result.fidelity
+    if not found.checked:
+        return "The log has no bids of its own, so it could not be checked that the replay reproduces it.", None
+    mismatched = found.mismatched_rows or 0
+    if found.passed:
+        sentence = "The logged bids, replayed, reproduce the log exactly."
+    else:
+        sentence = (
+            f"The logged bids, replayed, do not reproduce the log: {f.plural(mismatched, 'row')} "
+            f"{'comes' if mismatched == 1 else 'come'} out otherwise than logged."
+        )
+    rows = []
+    for name in dict.fromkeys([*found.log, *found.replayed]):
+        write = writer(name, lookup.money)
+        rows.append([label(name), write(found.log.get(name)), write(found.replayed.get(name))])
+    return sentence, Plain(["", "As logged", "Replayed"], rows) if rows else None
+
+
+def exact(lookup: Lookup) -> str:
+    """Which policies' economic numbers are exact whatever the unknown rows did."""
+    sure = []
+    for policy in lookup.result.policies:
+        found = lookup.metric(policy.name, "spend")
+        if found and found.identified and found.identified.low == found.identified.high is not None:
+            sure.append(policy.name)
+    return f.listed(f.clean_name(name) for name in sure)
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,125 @@
+"""A result by what one wants to know of it: a metric or a difference at a place, the segments, the heads."""
+
+from __future__ import annotations
+
+from bidsim.report import format as f
+from bidsim.result import CalibrationCurve, Difference, Metric, PolicyInfo, Result, Segment
+
+_Key = tuple[str, str, str | None, tuple[tuple[str, str], ...], float | None]
+HEADS = ("ctr", "cvr", "ctcvr")
+
+
+class Lookup:
+    """Tables of a result, built once."""
+
+    def __init__(self, result: Result) -> None:
+        self.result = result
+        self.money = f.Money(result.scenario.get("currency"))
+        self.baseline: PolicyInfo | None = next((p for p in result.policies if p.role == "baseline"), None)
+        self.candidates = [p for p in result.policies if p.role == "candidate"]
+        self._metrics: dict[_Key, Metric] = {}
+        self._differences: dict[_Key, Difference] = {}
+        self.families: dict[str, list[Segment]] = {}
+        self._betas: set[float] = set()
+        seen: set[tuple[tuple[str, str], ...]] = set()
+        for m in result.metrics:
+            where = tuple(m.segment.items())
+            self._metrics[(m.policy, m.metric, m.head, where, m.beta)] = m
+            if m.beta is not None:
+                self._betas.add(m.beta)
+            if where and where not in seen:
+                seen.add(where)
+                self.families.setdefault(" x ".join(m.segment), []).append(m.segment)
+        for d in result.differences:
+            self._differences[(d.policy, d.metric, d.head, tuple(d.segment.items()), d.beta)] = d
+        heads = {m.head for m in result.metrics if m.head} | {c.head for c in result.calibration}
+        self.heads = sorted(heads, key=lambda h: (HEADS.index(h) if h in HEADS else 9, h))
+        self.has_intervals = any(
+            e.low is not None and e.high is not None for d in result.differences for e in (d.absolute, d.relative)
+        )
+
+    @property
+    def betas(self) -> list[float]:
+        return sorted(self._betas)
+
+    def metric(
+        self,
+        policy: str,
+        metric: str,
+        head: str | None = None,
+        segment: Segment | None = None,
+        beta: float | None = None,
+    ) -> Metric | None:
+        return self._metrics.get((policy, metric, head, tuple((segment or {}).items()), beta))
+
+    def value(self, policy: str, metric: str, head: str | None = None, segment: Segment | None = None) -> float | None:
+        found = self.metric(policy, metric, head, segment)
+        return found.value if found else None
+
+    def base(self, metric: str, head: str | None = None, segment: Segment | None = None) -> float | None:
+        """The baseline's value."""
+        return self.value(self.baseline.name, metric, head, segment) if self.baseline else None
+
+    def difference(
+        self,
+        policy: str,
+        metric: str,
+        head: str | None = None,
+        segment: Segment | None = None,
+        beta: float | None = None,
+    ) -> Difference | None:
+        return self._differences.get((policy, metric, head, tuple((segment or {}).items()), beta))
+
+    def has(self, metric: str, head: str | None = None) -> bool:
+        """Whether any policy has the metric overall."""
+        return any(self.metric(p.name, metric, head) for p in self.result.policies)
+
+    def curves(self, head: str) -> list[CalibrationCurve]:
+        """Overall reliability curves of one head, in the order of the policies."""
+        return [c for p in self.result.policies for c in self.result.calibration if _is(c, p.name, head)]
+
+    @property
+    def indicator(self) -> str:
+        """ "cpa" or "cpc": the cost that this scenario is about."""
+        asked = self.result.scenario.get("performance_indicator_type")
+        if asked in ("cpa", "cpc") and self.has(str(asked)):
+            return str(asked)
+        return "cpa" if self.has("cpa") else "cpc"
+
+    @property
+    def results(self) -> str:
+        """The metric that the indicator divides by."""
+        return "conversions" if self.indicator == "cpa" else "clicks"
+
+    @property
+    def campaign_family(self) -> str | None:
+        """The segment that is the campaign: by its name, its column, or because its values are named campaigns."""
+        columns = self.result.scenario.get("columns")
+        column = columns.get("campaign") if isinstance(columns, dict) else None
+        for name in ("campaign", column):
+            if isinstance(name, str) and name in self.families:
+                return name
+        names = self.result.data.campaign_names
+        for name, segments in self.families.items():
+            if names and all(value in names for s in segments for value in s.values()):
+                return name
+        return None
+
+    def label(self, segment: Segment) -> str:
+        """The value of a segment as shown: a campaign by its name, where the campaign table has one."""
+        names = self.result.data.campaign_names
+        family = self.campaign_family
+        shown = [
+            f.clean_name(names[value]) if name == family and value in names else f.clean_name(value)
+            for name, value in segment.items()
+        ]
+        return ", ".join(shown) or "all"
+
+    def ident(self, segment: Segment) -> str:
+        """The campaign's id, where `label` shows a name instead of it; else nothing."""
+        names, family = self.result.data.campaign_names, self.campaign_family
+        return ", ".join(f.clean_name(v, 30) for name, v in segment.items() if name == family and v in names)
+
+
+def _is(curve: CalibrationCurve, policy: str, head: str) -> bool:
+    return curve.policy == policy and curve.head == head and not curve.segment

@@ -1,0 +1,139 @@
+"""Segments side by side: the rows of the tables, and the changes that the campaign chart draws.
+
+Rows are ordered by the baseline's spend or as the log orders them, never by the size of a change: the largest changes
+are mostly the noisiest, and a list of them reads as a list of findings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bidsim.report import format as f
+from bidsim.report.lookup import Lookup
+from bidsim.report.view import Cell, cell
+from bidsim.report.words import label, writer
+from bidsim.result import Segment
+
+TABLE_ROWS = 60
+CHART_ROWS = 30
+# Below this many results on either side a cost per result is hardly more than luck; such dots are hollow.
+FEW_RESULTS = 20
+
+
+@dataclass(frozen=True)
+class Column:
+    label: str
+    metric: str
+    head: str | None
+
+
+@dataclass(frozen=True)
+class SegmentRow:
+    """cells: for each column the baseline's text and the candidate's cell."""
+
+    name: str
+    ident: str
+    cells: list[tuple[str, Cell]]
+
+
+@dataclass(frozen=True)
+class SegmentTable:
+    family: str
+    policy: str
+    columns: list[Column]
+    rows: list[SegmentRow]
+    total: int
+    by_spend: bool
+
+
+@dataclass(frozen=True)
+class Shift:
+    """The change of one campaign under one candidate, relative; None where undefined."""
+
+    row: int
+    series: int
+    spend: tuple[float | None, float | None, float | None]
+    cost: tuple[float | None, float | None, float | None]
+    few: bool
+
+
+@dataclass(frozen=True)
+class Shifts:
+    """labels: a name per row, distinct, cut to the width of the axis; names: the same in full."""
+
+    labels: list[str]
+    names: list[str]
+    shifts: list[Shift]
+    total: int
+
+
+def by_spend(lookup: Lookup, family: str) -> list[Segment]:
+    """Segment values by falling baseline spend, equal ones as the log orders them."""
+    segments = lookup.families.get(family, [])
+    return sorted(segments, key=lambda s: -(lookup.base("spend", None, s) or 0.0))
+
+
+def segment_tables(lookup: Lookup) -> dict[str, list[SegmentTable]]:
+    """For each family of segments a table per candidate."""
+    return {family: [_table(lookup, family, policy.name) for policy in lookup.candidates] for family in lookup.families}
+
+
+def _table(lookup: Lookup, family: str, policy: str) -> SegmentTable:
+    metrics = ["spend", lookup.results, lookup.indicator, "surplus"]
+    columns = [Column(label(m), m, None) for m in metrics if lookup.has(m)]
+    columns += [Column(f"{label('calibration')} ({h})", "calibration", h) for h in lookup.heads]
+    segments = lookup.families[family]
+    ordered = family == lookup.campaign_family or len(segments) > TABLE_ROWS
+    shown = (by_spend(lookup, family) if ordered else segments)[:TABLE_ROWS]
+    rows = []
+    for s in shown:
+        cells = []
+        for c in columns:
+            write = writer(c.metric, lookup.money)
+            cells.append((write(lookup.base(c.metric, c.head, s)), cell(lookup, policy, c.metric, c.head, s)))
+        rows.append(SegmentRow(lookup.label(s), lookup.ident(s), cells))
+    return SegmentTable(family, policy, columns, rows, len(segments), ordered)
+
+
+def shifts(lookup: Lookup, candidates: int, width: int) -> Shifts | None:
+    """Change of spend and of the cost per result by campaign, for the first candidates; None without campaigns."""
+    family = lookup.campaign_family
+    if family is None or not lookup.candidates:
+        return None
+    segments = by_spend(lookup, family)
+    shown = segments[:CHART_ROWS]
+    found = []
+    for row, segment in enumerate(shown):
+        for series, policy in enumerate(lookup.candidates[:candidates], start=1):
+            results = [
+                lookup.base(lookup.results, None, segment),
+                lookup.value(policy.name, lookup.results, None, segment),
+            ]
+            found.append(
+                Shift(
+                    row,
+                    series,
+                    _relative(lookup, policy.name, "spend", segment),
+                    _relative(lookup, policy.name, lookup.indicator, segment),
+                    few=any((r or 0) < FEW_RESULTS for r in results),
+                )
+            )
+    names = [lookup.label(s) for s in shown]
+    return Shifts(_distinct(lookup, shown, names, width), names, found, len(segments))
+
+
+def _relative(
+    lookup: Lookup, policy: str, metric: str, segment: Segment
+) -> tuple[float | None, float | None, float | None]:
+    found = lookup.difference(policy, metric, None, segment)
+    return (found.relative.value, found.relative.low, found.relative.high) if found else (None, None, None)
+
+
+def _distinct(lookup: Lookup, segments: list[Segment], names: list[str], width: int) -> list[str]:
+    short = [f.shorten(n, width) for n in names]
+    labels = []
+    for segment, text in zip(segments, short, strict=True):
+        ident = f.shorten(lookup.ident(segment) or "", 10)
+        twice = short.count(text) > 1 and ident
+        labels.append(f"{f.shorten(text, width - f.columns(ident) - 1)} {ident}" if twice else text)
+    return labels
