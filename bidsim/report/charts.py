@@ -25,6 +25,10 @@ LABEL_COLUMNS = 26
 RATIO_MOST = 2.5
 CHANGE_MOST = 1.0
 
+# Labels of large numbers (billions are B, not G) and of changes, where zero has no sign. Fixed texts: no data in them.
+_LARGE = "replace(format(datum.value, '~s'), 'G', 'B')"
+_CHANGE = "datum.value == 0 ? '0%' : format(datum.value, '+.0%')"
+
 Rows = list[dict[str, Any]]
 # Altair calls the same thing by several types, depending on what was layered.
 Chart = Any
@@ -161,8 +165,8 @@ def frontier(rows: Rows, spend: float | None, y_field: str, y_title: str, x_titl
     known = [r for r in rows if r[y_field] is not None]
     if not known or max(r["spend"] for r in known) <= 0:
         return None
-    x = alt.X("spend:Q", title=x_title, axis=alt.Axis(format="~s", tickCount=6))
-    y = alt.Y(f"{y_field}:Q", title=y_title, axis=alt.Axis(format="~s" if y_field == "results" else ",~r", tickCount=6))
+    x = alt.X("spend:Q", title=x_title, axis=alt.Axis(labelExpr=_LARGE, tickCount=6))
+    y = alt.Y(f"{y_field}:Q", title=y_title, axis=alt.Axis(labelExpr=_LARGE, tickCount=6))
     y = y.scale(zero=y_field == "results")
     lines = alt.Chart(_data(known)).mark_line(strokeWidth=1.5)
     points = alt.Chart(_data(known)).mark_point(filled=True, size=18, opacity=1)
@@ -204,7 +208,7 @@ def _campaign_panel(rows: Rows, labels: list[str], series: list[int], title: str
     spread = [v for r in rows for v in (r["value"], r["low"], r["high"]) if v is not None]
     low, high = min(-0.02, *spread, 0.0), max(0.02, *spread, 0.0)
     pad = (high - low) * 0.06
-    x = alt.X("value:Q", title=title, axis=alt.Axis(format="+.0%", tickCount=5))
+    x = alt.X("value:Q", title=title, axis=alt.Axis(labelExpr=_CHANGE, tickCount=5))
     x = x.scale(domain=[low - pad, high + pad], nice=False)
     # A fixed extent: the labels are put in later, and their width must not move the layout.
     left = alt.Axis(labelLimit=0, minExtent=190, maxExtent=190, title=None, ticks=False, labelPadding=8, grid=True)

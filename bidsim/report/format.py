@@ -19,8 +19,8 @@ TEXT_LENGTH = 600
 SYMBOLS = {"JPY": "¥", "USD": "$", "EUR": "€", "GBP": "£", "KRW": "₩", "INR": "₹"}
 # ISO 4217: currencies without a minor unit.
 WHOLE = frozenset(
-    ("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF")
-    + ("XPF",)
+    {"BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF"}
+    | {"XOF", "XPF"}
 )
 
 # Format characters that scripts need and that draw nothing by themselves: joiners of emoji, Persian, Indic scripts.

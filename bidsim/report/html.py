@@ -29,6 +29,8 @@ SCENARIO_LENGTH = 40_000
 FINDINGS_SHOWN = 5
 # A frontier's cost per result is drawn from this many results on.
 FEWEST = 20
+# With fewer positive labels than this in a bin, chance alone moves its point by more than a tenth.
+FEW_LABELS = 100
 VERDICTS = {"pass": "PASS", "warn": "WARN", "fail": "FAIL", "no_gate": "NO GATE"}
 _SEVERITY = {"error": 0, "warning": 1, "info": 2}
 
@@ -48,6 +50,7 @@ class HeadSection:
     title: str
     figures: list[Figure]
     hidden: int
+    fewest: float | None
     bins: list[tuple[str, list[list[str]]]]
 
 
@@ -178,6 +181,7 @@ def _head(lookup: Lookup, head: str) -> HeadSection:
                     f.significant(b.observed) + (" " + f.interval(b.low, b.high, f.significant)).rstrip(),
                     f.fixed(b.observed / b.predicted if b.predicted else None, 3),
                     f.count(b.weight),
+                    f.count(round(b.observed * b.weight, 1)),
                 ]
                 for b in c.bins
             ],
@@ -185,7 +189,8 @@ def _head(lookup: Lookup, head: str) -> HeadSection:
         for c in curves
     ]
     hidden = sum(not charts.drawable(b) for c in drawn for b in c.bins)
-    return HeadSection(words, figures, hidden, bins)
+    fewest = min((b.observed * b.weight for c in drawn for b in c.bins if b.observed > 0), default=None)
+    return HeadSection(words, figures, hidden, fewest if fewest is not None and fewest < FEW_LABELS else None, bins)
 
 
 def _frontier(lookup: Lookup) -> dict[str, Any] | None:
@@ -233,14 +238,14 @@ def _campaigns(lookup: Lookup) -> dict[str, Any] | None:
         return None
     labels = {f"r{n}": pair for n, pair in enumerate(zip(found.labels, found.names, strict=True))}
     cost = label(lookup.indicator)
-    chart = charts.campaigns(found, "change of spend", f"change of {cost}")
+    chart = charts.campaigns(found, "change of spend", f"change of {cost} (left: cheaper)")
     described = (
         f"Relative change of spend and of {cost} by campaign, {len(found.labels)} campaigns by falling baseline spend. "
         "The numbers follow in the table by segment."
     )
     beyond = any(v[0] is not None and abs(v[0]) > charts.CHANGE_MOST for s in found.shifts for v in (s.spend, s.cost))
     few = any(s.few and s.cost[0] is not None for s in found.shifts)
-    figure = _draw(chart, "Change by campaign", described, labels)
+    figure = _draw(chart, f"{f.plural(len(found.labels), 'campaign')}, by falling baseline spend", described, labels)
     return {"figure": figure, "shown": len(found.labels), "total": found.total, "beyond": beyond, "few": few}
 
 

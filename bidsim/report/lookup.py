@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from bidsim.report import format as f
 from bidsim.result import CalibrationCurve, Difference, Metric, PolicyInfo, Result, Segment
 
@@ -10,37 +12,42 @@ HEADS = ("ctr", "cvr", "ctcvr")
 
 
 class Lookup:
-    """Tables of a result, built once."""
+    """Tables of a result, each built when it is first asked for."""
 
     def __init__(self, result: Result) -> None:
         self.result = result
         self.money = f.Money(result.scenario.get("currency"))
         self.baseline: PolicyInfo | None = next((p for p in result.policies if p.role == "baseline"), None)
         self.candidates = [p for p in result.policies if p.role == "candidate"]
-        self._metrics: dict[_Key, Metric] = {}
-        self._differences: dict[_Key, Difference] = {}
-        self.families: dict[str, list[Segment]] = {}
-        self._betas: set[float] = set()
-        seen: set[tuple[tuple[str, str], ...]] = set()
-        for m in result.metrics:
-            where = tuple(m.segment.items())
-            self._metrics[(m.policy, m.metric, m.head, where, m.beta)] = m
-            if m.beta is not None:
-                self._betas.add(m.beta)
-            if where and where not in seen:
-                seen.add(where)
-                self.families.setdefault(" x ".join(m.segment), []).append(m.segment)
-        for d in result.differences:
-            self._differences[(d.policy, d.metric, d.head, tuple(d.segment.items()), d.beta)] = d
         heads = {m.head for m in result.metrics if m.head} | {c.head for c in result.calibration}
         self.heads = sorted(heads, key=lambda h: (HEADS.index(h) if h in HEADS else 9, h))
-        self.has_intervals = any(
-            e.low is not None and e.high is not None for d in result.differences for e in (d.absolute, d.relative)
-        )
+        self.betas = sorted({m.beta for m in result.metrics if m.beta is not None})
 
-    @property
-    def betas(self) -> list[float]:
-        return sorted(self._betas)
+    @cached_property
+    def _metrics(self) -> dict[_Key, Metric]:
+        return {(m.policy, m.metric, m.head, tuple(m.segment.items()), m.beta): m for m in self.result.metrics}
+
+    @cached_property
+    def _differences(self) -> dict[_Key, Difference]:
+        return {(d.policy, d.metric, d.head, tuple(d.segment.items()), d.beta): d for d in self.result.differences}
+
+    @cached_property
+    def families(self) -> dict[str, list[Segment]]:
+        """The values of each segment in the order of the result; a crossed segment's name joins its parts."""
+        seen = {tuple(m.segment.items()) for m in self.result.metrics}
+        found: dict[str, list[Segment]] = {}
+        for m in self.result.metrics:
+            where = tuple(m.segment.items())
+            if where and where in seen:
+                seen.discard(where)
+                found.setdefault(" x ".join(m.segment), []).append(m.segment)
+        return found
+
+    @cached_property
+    def has_intervals(self) -> bool:
+        return any(
+            e.low is not None and e.high is not None for d in self.result.differences for e in (d.absolute, d.relative)
+        )
 
     def metric(
         self,
@@ -78,7 +85,7 @@ class Lookup:
         """Overall reliability curves of one head, in the order of the policies."""
         return [c for p in self.result.policies for c in self.result.calibration if _is(c, p.name, head)]
 
-    @property
+    @cached_property
     def indicator(self) -> str:
         """ "cpa" or "cpc": the cost that this scenario is about."""
         asked = self.result.scenario.get("performance_indicator_type")
@@ -91,7 +98,7 @@ class Lookup:
         """The metric that the indicator divides by."""
         return "conversions" if self.indicator == "cpa" else "clicks"
 
-    @property
+    @cached_property
     def campaign_family(self) -> str | None:
         """The segment that is the campaign: by its name, its column, or because its values are named campaigns."""
         columns = self.result.scenario.get("columns")

@@ -14,9 +14,9 @@ from xml.sax.saxutils import escape, quoteattr
 
 _TAGS = frozenset(["svg", "g", "path", "line", "rect", "circle", "text"])
 _ATTRIBUTES = frozenset(
-    ("width", "height", "viewBox", "transform", "d", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r", "opacity")
-    + ("fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "stroke-linecap")
-    + ("stroke-linejoin", "stroke-miterlimit", "text-anchor", "font-size", "font-weight")
+    {"width", "height", "viewBox", "transform", "d", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r", "opacity"}
+    | {"fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "stroke-linecap"}
+    | {"stroke-linejoin", "stroke-miterlimit", "text-anchor", "font-size", "font-weight"}
 )
 _NUMBER = re.compile(r"-?\d+\.\d{3,}(?:e-?\d+)?")
 _ROUNDED = frozenset(["transform", "d", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r"])

@@ -177,9 +177,9 @@ def gate_table(lookup: Lookup) -> GateTable:
     """Judgements by severity; the passing segments of one rule are one row."""
     outcomes = lookup.result.gate.rules
     counts: dict[str, int] = {}
-    for o in outcomes:
+    for o in sorted(outcomes, key=lambda o: (_RANK[outcome_action(o)], o.status)):
         action = outcome_action(o)
-        said = action if o.status in ("pass", "fail") else _STATUS[o.status]
+        said = {"ignore": "ignored"}.get(action, action) if o.status in ("pass", "fail") else _STATUS[o.status]
         counts[said] = counts.get(said, 0) + 1
     rows = sorted(_gate_rows(lookup, outcomes), key=lambda r: _RANK[r.action])
     return GateTable(rows[:GATE_ROWS], list(counts.items()), max(0, len(rows) - GATE_ROWS))
@@ -190,12 +190,15 @@ def _gate_rows(lookup: Lookup, outcomes: Sequence[RuleOutcome]) -> Iterator[Gate
     for o in outcomes:
         groups.setdefault((o.rule, o.policy, o.metric, o.head), []).append(o)
     for group in groups.values():
-        passing = [o for o in group if outcome_action(o) == "pass" and o.segment]
+        passing = [o for o in group if _foldable(o)]
         folded = passing if len(passing) >= FOLD_FROM else []
-        rest = [o for o in group if o not in folded] if folded else group
-        yield from (_gate_row(lookup, o) for o in rest)
+        yield from (_gate_row(lookup, o) for o in group if not (folded and _foldable(o)))
         if folded:
             yield _folded(lookup, folded, len(group))
+
+
+def _foldable(outcome: RuleOutcome) -> bool:
+    return outcome_action(outcome) == "pass" and bool(outcome.segment)
 
 
 def _gate_row(lookup: Lookup, o: RuleOutcome) -> GateRow:

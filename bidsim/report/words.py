@@ -16,7 +16,7 @@ Write = Callable[[float | None], str]
 class Word:
     """kind: how values are written: money, price, count, share, or a number of decimals ("4") or digits ("s4").
 
-    by: how a difference is said: "relative" or "absolute".
+    by: how a difference is said: "relative", "absolute" or "none".
     """
 
     label: str
@@ -75,7 +75,7 @@ WORDS: dict[str, Word] = {
         "ECE", "s3", "mean abs(predicted - observed) over the same bins; noise alone makes it positive", "absolute"
     ),
     "ece_if_calibrated": Word(
-        "ECE if calibrated", "s3", "what a perfectly calibrated model would show on this many labels", "absolute"
+        "ECE if calibrated", "s3", "what a perfectly calibrated model would show on this many labels", "none"
     ),
     "brier": Word("Brier score", "s5", "mean of (p - y) squared"),
     "churn": Word("Churn", "share", "mean abs(candidate - baseline prediction) / mean baseline prediction", "absolute"),
@@ -124,6 +124,8 @@ def difference_writer(metric: str) -> tuple[str, Write]:
     word = WORDS.get(metric)
     if word is None or word.by == "relative":
         return "relative", f.change
+    if word.by == "none":
+        return "absolute", lambda value: ""
     if word.kind == "share":
         return (
             "absolute",
