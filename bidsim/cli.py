@@ -10,7 +10,7 @@ import sys
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,10 @@ app = typer.Typer(
 )
 
 
+# Some releases of Typer bring their own copy of click: the base of usage errors is found through Typer.
+USAGE_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+
 class SchemaName(StrEnum):
     scenario = "scenario"
     result = "result"
@@ -34,18 +38,16 @@ class SchemaName(StrEnum):
 
 def run(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit status. Raises what the library raises."""
-    import click
-
     command = typer.main.get_command(app)
     try:
         status = command.main(args=arguments, prog_name="bidsim", standalone_mode=False)
-    except click.exceptions.Abort:
+    except typer.Abort:
         raise KeyboardInterrupt from None
-    except click.exceptions.ClickException as error:
+    except typer.Exit as error:
+        return error.exit_code
+    except USAGE_ERROR as error:
         error.show()
-        return error.exit_code
-    except click.exceptions.Exit as error:
-        return error.exit_code
+        return int(error.exit_code)
     return status if isinstance(status, int) else 0
 
 

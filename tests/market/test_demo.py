@@ -64,7 +64,7 @@ def test_it_writes_what_it_says(demo: DemoFiles) -> None:
     assert demo.log == str(folder / "logs" / "dt=*" / "*.parquet")
     lines = demo.campaigns.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "ad_id,name,target_cpc,target_cpa,daily_budget"
-    assert lines[1] == "101,星空パズル iOS,,480,2500"
+    assert lines[1] == "101,星空パズル iOS,,480,1300"
     assert len(lines) == 13
     assert demo.baseline.name == "prod.bin"
     assert demo.candidate.name == "v2.bin"
