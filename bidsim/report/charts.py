@@ -214,7 +214,7 @@ def _campaign_panel(rows: Rows, labels: list[str], series: list[int], title: str
     left = alt.Axis(labelLimit=0, minExtent=190, maxExtent=190, title=None, ticks=False, labelPadding=8, grid=True)
     y = alt.Y("row:N", axis=left if first else alt.Axis(labels=False, ticks=False, title=None, grid=True))
     y = y.scale(domain=labels, paddingInner=0.2, paddingOuter=0.1)
-    height = max(15 + 9 * (len(series) - 1), 20)
+    height = len(labels) * (20 if len(series) == 1 else 10 + 8 * len(series))
 
     def layer(mark: alt.Chart, **more: Any) -> alt.Chart:
         encoded = mark.encode(x=x, y=y, color=_colour(), **more)
@@ -241,7 +241,7 @@ def _campaign_panel(rows: Rows, labels: list[str], series: list[int], title: str
         some = [r for r in rows if r["kind"] == "beyond" and r["up"] == up]
         if some:
             layers.append(layer(alt.Chart(_data(some)).mark_point(shape=shape, filled=True, size=80, opacity=1)))
-    return alt.layer(*layers).properties(width=330, height=alt.Step(height))
+    return alt.layer(*layers).properties(width=330, height=height)
 
 
 def spec(chart: Chart) -> dict[str, Any]:

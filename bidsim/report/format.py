@@ -123,6 +123,11 @@ def share(value: float | None) -> str:
     return _minus(f"{percent:,.{decimals}f}%")
 
 
+def rate(value: float | None) -> str:
+    """A probability in percent, to four significant digits however small."""
+    return DASH if value is None or not math.isfinite(value) else f"{significant(100 * value)}%"
+
+
 def change(value: float | None) -> str:
     """A relative change in percent with its sign."""
     if value is None or not math.isfinite(value):
@@ -153,7 +158,8 @@ def interval(low: float | None, high: float | None, write: object) -> str:
     """[low, high] written by one of the functions above, empty where there is none."""
     if low is None or high is None or not callable(write):
         return ""
-    return f"[{write(low)}, {write(high)}]"
+    ends = write(low), write(high)
+    return f"[{ends[0]}, {ends[1]}]" if all(ends) else ""
 
 
 class Money:
@@ -175,7 +181,7 @@ class Money:
         if value is None or not math.isfinite(value):
             return DASH
         size = abs(value)
-        exponent = math.floor(math.log10(size)) if size > 0 else 0
+        exponent = math.floor(math.log10(size)) if size > 0 else 3
         decimals = min(8, max(self.decimals, 3 - exponent))
         return self._signed(value, f"{size:,.{decimals}f}")
 

@@ -177,8 +177,8 @@ def _head(lookup: Lookup, head: str) -> HeadSection:
             c.policy,
             [
                 [
-                    f.significant(b.predicted),
-                    f.significant(b.observed) + (" " + f.interval(b.low, b.high, f.significant)).rstrip(),
+                    f.rate(b.predicted),
+                    f"{f.rate(b.observed)} {f.interval(b.low, b.high, f.rate)}".rstrip(),
                     f.fixed(b.observed / b.predicted if b.predicted else None, 3),
                     f.count(b.weight),
                     f.count(round(b.observed * b.weight, 1)),

@@ -36,14 +36,21 @@ HOSTILE = [
     "abc\u202edetrever\u202c \u2066isolated\u2069",
     "]]><!-- comment --> <![CDATA[",
     "very long " * 60,
-    "nul\x00 bell\x07 tab\tline\nfeed \ud800 end",
+    "nul\x00 bell\x07 tab\tline\nfeed end",
     "[link](https://evil.example/x) ![p](http://evil.example/y) `code` | pipe | **bold** @user #1 www.evil.example",
     "{{ 7 * 7 }} {% raw %} ${7*7}",
     "アプリ CPI",
 ]
 MODEL = "v42 <svg onload=alert(4)>"
 HEADS = ("ctr", "cvr")
-ECONOMIC = ["bids", "wins", "win_rate", "spend", "clicks", "conversions", "ctr", "cvr", "cpm", "cpc", "cpa", "value", "surplus", "roi", "target_attainment", "predicted_clicks", "predicted_conversions", "coverage", "unknown_wins", "unknown_outcomes", "invalid_predictions", "undecidable", "multiplier_at_matched_spend", "clicks_at_matched_spend", "cpc_at_matched_spend", "conversions_at_matched_spend", "cpa_at_matched_spend"]
+# fmt: off
+ECONOMIC = [
+    "bids", "wins", "win_rate", "spend", "clicks", "conversions", "ctr", "cvr", "cpm", "cpc", "cpa", "value",
+    "surplus", "roi", "target_attainment", "predicted_clicks", "predicted_conversions", "coverage", "unknown_wins",
+    "unknown_outcomes", "invalid_predictions", "undecidable", "multiplier_at_matched_spend",
+    "clicks_at_matched_spend", "cpc_at_matched_spend", "conversions_at_matched_spend", "cpa_at_matched_spend",
+]
+# fmt: on
 
 
 def make_result(

@@ -1,0 +1,189 @@
+"""report.html: names are text, the page needs nothing but itself, and its numbers are the result's."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fixtures import HOSTILE, MODEL, empty_result, make_result, null_result
+from pages import read
+
+from bidsim.report import format as f
+from bidsim.report import render_report
+from bidsim.result import Result
+
+RESULTS = {
+    "two candidates": lambda: make_result(),
+    "intervals": lambda: make_result(intervals=True, verdict="warn", currency="USD"),
+    "one candidate, passing": lambda: make_result(candidates=1, verdict="pass"),
+    "no gate": lambda: make_result(candidates=1, verdict="no_gate"),
+    "seven candidates": lambda: make_result(campaigns=3, candidates=7),
+    "no candidate": lambda: make_result(campaigns=2, candidates=0, verdict="no_gate"),
+    "empty": empty_result,
+    "null": null_result,
+}
+
+
+@pytest.fixture(scope="module")
+def result() -> Result:
+    return make_result()
+
+
+@pytest.fixture(scope="module")
+def page(result: Result) -> str:
+    return render_report(result)
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_the_page_is_balanced_html_of_harmless_tags(name: str) -> None:
+    parsed = read(render_report(RESULTS[name]()))
+    assert parsed.errors == []
+    assert parsed.unclosed == []
+    assert parsed.comments == []
+    tags = {tag for tag, _ in parsed.tags}
+    assert tags.isdisjoint(
+        {"script", "img", "iframe", "object", "embed", "link", "form", "b", "i", "image", "use", "base"}
+    )
+    for tag, attributes in parsed.tags:
+        assert not [a for a in attributes if a.startswith("on") or a == "style"], (tag, attributes)
+
+
+def test_hostile_names_appear_as_text_and_never_as_markup(page: str) -> None:
+    assert "<script" not in page.lower()
+    assert "&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt;" in page
+    text = read(page).text
+    for name in [*HOSTILE, MODEL]:
+        assert " ".join(f.clean_name(name).split()) in text
+
+
+def test_no_character_turns_the_text_around(page: str) -> None:
+    assert not re.search("[\u0000-\u0008\u000b-\u001f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", page)
+
+
+def test_the_policy_allows_the_style_sheet_and_nothing_else(page: str) -> None:
+    policy = next(a["content"] for t, a in read(page).tags if t == "meta" and a.get("http-equiv"))
+    css = re.search(r"<style>(.*?)</style>", page, re.S)
+    assert css is not None
+    digest = base64.b64encode(hashlib.sha256(css.group(1).encode()).digest()).decode()
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; ")
+    assert f"style-src 'sha256-{digest}'" in policy
+    assert "script-src" not in policy
+    assert "unsafe" not in policy
+
+
+def test_the_page_refers_to_nothing_outside_itself(page: str) -> None:
+    for tag, attributes in read(page).tags:
+        for name in ("href", "src", "xlink:href", "action", "data", "srcset", "poster"):
+            assert (attributes.get(name) or "#").startswith("#"), (tag, attributes)
+        for value in attributes.values():
+            assert "url(" not in (value or ""), (tag, attributes)
+    css = page[page.index("<style>") : page.index("</style>")]
+    assert not re.search(r"url\(|@import|https?:|//", css)
+
+
+def test_headline_numbers_are_those_of_the_result(result: Result, page: str) -> None:
+    parsed = read(page)
+    money = f.Money("JPY")
+    for title, metric, write in (
+        ("Spend", "spend", money.amount),
+        ("CPA", "cpa", money.price),
+        ("Conversions", "conversions", f.count),
+        ("Win rate", "win_rate", f.share),
+    ):
+        found = [d for d in result.differences if d.metric == metric and not d.segment]
+        expected = [title, write(found[0].baseline)]
+        for d in found:
+            expected += [write(d.candidate), f.change(d.relative.value)]
+        row = [cell.partition(" identified:")[0] for cell in parsed.row(title)]
+        assert row == expected
+
+
+def test_segment_tables_hold_each_segment_with_its_numbers(result: Result, page: str) -> None:
+    hour = {"hour": "7"}
+    found = next(d for d in result.differences if d.segment == hour and d.metric == "spend" and d.policy == MODEL)
+    money = f.Money("JPY")
+    expected = [money.amount(found.baseline), money.amount(found.candidate), f.change(found.relative.value)]
+    assert any(row[:4] == ["7", *expected] for row in read(page).rows)
+
+
+def test_the_verdict_is_said_in_words_with_its_reason() -> None:
+    for verdict, words in (("pass", "PASS"), ("warn", "WARN"), ("fail", "FAIL"), ("no_gate", "NO GATE")):
+        result = make_result(campaigns=4, verdict=verdict)
+        text = read(render_report(result)).text
+        assert words in text
+        assert result.gate.reason in text
+
+
+def test_without_intervals_the_page_says_so_and_calls_nothing_better() -> None:
+    plain = render_report(make_result(candidates=1))
+    assert "No intervals are computed" in plain
+    assert 'class="good"' not in plain
+    told = render_report(make_result(candidates=1, intervals=True))
+    assert "No intervals are computed" not in told
+    assert 'class="good"' in told
+    assert "95% intervals" in told
+
+
+def test_identified_ranges_are_shown_and_exact_numbers_are_said_to_be_exact(page: str) -> None:
+    text = read(page).text
+    assert "identified: 8,422 to 11,230" in text
+    assert "Spend, wins and results of prod are exact" in text
+
+
+def test_predicted_results_are_shown_only_beside_what_was_observed(page: str) -> None:
+    parsed = read(page)
+    header = next(r for r in parsed.rows if "Predicted clicks" in r)
+    assert header[:4] == ["Policy", "Predicted clicks", "Observed clicks", "Predicted / observed"]
+    assert parsed.row("Value") == [] if any(r[:1] == ["Value"] for r in parsed.rows) else True
+
+
+def test_passing_segments_of_one_rule_are_one_row(page: str) -> None:
+    rows = [r for r in read(page).rows if len(r) > 2 and r[1].startswith("predictions add up")]
+    assert len(rows) == 3
+    assert rows[-1][2].startswith("10 of 12 by campaign")
+
+
+def test_charts_carry_no_text_of_the_data_but_their_labels(page: str) -> None:
+    charts = re.findall(r'<svg viewBox="[^"]*" width.*?</svg>', page, re.S)
+    assert len(charts) == 7
+    for chart in charts:
+        assert 'role="img" aria-label="' in chart
+        assert not re.search(r">[pr]\d+<", chart)
+
+
+def test_the_same_result_gives_the_same_bytes(result: Result, page: str) -> None:
+    assert render_report(result) == page
+    assert render_report(Result.model_validate_json(result.to_json())) == page
+
+
+def test_a_normal_run_takes_at_most_400_kb() -> None:
+    assert len(render_report(make_result(intervals=True)).encode()) <= 400_000
+
+
+def test_500_campaigns_are_capped_and_the_cap_is_stated() -> None:
+    result = make_result(500)
+    start = time.perf_counter()
+    page = render_report(result)
+    assert time.perf_counter() - start < 10
+    assert len(page.encode()) < 500_000
+    assert "the 60 of 500 with the most baseline spend" in page
+    assert "the 30 of 500 campaigns with the most baseline spend" in page
+
+
+def test_undefined_numbers_are_dashes() -> None:
+    parsed = read(render_report(null_result()))
+    cells = [cell for row in parsed.rows for cell in row]
+    assert not {"nan", "inf", "None"} & set(cells)
+    assert parsed.row("Spend")[1:3] == ["–", "–"]
+
+
+def test_importing_the_package_costs_neither_altair_nor_jinja() -> None:
+    code = "import sys, bidsim.report; assert not {'altair', 'jinja2', 'vl_convert'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
