@@ -113,7 +113,7 @@ def replay(rows: list[Row], policy: Policy, rules: Rules, segment: str | None = 
             price = None
         if price is not None and row.get("floor") is not None:
             price = max(price, row["floor"])
-        win = row.get("win") if rules.has_win else 1
+        win = row.get("won") if rules.has_win else 1
         won, lost = win == 1, win == 0
         logged_bid = row.get("bid")
         undecidable = price is None and not lost and not (won and rules.first_price)
@@ -194,7 +194,7 @@ def heads(rows: list[Row], field_name: str, head: str, rules: Rules) -> Heads:
         weight = row.get("weight", 1.0)
         if weight is None or math.isnan(weight) or weight < 0:
             continue
-        won = (row.get("win") if rules.has_win else 1) == 1
+        won = (row.get("won") if rules.has_win else 1) == 1
         click, conversion = row.get("click"), row.get("conversion")
         y = None
         if head == "ctr" and won:

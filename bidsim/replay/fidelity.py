@@ -26,7 +26,7 @@ def check_fidelity(engine: Engine, plan: Plan, bids: str, *, ties_lose: bool) ->
         "fidelity",
         outcomes=bids,
         ties_lose=ties_lose,
-        has_win=plan.has("win"),
+        has_win=plan.has("won"),
         paid=paid,
         clicks="(case when click = 1e0 then wi else 0 end)",
         conversions=f"({conversions})",

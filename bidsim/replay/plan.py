@@ -23,7 +23,7 @@ NUMERIC_ROLES = (
     "price",
     "floor",
     "bid",
-    "win",
+    "won",
     "loss_reason",
     "click",
     "conversion",
@@ -33,7 +33,7 @@ NUMERIC_ROLES = (
     "daily_budget",
 )
 NUMERIC_TYPES = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN")
-OUTCOME_ROLES = ("price", "win", "click", "conversion")
+OUTCOME_ROLES = ("price", "won", "click", "conversion")
 TIME_PARTS = {
     "hour": "extract('hour' from {0})",
     "weekday": "extract('isodow' from {0})",

@@ -75,7 +75,7 @@ class Stages:
                 "facts",
                 rows="log_rows",
                 weighted=plan.weighted,
-                has_win=plan.has("win"),
+                has_win=plan.has("won"),
                 has_click=plan.has("click"),
                 has_conversion=plan.has("conversion"),
                 predictions=plan.predictions,

@@ -140,7 +140,7 @@ def json_schema() -> dict[str, Any]:
     properties = document["properties"]
     properties[HISTORIC_ANOMALY] = {"description": f"historic spelling of {ANOMALY}", "type": "boolean"}
     columns = document["$defs"]["Columns"]["properties"]
-    columns["won"] = {**columns["win"], "description": "another name of win", "title": "Won"}
+    columns["win"] = {**columns["won"], "description": "another name of won", "title": "Win"}
     # What YAML shows as `ad:` with nothing below it.
     properties["logs_tables"]["additionalProperties"] = {
         "anyOf": [properties["logs_tables"]["additionalProperties"], {"type": "null"}]

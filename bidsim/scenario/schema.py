@@ -55,8 +55,8 @@ class Columns(Block):
     price: Expression | None = Field(default=None, description="currency per 1000 impressions")
     floor: Expression | None = Field(default=None, description="currency per 1000 impressions")
     bid: Expression | None = Field(default=None, description="the logged bid, currency per 1000 impressions")
-    win: Expression | None = Field(
-        default=None, validation_alias=AliasChoices("win", "won"), description="whether the log won; may be written won"
+    won: Expression | None = Field(
+        default=None, validation_alias=AliasChoices("won", "win"), description="whether the log won; may be written win"
     )
     loss_reason: Expression | None = Field(default=None, description="OpenRTB loss reason code")
     click: Expression | None = None

@@ -76,7 +76,7 @@ def test_the_scenario_is_one_that_bidsim_reads(demo: DemoFiles) -> None:
     assert scenario.heads == ("ctr", "cvr")
     assert 5 <= len(scenario.gate) <= 8
     assert all(rule.evidence == "point" for rule in scenario.gate)
-    assert scenario.budget is None
+    assert scenario.budget is not None
     named = scenario.columns.model_dump(exclude_none=True).values()
     assert set(named) <= set(LOG_SCHEMA.names)
 

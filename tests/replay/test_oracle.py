@@ -37,7 +37,7 @@ def make_log(rng: np.random.Generator, n: int, *, zone: str | None, integer_pric
                 "campaign": [1, 2, 7, None][rng.choice(4, p=[0.4, 0.3, 0.25, 0.05])],
                 "price": [price, None, NAN, -1.0][rng.choice(4, p=[0.8, 0.16, 0.02, 0.02])],
                 "bid": None if rng.random() < 0.1 else float(rng.integers(1, 12)),
-                "win": win,
+                "won": win,
                 "click": None if rng.random() < 0.05 else click,
                 "conversion": None if click is None else int(click and rng.random() < 0.5),
                 "target_cpa": [100.0, 250.5, None][rng.choice(3, p=[0.5, 0.45, 0.05])],
@@ -61,7 +61,7 @@ SCHEMA = {
     "campaign": pa.int64(),
     "price": pa.float64(),
     "bid": pa.float64(),
-    "win": pa.int8(),
+    "won": pa.int8(),
     "click": pa.int8(),
     "conversion": pa.int32(),
     "target_cpa": pa.float64(),
@@ -166,7 +166,7 @@ def test_the_replay_is_the_oracle_on_random_logs(case: int, seed: int, tmp_path:
             row["loss_reason"] = None if rng.random() < 0.5 else int(rng.choice([100, 101, 102, 1, 203]))
     if options.get("no_win"):
         for row in rows:
-            del row["win"]
+            del row["won"]
     path = write_log(rows, tmp_path, files=1 + seed)
     scenario: dict[str, Any] = {
         "logs_tables": {"ad": {"path": path}},

@@ -85,7 +85,7 @@ def test_an_extraction_config_loads_as_it_is() -> None:
 def test_what_the_replay_adds_loads_too() -> None:
     scenario = parse(EXTRACTION + REPLAY).scenario
     assert scenario.columns.price == "paying_price"
-    assert scenario.columns.win == "is_win"
+    assert scenario.columns.won == "is_win"
     assert refused(BARE + "columns: {win: a, won: b}\n").startswith(
         "scenario.yaml:2: columns: win and won are the same"
     )

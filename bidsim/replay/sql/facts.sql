@@ -7,8 +7,8 @@ with checked as (
     case when isfinite(price_logged) and price_logged >= 0e0 and price_logged * weight_logged < 9e9
       then greatest(price_logged, case when isfinite(floor_logged) then floor_logged else price_logged end) end as price,
     case when isfinite(bid_logged) and bid_logged > 0e0 then bid_logged end as bid_log,
-    {{ 'coalesce(isfinite(win_logged) and win_logged <> 0e0, false)' if has_win else 'true' }} as won,
-    {{ 'coalesce(isfinite(win_logged) and win_logged = 0e0, false)' if has_win else 'false' }} as lost,
+    {{ 'coalesce(isfinite(won_logged) and won_logged <> 0e0, false)' if has_win else 'true' }} as won,
+    {{ 'coalesce(isfinite(won_logged) and won_logged = 0e0, false)' if has_win else 'false' }} as lost,
     case when isfinite(click_logged) and click_logged in (0e0, 1e0) then click_logged end as click,
     case when isfinite(conversion_logged) and conversion_logged >= 0e0 then conversion_logged
          {%- if has_click %}

@@ -5,7 +5,7 @@ with replayed as (
       when price is not null then bid_log {{ '>' if ties_lose else '>=' }} price
       else won end, false) as wins
   from {{ outcomes }}
-  where not undecidable and (bid_log is not null or won){{ ' and win_logged is not null' if has_win }}
+  where not undecidable and (bid_log is not null or won){{ ' and won_logged is not null' if has_win }}
 )
 select
   count(*) as rows,
