@@ -79,7 +79,7 @@ def segment_tables(lookup: Lookup) -> dict[str, list[SegmentTable]]:
 
 
 def _table(lookup: Lookup, family: str, policy: str) -> SegmentTable:
-    metrics = ["spend", lookup.results, lookup.indicator, "surplus"]
+    metrics = ["spend", lookup.results, lookup.indicator]
     columns = [Column(label(m), m, None) for m in metrics if lookup.has(m)]
     columns += [Column(f"{label('calibration')} ({h})", "calibration", h) for h in lookup.heads]
     segments = lookup.families[family]
