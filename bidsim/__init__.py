@@ -6,10 +6,10 @@ conversions and CPA. `replay` is the whole job; `Scenario` and `Result` are its 
 
 from __future__ import annotations
 
-import bidsim.replay  # the package first: the function of the same name then stays bound below
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import bidsim.replay  # noqa: F401  the package first: the function of the same name then stays bound
 from bidsim.api import replay
 from bidsim.errors import BidsimError
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA = "bidsim.result/1"
+SCHEMA: Literal["bidsim.result/1"] = "bidsim.result/1"
 
 Segment = dict[str, str]
 
@@ -25,10 +25,12 @@ class PolicyInfo(Record):
     role: Literal["baseline", "candidate"]
     model: str | None = Field(description="file name of the model, null for logged predictions")
     sha256: str | None = Field(description="of the model file")
-    columns: dict[str, str] = Field({}, description="logged prediction columns, by pctr, pcvr, pctcvr")
+    columns: dict[str, str] = Field(default={}, description="logged prediction columns, by pctr, pcvr, pctcvr")
     formula: str = Field(description="bid formula, in currency per 1000 impressions")
     multiplier: float
-    borrowed_heads: list[str] = Field([], description="heads that the candidate lacks and takes from the baseline")
+    borrowed_heads: list[str] = Field(
+        default=[], description="heads that the candidate lacks and takes from the baseline"
+    )
 
 
 class Window(Record):
@@ -43,9 +45,9 @@ class DataInfo(Record):
     fingerprint: str = Field(description="sha256 over exact totals of the log, independent of file layout")
     campaigns: int | None = None
     units: int | None = None
-    clicks: float | None = Field(None, description="weighted clicks of the log")
-    conversions: float | None = Field(None, description="weighted conversions of the log")
-    campaign_names: dict[str, str] = Field({}, description="from the campaign table, by campaign")
+    clicks: float | None = Field(default=None, description="weighted clicks of the log")
+    conversions: float | None = Field(default=None, description="weighted conversions of the log")
+    campaign_names: dict[str, str] = Field(default={}, description="from the campaign table, by campaign")
 
 
 class Range(Record):
@@ -67,8 +69,10 @@ class Metric(Record):
     value: float | None
     low: float | None = None
     high: float | None = None
-    identified: Range | None = Field(None, description="range over whatever the unknown rows did; null: not computed")
-    beta: float | None = Field(None, description="of expected_utility, in impressions per currency; else null")
+    identified: Range | None = Field(
+        default=None, description="range over whatever the unknown rows did; null: not computed"
+    )
+    beta: float | None = Field(default=None, description="of expected_utility, in impressions per currency; else null")
 
 
 class Difference(Record):
@@ -117,11 +121,11 @@ class Finding(Record):
 class Fidelity(Record):
     checked: bool = Field(description="false where the log has no bids of its own")
     passed: bool | None
-    log: dict[str, float | None] = Field({}, description="wins, spend, clicks, conversions as logged")
-    replayed: dict[str, float | None] = Field({}, description="the same from replaying the logged bids")
+    log: dict[str, float | None] = Field(default={}, description="wins, spend, clicks, conversions as logged")
+    replayed: dict[str, float | None] = Field(default={}, description="the same from replaying the logged bids")
     mismatched_rows: int | None = None
     formula_drift: float | None = Field(
-        None, description="share of rows whose recomputed baseline bid is off by over 1%"
+        default=None, description="share of rows whose recomputed baseline bid is off by over 1%"
     )
 
 
@@ -148,14 +152,14 @@ class RuleOutcome(Record):
 
 class Gate(Record):
     verdict: Literal["pass", "warn", "fail", "no_gate"]
-    reason: str = Field("", description="one sentence naming what decided")
+    reason: str = Field(default="", description="one sentence naming what decided")
     rules: list[RuleOutcome] = []
 
 
 class Result(Record):
     """What one replay found. `value` null means undefined (a zero denominator, no labels), never zero."""
 
-    schema_: Literal["bidsim.result/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["bidsim.result/1"] = Field(default=SCHEMA, alias="schema")
     name: str = Field(description="of the scenario")
     as_of: str = Field(description="the day on which the gate was judged, ISO 8601")
     scenario: dict[str, Any]

@@ -9,12 +9,39 @@ from bidsim.scenario.schema import PERCENT, Rule
 
 # Metrics for which less is better; for the others in HIGHER_IS_BETTER more is. The rest have no better direction.
 LOWER_IS_BETTER = frozenset(
-    "logloss normalized_entropy brier miscalibration ece calibration_error cpm cpc cpa target_attainment "
-    "cpa_at_matched_spend cpc_at_matched_spend".split()
+    (
+        "logloss",
+        "normalized_entropy",
+        "brier",
+        "miscalibration",
+        "ece",
+        "calibration_error",
+        "cpm",
+        "cpc",
+        "cpa",
+        "target_attainment",
+        "cpa_at_matched_spend",
+        "cpc_at_matched_spend",
+    )
 )
 HIGHER_IS_BETTER = frozenset(
-    "auc gauc discrimination clicks conversions ctr cvr value surplus roi expected_utility win_rate "
-    "clicks_at_matched_spend conversions_at_matched_spend coverage".split()
+    (
+        "auc",
+        "gauc",
+        "discrimination",
+        "clicks",
+        "conversions",
+        "ctr",
+        "cvr",
+        "value",
+        "surplus",
+        "roi",
+        "expected_utility",
+        "win_rate",
+        "clicks_at_matched_spend",
+        "conversions_at_matched_spend",
+        "coverage",
+    )
 )
 
 

@@ -215,7 +215,9 @@ def _title(rule: Rule) -> str:
     if rule.name:
         return rule.name
     words = bound_of(rule)
-    return f"{_metric_name(rule, rule.head)}{f' by {rule.by}' if rule.by else ''}: {words.words if words else ''}".strip()
+    return (
+        f"{_metric_name(rule, rule.head)}{f' by {rule.by}' if rule.by else ''}: {words.words if words else ''}".strip()
+    )
 
 
 def _metric_name(rule: Rule, head: str | None) -> str:

@@ -112,7 +112,9 @@ def open_source(name: str, path: Path, format: str | None) -> Source:
             raise LogError(f"table {name}: the file is empty", file=file)
         formats.add(known)
     if len(formats) > 1:
-        raise LogError(f"table {name}: files of several formats ({', '.join(sorted(formats))}); give one", file=str(path))
+        raise LogError(
+            f"table {name}: files of several formats ({', '.join(sorted(formats))}); give one", file=str(path)
+        )
     source = Source(name, tuple(files), formats.pop())
     _check_parquet(source)
     return source

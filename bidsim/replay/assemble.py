@@ -82,7 +82,9 @@ def assemble(loaded: LoadedScenario, reduced: Reduced, as_of: date) -> Result:
     plan, families = reduced.plan, reduced.families
     shown = [OVERALL, *(s.name for s in plan.segments if s.shown)]
     cuts = {
-        (p.index, name): _cut(reduced, p.index, name) for p in plan.policies for name in dict.fromkeys([*shown, *families])
+        (p.index, name): _cut(reduced, p.index, name)
+        for p in plan.policies
+        for name in dict.fromkeys([*shown, *families])
     }
     _over_campaigns(reduced, cuts)
     metrics: list[Metric] = []

@@ -84,7 +84,10 @@ class Ledger:
         if len(parts) == 1:
             return parts[0]
         return Settled(
-            *(np.concatenate([getattr(p, f) for p in parts]) if parts else np.zeros(0) for f in Settled.__dataclass_fields__)
+            entered=np.concatenate([p.entered for p in parts]),
+            won=np.concatenate([p.won for p in parts]),
+            paid=np.concatenate([p.paid for p in parts]),
+            left=np.concatenate([p.left for p in parts]),
         )
 
     def _settle_piece(self, starts: Bools, rows: Rows) -> Settled:
@@ -186,7 +189,9 @@ def _pieces(pay: Ints, wins: Bools) -> list[int]:
 def _allowance(limit: Floats, spent: int, carried: int) -> Ints:
     """Money that each row's budget allows before the piece, at most PLENTY; rows [:carried] have spent some already."""
     values, inverse = np.unique(limit, return_inverse=True)
-    exact = [0 if not np.isfinite(v) and not v > 0 else PLENTY if v > 0 and not np.isfinite(v) else nano(v) for v in values]
+    exact = [
+        0 if not np.isfinite(v) and not v > 0 else PLENTY if v > 0 and not np.isfinite(v) else nano(v) for v in values
+    ]
     fresh = np.array([max(-PLENTY, min(PLENTY, v)) for v in exact], dtype=np.int64)[inverse]
     if carried:
         late = np.array([max(-PLENTY, min(PLENTY, v - spent)) for v in exact], dtype=np.int64)

@@ -18,9 +18,7 @@ def check_fidelity(engine: Engine, plan: Plan, bids: str, *, ties_lose: bool) ->
     if not plan.has("bid"):
         return Fidelity(checked=False, passed=None)
     write = Writer(plan.weighted)
-    paid = (
-        "cast(floor(least(coalesce(case when first_price then bid_log else price end, 0e0) * w, 9e9) * 1e9 + 0.5e0) as bigint)"
-    )
+    paid = "cast(floor(least(coalesce(case when first_price then bid_log else price end, 0e0) * w, 9e9) * 1e9 + 0.5e0) as bigint)"
     conversions, conversion_scale = write.amount("conversion", "conversion is not null")
     sql = render(
         "fidelity",

@@ -142,9 +142,9 @@ def _match(
         ):
             steps.setdefault(int(r[0]), []).append((float(r[1]), _totals(r[2:])))
     results: list[tuple[Totals, float] | None] = []
-    for code, (start, cut) in enumerate(below):
-        total, at = climb(start, steps.get(code, []), goals[code])
-        if cut is None and total.spend < goals[code]:
+    for value, (start, cut) in enumerate(below):
+        total, at = climb(start, steps.get(value, []), goals[value])
+        if cut is None and total.spend < goals[value]:
             results.append(None)  # even winning everything the policy spends less
         elif at is not None:
             results.append((total, at))

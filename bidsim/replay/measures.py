@@ -97,9 +97,12 @@ def _log_sums(plan: Plan, write: Writer) -> Sums:
     yield ("weight", None, None), ("wi", write.count_scale)
     yield ("undecidable", None, None), write.count("undecidable")
     yield ("log_wins", None, None), write.count("won")
-    yield ("log_price", None, None), (
-        "case when price is not null then cast(floor(price * w * 1e9 + 0.5e0) as bigint) else 0 end",
-        MONEY_SCALE,
+    yield (
+        ("log_price", None, None),
+        (
+            "case when price is not null then cast(floor(price * w * 1e9 + 0.5e0) as bigint) else 0 end",
+            MONEY_SCALE,
+        ),
     )
     yield ("priced", None, None), write.count("price is not null")
     if plan.has("click"):

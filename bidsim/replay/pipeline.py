@@ -85,7 +85,8 @@ def run_replay(
         families = tally(engine, plan, scan_measures(plan, bidders))
         progress.step("ranking predictions")
         ranks = {
-            head: rank(engine, plan, families, head, threads=threads, memory_bytes=engine_bytes) for head in plan.heads
+            str(head): rank(engine, plan, families, head, threads=threads, memory_bytes=engine_bytes)
+            for head in plan.heads
         }
         progress.step("expected utility")
         unbudgeted = render("bids", formulas="formulas", bidders=bidders, any_first_price=plan.any_first_price)
@@ -106,5 +107,3 @@ def _betas(loaded: LoadedScenario, spend: float, rows: float) -> tuple[float, ..
     if not (rows > 0 and spend > 0):
         return ()
     return tuple(relative * rows / spend for relative in RELATIVE_BETAS)
-
-

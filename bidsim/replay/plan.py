@@ -225,9 +225,7 @@ def _campaign_table(
     if path is None:
         return None
     if campaign_sql is None:
-        raise loaded.error(
-            "campaigns: the log has no campaign column to join on; set columns.campaign", "campaigns"
-        )
+        raise loaded.error("campaigns: the log has no campaign column to join on; set columns.campaign", "campaigns")
     table = open_source("campaigns", loaded.resolve(path), None)
     columns = [name for name, _ in engine.names(f"select * from {table.reader()}")]
     wanted = loaded.scenario.columns.campaign or "campaign"
@@ -244,7 +242,8 @@ def _campaign_table(
     )
     if twice:
         raise LogError(
-            f'campaign "{twice[0][0]}" stands {twice[0][1]} times; joining it would count its rows that often', file=path
+            f'campaign "{twice[0][0]}" stands {twice[0][1]} times; joining it would count its rows that often',
+            file=path,
         )
     named: dict[str, str] = {}
     if "name" in columns:
@@ -253,9 +252,7 @@ def _campaign_table(
     return CampaignTable(table.reader(), quoted, named)
 
 
-def _types(
-    loaded: LoadedScenario, engine: Engine, relation: str, roles: Mapping[str, str | None]
-) -> dict[str, str]:
+def _types(loaded: LoadedScenario, engine: Engine, relation: str, roles: Mapping[str, str | None]) -> dict[str, str]:
     types: dict[str, str] = {}
     for role, sql in roles.items():
         if sql is not None:
@@ -393,7 +390,9 @@ def _predictions(plan: Plan, names: Names, engine: Engine, relation: str) -> Non
                 _check_binds(names.loaded, engine, relation, f"cast({sql} as double)", *path)
                 plan.predictions.append(Prediction(policy.index, head, column, valid, sql))
                 policy.column_names[role] = (
-                    getattr(policy.columns, role) if policy.columns else getattr(names.loaded.scenario.columns, role) or role
+                    getattr(policy.columns, role)
+                    if policy.columns
+                    else getattr(names.loaded.scenario.columns, role) or role
                 )
         own = {p.head for p in plan.predictions if p.policy == policy.index}
         if not own and policy.index == 0:
@@ -435,9 +434,7 @@ def _judged_heads(plan: Plan, loaded: LoadedScenario) -> None:
 def _features(plan: Plan, loaded: LoadedScenario, log_columns: set[str]) -> None:
     for i, name in enumerate(loaded.scenario.features):
         if name not in log_columns and not (name in TIME_PARTS and plan.local_time):
-            raise loaded.error(
-                f'features: the log has no column "{name}"{nearest(name, log_columns)}', "features", i
-            )
+            raise loaded.error(f'features: the log has no column "{name}"{nearest(name, log_columns)}', "features", i)
     for policy in plan.policies:
         for name in policy.scorer.features if policy.scorer else ():
             if name in log_columns:
@@ -462,8 +459,7 @@ def _later_names(plan: Plan, names: Names, compile_: Callable[[Mapping[str, str]
 
 
 def _role_names(plan: Plan) -> dict[str, str]:
-    targets = {r: r for r in ("target_cpc", "target_cpa", "daily_budget") if plan.has(r)}
-    return targets
+    return {r: r for r in ("target_cpc", "target_cpa", "daily_budget") if plan.has(r)}
 
 
 def _formulas(plan: Plan, names: Names) -> None:
@@ -480,7 +476,11 @@ def _formulas(plan: Plan, names: Names) -> None:
         policy.formula_text = text
 
         def compile_(
-            later: Mapping[str, str], text: str = text, path: tuple[str | int, ...] = path, extra: dict[str, str] = extra
+            later: Mapping[str, str],
+            text: str = text,
+            path: tuple[str | int, ...] = path,
+            extra: dict[str, str] = extra,
+            name: str = policy.name,
         ) -> Compiled:
             roles_too = {"price": "price", "bid": "bid_log", "campaign": "campaign", "floor": "floor_logged"}
             usable = {r: c for r, c in roles_too.items() if plan.has(r) and r not in names.columns}
@@ -488,7 +488,7 @@ def _formulas(plan: Plan, names: Names) -> None:
             seen = {r for r in OUTCOME_ROLES if plan.roles[r] in {names.columns.get(n) for n in compiled.names}}
             if seen | (compiled.names & {"price"} - set(names.columns)):
                 plan.warnings.append(
-                    ("hindsight", f'the bid formula of "{policy.name}" reads what is known only after the auction')
+                    ("hindsight", f'the bid formula of "{name}" reads what is known only after the auction')
                 )
             return compiled
 

@@ -72,9 +72,7 @@ def tally(engine: Engine, plan: Plan, measures: Sequence[Measure]) -> dict[str, 
     return families
 
 
-def _family(
-    engine: Engine, plan: Plan, measures: Sequence[Measure], segment: Segment | None, mask: int
-) -> Family:
+def _family(engine: Engine, plan: Plan, measures: Sequence[Measure], segment: Segment | None, mask: int) -> Family:
     sums = ", ".join(f"m{i}" for i in range(len(measures)))
     column = segment.column if segment else "null"
     count = engine.rows(f"select count(*) from tally where family = {mask}")[0][0]
@@ -86,13 +84,13 @@ def _family(
     order = f"order by {column}" if segment else ""
     rows = engine.rows(f"select cast({column} as varchar), {sums} from tally where family = {mask} {order}")
     labels = tuple("null" if r[0] is None else str(r[0]) for r in rows) if segment else ("",)
-    table = {
-        m.key: np.array([int(r[i + 1] or 0) for r in rows], dtype=object) for i, m in enumerate(measures)
-    }
+    table = {m.key: np.array([int(r[i + 1] or 0) for r in rows], dtype=object) for i, m in enumerate(measures)}
     return Family(segment.name if segment else OVERALL, labels, table, {m.key: m.scale for m in measures})
 
 
-def _share(batches: Iterator[pa.RecordBatch], work: Callable[[pa.RecordBatch, State], None], states: list[State]) -> None:
+def _share(
+    batches: Iterator[pa.RecordBatch], work: Callable[[pa.RecordBatch, State], None], states: list[State]
+) -> None:
     """Hand batches to as many threads as there are states; a state is touched by its own thread only."""
     lock = threading.Lock()
 
@@ -154,10 +152,14 @@ def _rank(
     code_of = {plan.segments[i].name: f"code_{i}" for i in used}
 
     def sql(positive: bool) -> str:
-        text = render(
-            "positives", columns=", ".join(columns), outcomes="formulas", segments=plan.segments, head=head, positive=positive
+        return render(
+            "positives",
+            columns=", ".join(columns),
+            outcomes="formulas",
+            segments=plan.segments,
+            head=head,
+            positive=positive,
         )
-        return text
 
     def each(batch: pa.RecordBatch) -> Iterator[tuple[Task, Ints, Ints | None]]:
         weights = np.asarray(batch.column("wi")) if plan.weighted else None
@@ -182,7 +184,13 @@ def _rank(
     ones = np.ones(RANK_BATCH, dtype=np.int64)
 
     def weigh(keys: Ints, weights: Ints | None, down: int) -> Ints:
-        return weights >> down if weights is not None else ones[: len(keys)] if len(keys) <= len(ones) else np.ones_like(keys)
+        return (
+            weights >> down
+            if weights is not None
+            else ones[: len(keys)]
+            if len(keys) <= len(ones)
+            else np.ones_like(keys)
+        )
 
     def positive_work(batch: pa.RecordBatch, state: dict[Task, tuple[Cells, list[tuple[Ints, ...]]]]) -> None:
         for task, keys, weights in each(batch):
@@ -198,7 +206,9 @@ def _rank(
     for task in tasks:
         parts = [p for state in found for p in state[task][1]]
         keys, weights = (
-            group_sums(*(np.concatenate(c) for c in zip(*parts, strict=True))) if parts else (np.zeros(0, np.int64),) * 2
+            group_sums(*(np.concatenate(c) for c in zip(*parts, strict=True)))
+            if parts
+            else (np.zeros(0, np.int64),) * 2
         )
         cuts = Cuts(keys, weights, len(families[task[1]].values))
         for i, state in enumerate(ranked):
@@ -270,6 +280,7 @@ def utilities(
 
     states = [{k: np.zeros(len(families[k[2]].values), dtype=object) for k in keys} for _ in range(threads)]
     _share(engine.stream(sql), work, states)
-    return {
-        k: np.array([int(v) / (1 << FRACTION_BITS) for v in sum(s[k] for s in states)], dtype=np.float64) for k in keys
-    }
+    for other in states[1:]:
+        for key in keys:
+            states[0][key] += other[key]
+    return {k: np.array([int(v) / (1 << FRACTION_BITS) for v in states[0][k]], dtype=np.float64) for k in keys}

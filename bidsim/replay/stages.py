@@ -133,7 +133,12 @@ class Stages:
                     # A first-price bid cut below the logged one, which won at an unknown price, may or may not win.
                     unpriced = ~np.asarray(batch.column("price").is_valid())
                     unknown |= rows.wins & ~done.won & done.entered & unpriced
-                for part, values in (("entered", done.entered), ("won", done.won), ("paid", done.paid), ("open", unknown)):
+                for part, values in (
+                    ("entered", done.entered),
+                    ("won", done.won),
+                    ("paid", done.paid),
+                    ("open", unknown),
+                ):
                     arrays.append(pa.array(values))
                     names.append(f"{part}_{b.key}")
             yield pa.RecordBatch.from_arrays(arrays, names)

@@ -7,6 +7,7 @@ rows with a valid prediction of the policy, whatever it would have won.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -23,12 +24,29 @@ Floats = npt.NDArray[np.float64]
 # (metric, head, beta) -> one value for each segment value
 Values = dict[tuple[str, str | None, float | None], Floats]
 
-ECONOMIC = (
-    "bids wins win_rate spend clicks conversions ctr cvr cpm cpc cpa value surplus roi target_attainment "
-    "predicted_clicks predicted_conversions"
-).split()
+ECONOMIC = [
+    "bids",
+    "wins",
+    "win_rate",
+    "spend",
+    "clicks",
+    "conversions",
+    "ctr",
+    "cvr",
+    "cpm",
+    "cpc",
+    "cpa",
+    "value",
+    "surplus",
+    "roi",
+    "target_attainment",
+    "predicted_clicks",
+    "predicted_conversions",
+]
 # Economic numbers that unknown rows could change: exact where the policy has none.
-EXACT_WITHOUT_UNKNOWNS = frozenset("wins win_rate spend clicks conversions ctr cvr cpm cpc cpa value surplus roi".split())
+EXACT_WITHOUT_UNKNOWNS = frozenset(
+    ["wins", "win_rate", "spend", "clicks", "conversions", "ctr", "cvr", "cpm", "cpc", "cpa", "value", "surplus", "roi"]
+)
 
 
 @dataclass(frozen=True)
@@ -164,12 +182,12 @@ def bins_by_code(cells: Cells, codes: int) -> list[Bins]:
     """Equal-mass bins of each segment value."""
     code, negative, positive, score = cells.table()
     edges = np.searchsorted(code, np.arange(codes + 1))
-    return [
-        equal_mass_bins(negative[a:b], positive[a:b], score[a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True)
-    ]
+    return [equal_mass_bins(negative[a:b], positive[a:b], score[a:b]) for a, b in itertools.pairwise(edges)]
 
 
-def differences(baseline: Values, candidate: Values) -> Mapping[tuple[str, str | None, float | None], tuple[Floats, ...]]:
+def differences(
+    baseline: Values, candidate: Values
+) -> Mapping[tuple[str, str | None, float | None], tuple[Floats, ...]]:
     """(baseline, candidate, absolute, relative) of every metric that both have; relative to the baseline's size."""
     out = {}
     for key, theirs in candidate.items():

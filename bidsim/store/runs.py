@@ -22,7 +22,9 @@ def check_free(directory: Path) -> None:
     if not parent.is_dir():
         raise BidsimError("the output folder can't be made below a file; give another --out", file=str(directory))
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise BidsimError("the output folder can't be written; check permissions or give another --out", file=str(directory))
+        raise BidsimError(
+            "the output folder can't be written; check permissions or give another --out", file=str(directory)
+        )
 
 
 def write_run(directory: Path, files: Mapping[str, str]) -> None:

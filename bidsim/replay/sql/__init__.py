@@ -17,9 +17,7 @@ def _environment() -> jinja2.Environment:
     def load(name: str) -> str:
         return resources.files(__name__).joinpath(f"{name}.sql").read_text("utf-8")
 
-    return jinja2.Environment(
-        loader=jinja2.FunctionLoader(load), undefined=jinja2.StrictUndefined, autoescape=False
-    )
+    return jinja2.Environment(loader=jinja2.FunctionLoader(load), undefined=jinja2.StrictUndefined, autoescape=False)
 
 
 def render(name: str, **values: Any) -> str:
