@@ -67,6 +67,7 @@ class Reduced:
     frontier: Frontier
     matched: dict[tuple[int, str], Matched]
     fidelity: Fidelity
+    removed: list[tuple[str, int, int]] | None
 
 
 @dataclass(frozen=True)
@@ -293,10 +294,31 @@ def _diagnostics(reduced: Reduced) -> dict[str, Any]:
     }
 
 
+def _removal(reduced: Reduced) -> Finding:
+    plan = reduced.plan
+    if not (plan.has("campaign") and plan.has("click") and plan.has("conversion")):
+        message = "remove_anomaly_cvr_cpns needs campaign, click and conversion columns; nothing could be checked."
+        return Finding(code="anomaly_cvr", severity="warning", message=message)
+    listed = ", ".join(f"{name} ({c} clicks, {v} conversions)" for name, c, v in (reduced.removed or [])[:20])
+    more = len(reduced.removed or []) - 20
+    what = (
+        f"Left out for every policy, more conversions than clicks: {listed}{f' and {more} more' if more > 0 else ''}."
+        if listed
+        else "No campaign has more conversions than clicks."
+    )
+    return Finding(
+        code="anomaly_cvr",
+        severity="warning" if listed else "info",
+        message=f"{what} Campaigns whose CVR jumps are not looked for yet.",
+    )
+
+
 def _findings(loaded: LoadedScenario, reduced: Reduced, cuts: Mapping[tuple[int, str], _Cut]) -> Iterator[Finding]:
     plan, census = reduced.plan, reduced.census
     for code, message in plan.warnings:
         yield Finding(code=code, severity="warning", message=message)
+    if reduced.removed is not None:
+        yield _removal(reduced)
     for key, what, then in (
         ("invalid_weights", "a missing, negative or unusable weight (at most 2^20)", "left out"),
         ("invalid_prices", "a negative, NaN or unusable price", "treated as rows without a price"),

@@ -76,7 +76,8 @@ def run_replay(
         stages = Stages(engine, plan, ties_lose=ties_lose, never=never, threads=threads)
         progress.step("reading and scoring the log" if plan.scored else "reading the log")
         stages.read(progress.rows)
-        counts = census(engine, plan)
+        removed = stages.remove_anomalies() if scenario.remove_anomaly_cvr_cpns else None
+        counts = census(engine, plan, stages.rows)
         progress.total(counts["rows"])
         stages.derive()
         bidders = [bidder(p, str(p.index)) for p in policies]
@@ -96,7 +97,7 @@ def run_replay(
         frontier, matched = levels(engine, plan, stages, families)
         progress.step("checking the replay against the log")
         fidelity = check_fidelity(engine, plan, f"({unbudgeted})", ties_lose=ties_lose)
-    reduced = Reduced(plan, counts, families, ranks, utility, frontier, matched, fidelity)
+    reduced = Reduced(plan, counts, families, ranks, utility, frontier, matched, fidelity, removed)
     return judge(assemble(loaded, reduced, as_of), scenario.gate, fidelity_warns=scenario.fidelity == "warn")
 
 

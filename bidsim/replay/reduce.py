@@ -33,9 +33,9 @@ State = TypeVar("State")
 Ints = npt.NDArray[np.int64]
 
 
-def census(engine: Engine, plan: Plan) -> dict[str, int]:
+def census(engine: Engine, plan: Plan, rows: str) -> dict[str, int]:
     """Counts of rows that can't be used as they are. Raises LogError for an empty window or unusable auction types."""
-    sql = render("census", rows="log_rows")
+    sql = render("census", rows=rows)
     names = [name for name, _ in engine.names(sql)]
     counts = {name: int(value or 0) for name, value in zip(names, engine.rows(sql)[0], strict=True)}
     if counts["rows"] == 0:

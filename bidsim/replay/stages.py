@@ -39,6 +39,7 @@ class Stages:
         self.never = never
         self.threads = threads
         self._files = 0
+        self.rows = "log_rows"
         self._stored: dict[str, Path] = {}
 
     def read(self, progress: Progress) -> None:
@@ -66,6 +67,20 @@ class Stages:
 
         self._store("log_rows", _ordered_map(score, self.engine.stream(sql), self.threads), progress)
 
+    def remove_anomalies(self) -> list[tuple[str, int, int]]:
+        """Leave out campaigns whose CVR is impossible, for every policy; (campaign, clicks, conversions) of each."""
+        plan, engine = self.plan, self.engine
+        if not (plan.has("campaign") and plan.has("click") and plan.has("conversion")):
+            return []
+        engine.run(f"create table anomalies as {render('anomalies')}")
+        found = engine.rows("select cast(campaign as varchar), clicks, conversions from anomalies order by campaign")
+        self.rows = "kept_rows"
+        engine.run(
+            f"create view {self.rows} as select * from log_rows r where not exists "
+            "(select 1 from anomalies a where a.campaign is not distinct from r.campaign)"
+        )
+        return [("null" if name is None else str(name), int(c), int(v)) for name, c, v in found]
+
     def derive(self) -> None:
         """Step 3, first half: view `formulas`; under a budget its rows are put in the budget's order once."""
         plan, engine = self.plan, self.engine
@@ -73,7 +88,7 @@ class Stages:
             "create view facts as "
             + render(
                 "facts",
-                rows="log_rows",
+                rows=self.rows,
                 weighted=plan.weighted,
                 has_win=plan.has("won"),
                 has_click=plan.has("click"),
