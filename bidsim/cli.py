@@ -148,9 +148,11 @@ def demo(
         report = directory / "run" / "report.html"
         typer.echo(
             f"\nWhat to look at in {report}:\n"
-            f"1. {files.candidate.stem} ranks better, and at the baseline's spend it buys conversions for less.\n"
-            "2. But it over-predicts, so as it is it bids too high and spends more: that is why the gate stops it.\n"
-            f"3. Recalibrate it, or edit the gate in {files.scenario}, and replay again.",
+            f"1. {files.candidate.stem} ranks better: with the same budgets it brings more conversions, at a lower CPA.\n"
+            "2. But it over-predicts clicks by a fifth, so it bids too high and its budgets are gone too early: that is "
+            "why the gate stops it.\n"
+            "3. The frontier shows what calibrated bids would have done: at 0.7 times its bids it brings still more, for "
+            "less money.",
             err=True,
         )
     return status

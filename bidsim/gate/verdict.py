@@ -139,7 +139,7 @@ def _judge_place(index: _Index, rule: Rule, bound: Bound, place: Place, segment:
         change = difference and (difference.absolute if bound.quantity == "absolute" else difference.relative)
         quantity = change.value if change else None
     lacking = _lacking(index, rule, segment)
-    subject = f"{_metric_name(rule, head)} of {policy}{_place_words(segment)}"
+    subject = f"{_metric_name(rule, head)} of {policy}{_place_words(segment, index.result.data.campaign_names)}"
     if lacking:
         sentence = f"{subject} is not judged: {lacking}."
         return _outcome(rule, policy, head, segment, "insufficient_data", bound, sentence, metric.value, base)
@@ -225,16 +225,18 @@ def _metric_name(rule: Rule, head: str | None) -> str:
     return f"{name} ({head})" if head else name
 
 
-def _place_words(segment: Segment) -> str:
-    return "".join(f" on {name} {value}" for name, value in segment.items())
+def _place_words(segment: Segment, names: dict[str, str]) -> str:
+    """' on campaign 7 (Travel)'; names: of campaigns, and only a segment of campaigns has values among them."""
+    named = segment and all(value in names for value in segment.values()) and "campaign" in segment
+    return "".join(f" on {name} {value}{f' ({names[value]})' if named else ''}" for name, value in segment.items())
 
 
 def _said(bound: Bound, quantity: float, value: float | None, baseline: float | None) -> str:
     if bound.quantity == "value":
-        return f"is {quantity:.6g}"
+        return f"is {quantity:,.5g}"
     size = f"{abs(quantity) * 100:.3g}%" if bound.quantity == "relative" else f"{abs(quantity):.4g}"
     verb = "does not change" if quantity == 0 else f"{'rises' if quantity > 0 else 'falls'} by {size}"
-    return f"{verb} ({baseline or 0:.6g} to {value or 0:.6g})"
+    return f"{verb} ({baseline or 0:,.6g} to {value or 0:,.6g})"
 
 
 def _allows(rule: Rule, bound: Bound) -> str:

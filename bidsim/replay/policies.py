@@ -82,6 +82,8 @@ def resolve(loaded: LoadedScenario, models: Sequence[Path], baseline: Path | Non
         entries.append((file.stem, Policy(), ("candidates",), file))
     names: set[str] = set()
     for name, _, path, _ in entries:
+        if not name.isprintable():
+            raise loaded.error(f"the policy name {name!a} is not plain text; rename the file or the candidate", *path)
         if name in names:
             raise loaded.error(
                 f'two policies are called "{name}"'

@@ -106,7 +106,7 @@ def plain(value: Any, file: str, lines: Lines, path: Place = ()) -> Any:
                 raise ScenarioError(
                     f"the key {key!r} is not text; put it in quotes", file=file, line=line_of(lines, where)
                 )
-            out[str(key)] = plain(item, file, lines, where)
+            out[_text(key, file, lines, where)] = plain(item, file, lines, where)
         return out
     if isinstance(value, list | tuple):
         items = []
@@ -117,7 +117,9 @@ def plain(value: Any, file: str, lines: Lines, path: Place = ()) -> Any:
         return items
     if isinstance(value, bool) or value is None:
         return value
-    for kind in (int, float, str):
+    if isinstance(value, str):
+        return _text(value, file, lines, path)
+    for kind in (int, float):
         if isinstance(value, kind):
             return kind(value)
     if isinstance(value, datetime):
@@ -129,6 +131,13 @@ def plain(value: Any, file: str, lines: Lines, path: Place = ()) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     raise ScenarioError(f"{type(value).__name__} is not a value of a scenario", file=file, line=line_of(lines, path))
+
+
+def _text(value: str, file: str, lines: Lines, path: Place) -> str:
+    """Text that UTF-8 can write: half of a surrogate pair (an escape such as "\\ud800") would break every output."""
+    if any("\ud800" <= c <= "\udfff" for c in value):
+        raise ScenarioError("holds half of a surrogate pair; write the character itself", file=file, line=line_of(lines, path))
+    return str(value)
 
 
 def line_of(lines: Mapping[Place, int], path: Place) -> int | None:
