@@ -103,14 +103,29 @@ def check_policy(result: Result, name: str, expected: dict[Any, Any], segment: s
         for m in result.metrics
         if m.policy == name and m.head is None and (m.segment == {} if segment is None else segment in m.segment)
     }
-    keys = [k for k in expected if (k is None) == (segment is None)] if segment is None else [k for k in expected if k is not None]
+    keys = (
+        [k for k in expected if (k is None) == (segment is None)]
+        if segment is None
+        else [k for k in expected if k is not None]
+    )
     for key in keys:
         sums = expected[key]
         label = None if segment is None else str(key)
         for metric in (
-            "bids", "wins", "spend", "clicks", "conversions", "value", "unknown_wins", "unknown_outcomes", "undecidable"
+            "bids",
+            "wins",
+            "spend",
+            "clicks",
+            "conversions",
+            "value",
+            "unknown_wins",
+            "unknown_outcomes",
+            "undecidable",
         ):
-            assert found[(metric, label)] == pytest.approx(float(getattr(sums, metric)), rel=1e-9, abs=1e-12), (metric, key)
+            assert found[(metric, label)] == pytest.approx(float(getattr(sums, metric)), rel=1e-9, abs=1e-12), (
+                metric,
+                key,
+            )
         assert found[("invalid_predictions", label)] == float(sums.invalid)
         assert found[("predicted_clicks", label)] == pytest.approx(sums.predicted_clicks, rel=1e-9, abs=1e-12)
         for metric, over, under in (
@@ -138,7 +153,10 @@ CASES: list[dict[str, Any]] = [
     {"budget": {"amount": 0.008, "per": "hour", "overspend": "never"}},
     {"budget": {"amount": 0.02, "per": "block", "overspend": "never"}, "bid": {"round": "down"}},
     {"budget": {"amount": 0.013, "per": "day", "overspend": "never"}, "auction": {"type": "first_price"}},
-    {"budget": {"amount": 0.013, "per": "day", "overspend": "never"}, "auction": {"type": "first_price", "ties": "lose"}},
+    {
+        "budget": {"amount": 0.013, "per": "day", "overspend": "never"},
+        "auction": {"type": "first_price", "ties": "lose"},
+    },
     {"budget": {"amount": "limit", "per": "day", "overspend": "never"}, "auction": {"ties": "lose"}},
     {"weights": True},
     {"weights": True, "budget": {"amount": 0.05, "per": "day", "overspend": "never"}},

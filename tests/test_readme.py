@@ -1,0 +1,53 @@
+"""The README does not lie: its scenarios load, its options exist, its links lead somewhere, copies are copies."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from bidsim.scenario.loading import load_scenario, parse_scenario, refuse_unsupported
+from bidsim.scenario.schema import ROLES, Scenario
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SCENARIOS = sorted((ROOT / "scenarios").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda p: p.stem)
+def test_every_scenario_to_copy_loads_and_is_supported(path: Path) -> None:
+    refuse_unsupported(load_scenario(path))
+    assert f"({path.name})" in (ROOT / "scenarios" / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_demo_scenario_is_the_one_that_the_demo_writes() -> None:
+    packaged = resources.files("bidsim.market").joinpath("demo.yaml").read_text("utf-8")
+    assert (ROOT / "scenarios" / "demo.yaml").read_text(encoding="utf-8") == packaged
+
+
+def test_the_scenario_of_the_readme_loads_and_is_supported() -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.S)
+    refuse_unsupported(parse_scenario(text, file="README.md", directory=ROOT))
+
+
+def test_every_key_and_role_is_in_the_reference() -> None:
+    reference = README[README.index("## Scenario reference") : README.index("## What the numbers mean")]
+    later = {"intervals", "maturity", "outcomes", "engine"}
+    missing = [k for k in Scenario.model_fields if k not in later and f"`{k}" not in reference]
+    assert missing == []
+    assert [r for r in ROLES if not re.search(rf"\b{r}\b", reference)] == []
+
+
+def test_every_option_of_the_readme_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    from bidsim.cli import run
+
+    assert run(["replay", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for option in set(re.findall(r"`(--[a-z-]+)", README)):
+        assert option in shown, option
+
+
+def test_links_to_files_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
