@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+
 from bidsim.scenario.loading import load_scenario, parse_scenario, refuse_unsupported
 from bidsim.scenario.schema import ROLES, Scenario
 

@@ -132,8 +132,8 @@ def test_prediction_metrics_are_scikit_learns() -> None:
 
 def test_a_model_trained_on_the_sample_is_replayed_on_its_test_part(tmp_path: Path) -> None:
     pd = pytest.importorskip("pandas")
-    from sklearn.feature_extraction import FeatureHasher  # noqa: F401
     from sklearn.compose import ColumnTransformer
+    from sklearn.feature_extraction import FeatureHasher  # noqa: F401
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss, roc_auc_score
     from sklearn.pipeline import Pipeline

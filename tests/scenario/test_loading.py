@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 """Spec section 2: the scenario file. Every refusal is one message with file and line."""
 
 from __future__ import annotations
