@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bidsim.replay.findings import find_all
 from bidsim.replay.levels import Frontier
 from bidsim.replay.measures import MONEY_SCALE, Writer
 from bidsim.replay.plan import Plan
@@ -27,7 +28,6 @@ from bidsim.result import (
     Difference,
     Estimate,
     Fidelity,
-    Finding,
     FrontierPoint,
     Gate,
     Metric,
@@ -121,7 +121,7 @@ def assemble(loaded: LoadedScenario, reduced: Reduced, as_of: date) -> Result:
         calibration=curves,
         frontier=_frontier(plan, reduced.frontier),
         diagnostics=_diagnostics(reduced),
-        findings=list(_findings(loaded, reduced, cuts)),
+        findings=list(find_all(plan, reduced.census, families[OVERALL], reduced.removed)),
         fidelity=reduced.fidelity,
         gate=Gate(verdict="no_gate"),
     )
@@ -292,92 +292,3 @@ def _diagnostics(reduced: Reduced) -> dict[str, Any]:
         "formula_drift": reduced.fidelity.formula_drift,
         "policies": policies,
     }
-
-
-def _removal(reduced: Reduced) -> Finding:
-    plan = reduced.plan
-    if not (plan.has("campaign") and plan.has("click") and plan.has("conversion")):
-        message = "remove_anomaly_cvr_cpns needs campaign, click and conversion columns; nothing could be checked."
-        return Finding(code="anomaly_cvr", severity="warning", message=message)
-    listed = ", ".join(f"{name} ({c} clicks, {v} conversions)" for name, c, v in (reduced.removed or [])[:20])
-    more = len(reduced.removed or []) - 20
-    what = (
-        f"Left out for every policy, more conversions than clicks: {listed}{f' and {more} more' if more > 0 else ''}."
-        if listed
-        else "No campaign has more conversions than clicks."
-    )
-    return Finding(
-        code="anomaly_cvr",
-        severity="warning" if listed else "info",
-        message=f"{what} Campaigns whose CVR jumps are not looked for yet.",
-    )
-
-
-def _findings(loaded: LoadedScenario, reduced: Reduced, cuts: Mapping[tuple[int, str], _Cut]) -> Iterator[Finding]:
-    plan, census = reduced.plan, reduced.census
-    for code, message in plan.warnings:
-        yield Finding(code=code, severity="warning", message=message)
-    if reduced.removed is not None:
-        yield _removal(reduced)
-    for key, what, then in (
-        ("invalid_weights", "a missing, negative or unusable weight (at most 2^20)", "left out"),
-        ("invalid_prices", "a negative, NaN or unusable price", "treated as rows without a price"),
-        ("invalid_clicks", "a click that is neither 0 nor 1", "treated as rows without a click label"),
-        ("invalid_conversions", "a negative or NaN conversion count", "treated as rows without a conversion label"),
-    ):
-        if census[key]:
-            yield Finding(code=key, severity="warning", message=f"{census[key]} rows have {what}; they were {then}.")
-    if plan.has("conversion") and census["clicks_without_conversion_label"]:
-        hint = " The column has no 0 at all: if NULL means no conversion, write coalesce(...)." * (
-            census["zero_conversions"] == 0
-        )
-        yield Finding(
-            code="unlabelled_clicks",
-            severity="warning",
-            message=f"{census['clicks_without_conversion_label']} clicked rows have no conversion label and are not counted.{hint}",
-        )
-    for policy in plan.policies:
-        overall = cuts[(policy.index, OVERALL)].values
-        invalid = overall[("invalid_predictions", None, None)][0]
-        if invalid:
-            yield Finding(
-                code="invalid_predictions",
-                severity="warning",
-                message=f'"{policy.name}" has {invalid:g} rows with a missing, NaN or out-of-range prediction: never bid on, '
-                "and left out of its prediction metrics, which are then over fewer rows than the others'.",
-            )
-        coverage = overall[("coverage", None, None)][0]
-        if coverage < 0.95:
-            yield Finding(
-                code="coverage",
-                severity="warning",
-                message=f'Only {coverage:.1%} of the spend of "{policy.name}" is on impressions whose outcome the log observed.',
-            )
-        unknown = overall[("unknown_wins", None, None)][0]
-        if unknown:
-            yield Finding(
-                code="unknown_wins",
-                severity="info",
-                message=f'"{policy.name}" bids above the logged bid on {unknown:g} lost auctions without a known price; '
-                "whether it wins them can't be told from this log, and they are not counted.",
-            )
-        if policy.borrowed_heads:
-            yield Finding(
-                code="borrowed_heads",
-                severity="info",
-                message=f'"{policy.name}" has no {", ".join(policy.borrowed_heads)} head; the baseline\'s is used.',
-            )
-    undecidable = reduced.families[OVERALL].get("undecidable")[0]
-    if undecidable:
-        yield Finding(
-            code="undecidable",
-            severity="info",
-            message=f"{undecidable:g} rows have neither a price nor a logged result; they are left out for every policy.",
-        )
-    if plan.budgeted:
-        yield Finding(
-            code="budget",
-            severity="info",
-            message="Budgets make rows depend on each other: matched-spend numbers are given overall only, "
-            "to about 0.3% of the multiplier.",
-        )

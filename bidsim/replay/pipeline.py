@@ -13,12 +13,13 @@ from datetime import date
 from pathlib import Path
 
 from bidsim.gate import judge
+from bidsim.logs.opening import extra_files, open_log
 from bidsim.replay.assemble import Reduced, assemble
+from bidsim.replay.binding import make_plan
 from bidsim.replay.engine import Engine
 from bidsim.replay.fidelity import check_fidelity
 from bidsim.replay.levels import levels
 from bidsim.replay.measures import scan_measures
-from bidsim.replay.plan import extra_files, make_plan, open_log
 from bidsim.replay.policies import bidder, resolve
 from bidsim.replay.progress import Progress, Silent
 from bidsim.replay.reduce import census, rank, tally, utilities

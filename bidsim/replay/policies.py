@@ -21,7 +21,7 @@ BASELINE = "baseline"
 
 @dataclass
 class PolicyPlan:
-    """One policy. index 0 is the baseline. What depends on the log is filled in by `plan.make_plan`."""
+    """One policy. index 0 is the baseline. What depends on the log is filled in by `binding.make_plan`."""
 
     index: int
     name: str

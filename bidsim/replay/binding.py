@@ -1,0 +1,288 @@
+"""From scenario and log schema to the plan: every expression compiled against the columns that it may use.
+
+Names in the bid formula are the policy's predictions, the targets, then log columns; a log column that a later step
+needs is carried to it under an internal name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from bidsim.errors import LogError, ScenarioError
+from bidsim.logs.source import Source
+from bidsim.replay.columns import (
+    TIME_PARTS,
+    Names,
+    campaign_table,
+    check_binds,
+    check_numeric,
+    indicator,
+    join_campaigns,
+    role_sql,
+    role_types,
+    segments_of,
+    time_kind_of,
+    window_conditions,
+)
+from bidsim.replay.engine import Engine
+from bidsim.replay.plan import Carried, Plan, Prediction
+from bidsim.replay.policies import PolicyPlan
+from bidsim.scenario.expressions import Compiled, quote_identifier
+from bidsim.scenario.loading import LoadedScenario, nearest
+from bidsim.scenario.schema import HEADS, PREDICTION_COLUMN, ROLES
+
+OUTCOME_ROLES = ("price", "won", "click", "conversion")
+
+
+def make_plan(loaded: LoadedScenario, engine: Engine, source: Source, policies: list[PolicyPlan]) -> Plan:
+    """Bind the scenario to the log's columns.
+
+    policies: baseline first, as `policies.resolve` gives them; their SQL is completed here. Raises ScenarioError for
+    a name or expression at fault, LogError for a missing or ill-typed column.
+    """
+    scenario = loaded.scenario
+    log_columns = engine.names(f"select * from {source.reader()}")
+    names = Names(loaded, {name: f"s.{quote_identifier(name)}" for name, _ in log_columns})
+    campaign_sql = role_sql(names, loaded, "campaign")
+    campaigns = campaign_table(loaded, engine, campaign_sql)
+    if campaigns is not None:
+        for name, _ in engine.names(f"select * from {campaigns.reader}"):
+            names.columns.setdefault(name, f"c.{quote_identifier(name)}")
+    roles = {role: campaign_sql if role == "campaign" else role_sql(names, loaded, role) for role in ROLES}
+    relation = f"{source.reader()} as s" + join_campaigns(campaigns, campaign_sql)
+    types = role_types(loaded, engine, relation, roles)
+    check_numeric(loaded, types)
+    time_kind = time_kind_of(loaded, types)
+    if time_kind is not None:
+        roles["time"] = f"cast({roles['time']} as {'timestamptz' if time_kind == 'instant' else 'timestamp'})"
+    zone = scenario.timezone.replace("'", "''")
+    local = roles["time"] if time_kind == "wall" else f"timezone('{zone}', {roles['time']})" if time_kind else None
+
+    conditions = [names.compile(text, "conditions", i).sql for i, text in enumerate(scenario.conditions)]
+    for i, text in enumerate(conditions):
+        check_binds(loaded, engine, relation, f"coalesce({text}, false)", "conditions", i)
+    conditions += window_conditions(loaded, roles["time"], time_kind)
+    segments = segments_of(loaded, engine, relation, names, roles, local)
+    plan = Plan(
+        source=source,
+        roles=roles,
+        time_kind=time_kind,
+        local_time=local,
+        conditions=conditions,
+        segments=segments,
+        policies=policies,
+        predictions=[],
+        heads=(),
+        first_price="false",
+        any_first_price=False,
+        indicator=indicator(loaded, roles),
+        campaigns=campaigns,
+    )
+    _auction_type(plan, names)
+    _predictions(plan, names, engine, relation)
+    _judged_heads(plan, loaded)
+    _features(plan, loaded, {name for name, _ in log_columns})
+    _formulas(plan, names)
+    _budget(plan, names)
+    _require(loaded, plan)
+    return plan
+
+
+def _auction_type(plan: Plan, names: Names) -> None:
+    text = names.loaded.scenario.auction.type
+    if text in ("second_price", "first_price"):
+        plan.first_price = "true" if text == "first_price" else "false"
+        plan.any_first_price = text == "first_price"
+        return
+    sql = names.compile(text, "auction", "type").sql
+    # OpenRTB's `at` numbers them: 1 first price, 2 second price.
+    plan.first_price = (
+        f"case cast({sql} as varchar) when 'first_price' then true when '1' then true "
+        "when 'second_price' then false when '2' then false end"
+    )
+    plan.any_first_price = True
+
+
+def _predictions(plan: Plan, names: Names, engine: Engine, relation: str) -> None:
+    for policy in plan.policies:
+        for head in HEADS:
+            column = f"prediction_{policy.index}_{head}"
+            valid = f"p_{policy.index}_{head}"
+            if policy.scorer is not None:
+                if head in policy.scorer.heads:
+                    plan.predictions.append(Prediction(policy.index, head, column, valid, None))
+                continue
+            role = PREDICTION_COLUMN[head]
+            if policy.columns is not None:
+                text = getattr(policy.columns, role)
+                sql = None if text is None else names.compile(text, *policy.path, "columns", role).sql
+                path: tuple[str | int, ...] = (*policy.path, "columns", role)
+            elif policy.index > 0:
+                continue  # a candidate that only bids differently predicts what the baseline predicts
+            else:
+                sql, path = plan.roles[role], ("columns", role)
+            if sql is not None:
+                check_binds(names.loaded, engine, relation, f"cast({sql} as double)", *path)
+                plan.predictions.append(Prediction(policy.index, head, column, valid, sql))
+                policy.column_names[role] = (
+                    getattr(policy.columns, role)
+                    if policy.columns
+                    else getattr(names.loaded.scenario.columns, role) or role
+                )
+        own = {p.head for p in plan.predictions if p.policy == policy.index}
+        if not own and policy.index == 0:
+            raise names.loaded.error(
+                "the baseline has no predictions: the log has no pctr, pcvr or pctcvr column; "
+                "name them in columns, or give baseline: {model: FILE} or --baseline FILE",
+                "baseline",
+            )
+        policy.own_heads = tuple(h for h in HEADS if h in own)
+        if policy.index > 0:
+            base = plan.policies[0].own_heads
+            policy.borrowed_heads = tuple(h for h in base if h not in own and not (h == "ctcvr" and "ctr" in own))
+
+
+def _judged_heads(plan: Plan, loaded: LoadedScenario) -> None:
+    has = plan.has
+    label = {"ctr": has("click"), "cvr": has("click") and has("conversion"), "ctcvr": has("conversion")}
+    asked = loaded.scenario.heads
+    if asked is None:
+        plan.heads = tuple(h for h in HEADS if label[h] and any(p.head == h for p in plan.predictions))
+        plan.heads = tuple(h for h in plan.heads if all(plan.prediction(p.index, h) for p in plan.policies))
+        return
+    for head in asked:
+        if not label[head]:
+            need = {"ctr": "click", "cvr": "click and conversion", "ctcvr": "conversion"}[head]
+            raise loaded.error(
+                f"sample_type asks for {head}, which needs a {need} column; set it in columns", "sample_type"
+            )
+        for policy in plan.policies:
+            if plan.prediction(policy.index, head) is None:
+                raise loaded.error(
+                    f'sample_type asks for {head}, but policy "{policy.name}" does not predict it '
+                    f"and the baseline has no {PREDICTION_COLUMN[head]} to take instead",
+                    "sample_type",
+                )
+    plan.heads = asked
+
+
+def _features(plan: Plan, loaded: LoadedScenario, log_columns: set[str]) -> None:
+    for i, name in enumerate(loaded.scenario.features):
+        if name not in log_columns and not (name in TIME_PARTS and plan.local_time):
+            raise loaded.error(f'features: the log has no column "{name}"{nearest(name, log_columns)}', "features", i)
+    for policy in plan.policies:
+        for name in policy.scorer.features if policy.scorer else ():
+            if name in log_columns:
+                plan.features[name] = f"s.{quote_identifier(name)}"
+            elif name in TIME_PARTS and plan.local_time:
+                plan.features[name] = TIME_PARTS[name].format(plan.local_time)
+            else:
+                raise LogError(
+                    f'the model needs the feature "{name}", and the log has no such column{nearest(name, log_columns)}',
+                    file=policy.model_file,
+                )
+
+
+def _later_names(plan: Plan, names: Names, compile_: Callable[[Mapping[str, str]], Compiled]) -> str:
+    """Compile an expression of a later step: log columns it uses are carried there under internal names."""
+    later = {name: f'"carried {i}"' for i, name in enumerate(names.columns)}
+    compiled = compile_(later)
+    for name in compiled.names:
+        if name in later and name not in plan.carried:
+            plan.carried[name] = Carried(later[name], names.columns[name])
+    return compiled.sql
+
+
+def _role_names(plan: Plan) -> dict[str, str]:
+    return {r: r for r in ("target_cpc", "target_cpa", "daily_budget") if plan.has(r)}
+
+
+def _formulas(plan: Plan, names: Names) -> None:
+    loaded = names.loaded
+    for policy in plan.policies:
+        extra = _role_names(plan)
+        for head in HEADS:
+            sql = plan.valid(policy.index, head) or plan.valid(0, head)
+            if sql is not None:
+                extra[PREDICTION_COLUMN[head]] = sql
+        text, path = policy.formula, policy.formula_path
+        if text is None:
+            text, path = _default_formula(plan, policy, loaded), ("bid",)
+        policy.formula_text = text
+
+        def compile_(
+            later: Mapping[str, str],
+            text: str = text,
+            path: tuple[str | int, ...] = path,
+            extra: dict[str, str] = extra,
+            name: str = policy.name,
+        ) -> Compiled:
+            roles_too = {"price": "price", "bid": "bid_log", "campaign": "campaign", "floor": "floor_logged"}
+            usable = {r: c for r, c in roles_too.items() if plan.has(r) and r not in names.columns}
+            compiled = Names(loaded, {**later, **usable}).compile(text, *path, extra=extra)
+            seen = {r for r in OUTCOME_ROLES if plan.roles[r] in {names.columns.get(n) for n in compiled.names}}
+            if seen | (compiled.names & {"price"} - set(names.columns)):
+                plan.warnings.append(
+                    ("hindsight", f'the bid formula of "{name}" reads what is known only after the auction')
+                )
+            return compiled
+
+        policy.formula_sql = _later_names(plan, names, compile_)
+
+
+def _default_formula(plan: Plan, policy: PolicyPlan, loaded: LoadedScenario) -> str:
+    target = f"target_{plan.indicator}"
+    if not plan.has(target):
+        raise loaded.error(
+            f"the default bid formula for {plan.indicator} needs {target}, which neither the log nor the campaign table "
+            f"has; set columns.{target} or bid.formula",
+            "performance_indicator_type",
+        )
+    if plan.indicator == "cpc":
+        return "1000 * target_cpc * pctr"
+    if "ctcvr" in policy.own_heads:
+        return "1000 * target_cpa * pctcvr"
+    has = {h for h in HEADS if plan.valid(policy.index, h) or plan.valid(0, h)}
+    if policy.index > 0 and not policy.own_heads and "ctcvr" in has:
+        return "1000 * target_cpa * pctcvr"
+    return "1000 * target_cpa * pctr * pcvr"
+
+
+def _budget(plan: Plan, names: Names) -> None:
+    budget = names.loaded.scenario.budget
+    if budget is None:
+        return
+    if isinstance(budget.amount, str):
+        amount = budget.amount
+        plan.budget_amount = _later_names(
+            plan,
+            names,
+            lambda later: Names(names.loaded, later).compile(amount, "budget", "amount", extra=_role_names(plan)),
+        )
+        plan.budget_amount = f"cast({plan.budget_amount} as double)"
+    else:
+        plan.budget_amount = f"{budget.amount!r}::double"
+    if budget.per == "total":
+        plan.budget_period = "''"
+    elif budget.per in ("day", "hour"):
+        if plan.local_time is None:
+            raise names.loaded.error(f"budget.per: {budget.per} needs the time of each row; set columns.time", "budget")
+        plan.budget_period = f"cast(date_trunc('{budget.per}', {plan.local_time}) as varchar)"
+    else:
+        plan.budget_period = f"cast({names.compile(budget.per, 'budget', 'per').sql} as varchar)"
+
+
+def _require(loaded: LoadedScenario, plan: Plan) -> None:
+    if not plan.has("price"):
+        raise LogError(
+            'the log has no price: no column "price" and columns.price is not set; it is the lowest bid that would have '
+            "won, in currency per 1000 impressions",
+            file=loaded.file,
+        )
+    if not (plan.has("click") or plan.has("conversion")):
+        raise LogError(
+            "the log has neither clicks nor conversions; set columns.click or columns.conversion", file=loaded.file
+        )
+    if any(p.role == "candidate" for p in plan.policies):
+        return
+    raise ScenarioError("no candidate: give --model FILE, or candidates in the scenario", file=loaded.file)

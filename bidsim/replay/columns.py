@@ -1,0 +1,191 @@
+"""The log's columns under the scenario's names: roles, types, the campaign table, the window, the segments.
+
+Names in `columns`, `conditions` and `segments` are log columns, then columns of the campaign table. Whatever is wrong
+with a name or a type is found here, with the scenario's line, before any row is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bidsim.errors import BidsimError, LogError
+from bidsim.logs.source import open_source
+from bidsim.replay.engine import Engine
+from bidsim.replay.plan import NUMERIC_ROLES, CampaignTable, Segment
+from bidsim.scenario.expressions import Compiled, compile_expression, quote_identifier
+from bidsim.scenario.loading import LoadedScenario
+from bidsim.scenario.schema import ROLES
+
+NUMERIC_TYPES = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN")
+TIME_PARTS = {
+    "hour": "extract('hour' from {0})",
+    "weekday": "extract('isodow' from {0})",
+    "day": "cast({0} as date)",
+}
+
+
+class Names:
+    """The names a user's expression may use, and what they stand for at one level of the query."""
+
+    def __init__(self, loaded: LoadedScenario, columns: Mapping[str, str]) -> None:
+        self.loaded = loaded
+        self.columns = dict(columns)
+
+    def compile(self, text: str, *path: str | int, extra: Mapping[str, str] | None = None) -> Compiled:
+        """path: the key of the scenario that holds the text, for messages."""
+        key = ".".join(str(p) for p in path)
+
+        def where(message: str) -> BidsimError:
+            return self.loaded.error(f"{key}: {message}", *path)
+
+        return compile_expression(text, {**self.columns, **(extra or {})}, where=where)
+
+
+def role_sql(names: Names, loaded: LoadedScenario, role: str) -> str | None:
+    text = getattr(loaded.scenario.columns, role)
+    if text is not None:
+        return names.compile(text, "columns", role).sql
+    if role == "unit" and loaded.scenario.intervals and loaded.scenario.intervals.unit:
+        return names.compile(loaded.scenario.intervals.unit, "intervals", "unit").sql
+    return names.columns.get(role)
+
+
+def join_campaigns(campaigns: CampaignTable | None, campaign_sql: str | None) -> str:
+    if campaigns is None:
+        return ""
+    return f" left join {campaigns.reader} as c on cast(c.{campaigns.key} as varchar) = cast({campaign_sql} as varchar)"
+
+
+def campaign_table(loaded: LoadedScenario, engine: Engine, campaign_sql: str | None) -> CampaignTable | None:
+    path = loaded.scenario.campaigns
+    if path is None:
+        return None
+    if campaign_sql is None:
+        raise loaded.error("campaigns: the log has no campaign column to join on; set columns.campaign", "campaigns")
+    table = open_source("campaigns", loaded.resolve(path), None)
+    columns = [name for name, _ in engine.names(f"select * from {table.reader()}")]
+    wanted = loaded.scenario.columns.campaign or "campaign"
+    key = next((k for k in (wanted, "campaign") if k in columns), None)
+    if key is None:
+        raise LogError(
+            f'the campaign table has no column "{wanted}" to join the log\'s campaign on; '
+            f"it has {', '.join(columns[:20])}",
+            file=path,
+        )
+    quoted = quote_identifier(key)
+    twice = engine.rows(
+        f"select cast({quoted} as varchar) k, count(*) n from {table.reader()} group by k having n > 1 order by k limit 1"
+    )
+    if twice:
+        raise LogError(
+            f'campaign "{twice[0][0]}" stands {twice[0][1]} times; joining it would count its rows that often',
+            file=path,
+        )
+    named: dict[str, str] = {}
+    if "name" in columns:
+        rows = engine.rows(f"select cast({quoted} as varchar), cast(name as varchar) from {table.reader()} order by 1")
+        named = {str(k): str(v) for k, v in rows if k is not None and v is not None}
+    return CampaignTable(table.reader(), quoted, named)
+
+
+def role_types(
+    loaded: LoadedScenario, engine: Engine, relation: str, roles: Mapping[str, str | None]
+) -> dict[str, str]:
+    types: dict[str, str] = {}
+    for role, sql in roles.items():
+        if sql is not None:
+            types[role] = check_binds(loaded, engine, relation, sql, "columns", role)
+    return types
+
+
+def check_binds(loaded: LoadedScenario, engine: Engine, relation: str, sql: str, *path: str | int) -> str:
+    """The type of an expression over the log; an expression that the engine refuses is the scenario's error."""
+    try:
+        return engine.names(f"select {sql} as x from {relation}")[0][1]
+    except LogError as error:
+        key = ".".join(str(p) for p in path)
+        reason = error.message.removeprefix("the log can't be read: ")
+        raise loaded.error(f"{key}: the expression does not fit the log: {reason[:300]}", *path) from error
+
+
+def check_numeric(loaded: LoadedScenario, types: Mapping[str, str]) -> None:
+    for role in NUMERIC_ROLES:
+        kind = types.get(role, "DOUBLE")
+        if not kind.startswith(NUMERIC_TYPES) and not kind.startswith("U") and kind != '"NULL"':
+            raise loaded.error(
+                f"columns.{role}: the log's column is {kind}, a number is needed; "
+                f"write an expression such as cast({role} as double)",
+                "columns",
+                role,
+            )
+
+
+def time_kind_of(loaded: LoadedScenario, types: Mapping[str, str]) -> str | None:
+    kind = types.get("time")
+    if kind is None:
+        return None
+    if kind == "TIMESTAMP WITH TIME ZONE":
+        return "instant"
+    if kind.startswith("TIMESTAMP") or kind == "DATE":
+        return "wall"
+    if loaded.scenario.columns.time is None:
+        return None  # a column that merely happens to be called time
+    raise loaded.error(
+        f"columns.time: the log's column is {kind}, a time is needed; write to_timestamp(seconds), "
+        "epoch_ms(milliseconds) or cast(text as timestamp)",
+        "columns",
+        "time",
+    )
+
+
+def window_conditions(loaded: LoadedScenario, time: str | None, kind: str | None) -> list[str]:
+    window = loaded.window()
+    if window is None:
+        return []
+    if time is None:
+        table = next(iter(loaded.scenario.logs_tables))
+        raise loaded.error(
+            "last_hour and duration_hour need the time of each row; set columns.time", "logs_tables", table, "last_hour"
+        )
+    start, end = window
+    if kind == "instant":
+        low, high = (f"timestamptz '{t:%Y-%m-%d %H:%M:%S}+00'" for t in (start, end))
+    else:
+        low, high = (f"timestamp '{t.astimezone(loaded.zone):%Y-%m-%d %H:%M:%S}'" for t in (start, end))
+    return [f"({time} >= {low})", f"({time} < {high})"]
+
+
+def segments_of(
+    loaded: LoadedScenario,
+    engine: Engine,
+    relation: str,
+    names: Names,
+    roles: Mapping[str, str | None],
+    local: str | None,
+) -> list[Segment]:
+    found: dict[str, str] = {}
+    for i, entry in enumerate(loaded.scenario.segments):
+        pairs = [(entry, entry)] if isinstance(entry, str) else list(entry.items())
+        for name, text in pairs:
+            if name in found:
+                raise loaded.error(f'segments: "{name}" stands twice', "segments", i)
+            if text in ROLES and roles.get(text) is not None:
+                sql = str(roles[text])
+            elif text not in names.columns and text in TIME_PARTS and local is not None:
+                sql = TIME_PARTS[text].format(local)
+            else:
+                sql = names.compile(text, "segments", i).sql
+            check_binds(loaded, engine, relation, sql, "segments", i)
+            found[name] = sql
+    segments = [Segment(name, f"segment_{i}", sql) for i, (name, sql) in enumerate(found.items())]
+    if roles["campaign"] is not None and roles["campaign"] not in found.values():
+        # Metrics over campaigns (gauc, target_attainment) need the campaigns even where nobody asked to see them.
+        segments.append(Segment("campaign", f"segment_{len(segments)}", str(roles["campaign"]), shown=False))
+    return segments
+
+
+def indicator(loaded: LoadedScenario, roles: Mapping[str, str | None]) -> str:
+    given = loaded.scenario.performance_indicator_type
+    if given is not None:
+        return given
+    return "cpa" if roles["target_cpa"] is not None or roles["target_cpc"] is None else "cpc"

@@ -1,0 +1,108 @@
+"""What a reviewer must know before trusting the numbers: rows that could not be used, wins that could not be known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from bidsim.replay.plan import Plan
+from bidsim.replay.policies import PolicyPlan
+from bidsim.result import Finding
+from bidsim.statistics.tallies import Family
+
+
+def _removal(plan: Plan, removed: Sequence[tuple[str, int, int]]) -> Finding:
+    if not (plan.has("campaign") and plan.has("click") and plan.has("conversion")):
+        message = "remove_anomaly_cvr_cpns needs campaign, click and conversion columns; nothing could be checked."
+        return Finding(code="anomaly_cvr", severity="warning", message=message)
+    listed = ", ".join(f"{name} ({c} clicks, {v} conversions)" for name, c, v in removed[:20])
+    more = len(removed) - 20
+    what = (
+        f"Left out for every policy, more conversions than clicks: {listed}{f' and {more} more' if more > 0 else ''}."
+        if listed
+        else "No campaign has more conversions than clicks."
+    )
+    return Finding(
+        code="anomaly_cvr",
+        severity="warning" if listed else "info",
+        message=f"{what} Campaigns whose CVR jumps are not looked for yet.",
+    )
+
+
+def find_all(
+    plan: Plan, census: Mapping[str, int], overall: Family, removed: Sequence[tuple[str, int, int]] | None
+) -> Iterator[Finding]:
+    """Findings in the order in which a reviewer wants them: what was wrong with rows, then what each policy met.
+
+    overall: sums of the whole log; removed: (campaign, clicks, conversions) left out as anomalous, None: not asked for.
+    """
+    for code, message in plan.warnings:
+        yield Finding(code=code, severity="warning", message=message)
+    if removed is not None:
+        yield _removal(plan, removed)
+    for key, what, then in (
+        ("invalid_weights", "a missing, negative or unusable weight (at most 2^20)", "left out"),
+        ("invalid_prices", "a negative, NaN or unusable price", "treated as rows without a price"),
+        ("invalid_clicks", "a click that is neither 0 nor 1", "treated as rows without a click label"),
+        ("invalid_conversions", "a negative or NaN conversion count", "treated as rows without a conversion label"),
+    ):
+        if census[key]:
+            yield Finding(code=key, severity="warning", message=f"{census[key]:,} rows have {what}; they were {then}.")
+    if plan.has("conversion") and census["clicks_without_conversion_label"]:
+        hint = " The column has no 0 at all: if NULL means no conversion, write coalesce(...)." * (
+            census["zero_conversions"] == 0
+        )
+        yield Finding(
+            code="unlabelled_clicks",
+            severity="warning",
+            message=f"{census['clicks_without_conversion_label']:,} clicked rows have no conversion label "
+            f"and are not counted.{hint}",
+        )
+    for policy in plan.policies:
+        yield from _of_policy(policy, overall)
+    undecidable = overall.get("undecidable")[0]
+    if undecidable:
+        yield Finding(
+            code="undecidable",
+            severity="info",
+            message=f"{undecidable:,g} rows have neither a price nor a logged result; they are left out for every policy.",
+        )
+    if plan.budgeted:
+        yield Finding(
+            code="budget",
+            severity="info",
+            message="Budgets make rows depend on each other: matched-spend numbers are given overall only, "
+            "to about 0.3% of the multiplier.",
+        )
+
+
+def _of_policy(policy: PolicyPlan, overall: Family) -> Iterator[Finding]:
+    invalid = overall.get("invalid_predictions", policy.index)[0]
+    if invalid:
+        yield Finding(
+            code="invalid_predictions",
+            severity="warning",
+            message=f'"{policy.name}" has {invalid:,g} rows with a missing, NaN or out-of-range prediction: never bid on, '
+            "and left out of its prediction metrics, which are then over fewer rows than the others'.",
+        )
+    spend, decided = (overall.get(name, policy.index)[0] for name in ("spend", "decided_spend"))
+    coverage = spend / decided if decided else 1.0
+    if coverage < 0.95:
+        yield Finding(
+            code="coverage",
+            severity="warning",
+            message=f'Only {coverage:.1%} of the spend of "{policy.name}" is on impressions whose outcome the log observed.',
+        )
+    unknown = overall.get("unknown_wins", policy.index)[0]
+    if unknown:
+        yield Finding(
+            code="unknown_wins",
+            severity="info",
+            message=f'"{policy.name}" bids above the logged bid on {unknown:,g} lost auctions without a known price; '
+            "whether it wins them can't be told from this log, and they are not counted.",
+        )
+    if policy.borrowed_heads:
+        yield Finding(
+            code="borrowed_heads",
+            severity="info",
+            message=f'"{policy.name}" has no {", ".join(policy.borrowed_heads)} head; the baseline\'s is used.',
+        )
