@@ -136,7 +136,9 @@ def plain(value: Any, file: str, lines: Lines, path: Place = ()) -> Any:
 def _text(value: str, file: str, lines: Lines, path: Place) -> str:
     """Text that UTF-8 can write: half of a surrogate pair (an escape such as "\\ud800") would break every output."""
     if any("\ud800" <= c <= "\udfff" for c in value):
-        raise ScenarioError("holds half of a surrogate pair; write the character itself", file=file, line=line_of(lines, path))
+        raise ScenarioError(
+            "holds half of a surrogate pair; write the character itself", file=file, line=line_of(lines, path)
+        )
     return str(value)
 
 
