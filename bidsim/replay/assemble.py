@@ -15,12 +15,12 @@ from datetime import date
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from bidsim.replay.findings import find_all
 from bidsim.replay.levels import Frontier
-from bidsim.replay.measures import MONEY_SCALE, Writer
+from bidsim.replay.measures import AMOUNT_BITS, COUNT_BITS, MONEY_SCALE
 from bidsim.replay.plan import Plan
+from bidsim.replay.reduce import Tables
 from bidsim.result import (
     CalibrationBin,
     CalibrationCurve,
@@ -41,7 +41,6 @@ from bidsim.statistics.calibration import Bins
 from bidsim.statistics.metrics import (
     EXACT_WITHOUT_UNKNOWNS,
     Matched,
-    Ranked,
     Values,
     campaign_auc,
     differences,
@@ -52,8 +51,6 @@ from bidsim.statistics.metrics import (
 )
 from bidsim.statistics.tallies import OVERALL, Family
 
-Utilities = Mapping[tuple[float, int, str], npt.NDArray[np.float64]]
-
 
 @dataclass(frozen=True)
 class Reduced:
@@ -61,9 +58,7 @@ class Reduced:
 
     plan: Plan
     census: dict[str, int]
-    families: dict[str, Family]
-    ranks: dict[str, dict[tuple[str, str], Ranked]]
-    utilities: Utilities
+    tables: Tables
     frontier: Frontier
     matched: dict[tuple[int, str], Matched]
     fidelity: Fidelity
@@ -80,7 +75,7 @@ class _Cut:
 
 def assemble(loaded: LoadedScenario, reduced: Reduced, as_of: date) -> Result:
     """The result without its gate, which is judged on it."""
-    plan, families = reduced.plan, reduced.families
+    plan, families = reduced.plan, reduced.tables.families
     shown = [OVERALL, *(s.name for s in plan.segments if s.shown)]
     cuts = {
         (p.index, name): _cut(reduced, p.index, name)
@@ -128,7 +123,7 @@ def assemble(loaded: LoadedScenario, reduced: Reduced, as_of: date) -> Result:
 
 
 def _cut(reduced: Reduced, policy: int, name: str) -> _Cut:
-    plan, family = reduced.plan, reduced.families[name]
+    plan, family = reduced.plan, reduced.tables.families[name]
     has_click, has_conversion = plan.has("click"), plan.has("conversion")
     values = economic_values(family, policy, has_click=has_click, has_conversion=has_conversion)
     matched = reduced.matched.get((policy, name))
@@ -139,12 +134,11 @@ def _cut(reduced: Reduced, policy: int, name: str) -> _Cut:
         )
     if matched is not None:
         values |= matched_values(matched, has_click=has_click, has_conversion=has_conversion)
-    for (beta, index, where), value in reduced.utilities.items():
-        if index == policy and where == name:
-            values[("expected_utility", None, beta)] = value
+    for beta in reduced.tables.betas:
+        values[("expected_utility", None, beta)] = family.get("expected_utility", policy, repr(beta))
     bins: dict[str, list[Bins]] = {}
     for head in plan.heads:
-        ranked = reduced.ranks[head][(str(plan.prediction(policy, head)), name)]
+        ranked = reduced.tables.ranked[(head, plan.source_of(policy, head), name)]
         more, bins[head] = head_values(family, policy, head, ranked)
         values |= more
     return _Cut(values, bins)
@@ -155,7 +149,7 @@ def _over_campaigns(reduced: Reduced, cuts: dict[tuple[int, str], _Cut]) -> None
     plan = reduced.plan
     name = next((s.name for s in plan.segments if s.sql == plan.roles["campaign"]), None)
     for policy in plan.policies:
-        campaigns = reduced.families[name] if name else reduced.families[OVERALL]
+        campaigns = reduced.tables.families[name or OVERALL]
         whole, each = cuts[(policy.index, OVERALL)], cuts[(policy.index, name or OVERALL)]
         if campaigns.has("value", policy.index):
             rates, mean = target_attainment(campaigns, policy.index)
@@ -224,7 +218,7 @@ def _curves(policy: str, family: Family, bins: Mapping[str, list[Bins]]) -> Iter
 
 
 def _data(loaded: LoadedScenario, reduced: Reduced) -> DataInfo:
-    plan, overall = reduced.plan, reduced.families[OVERALL]
+    plan, overall = reduced.plan, reduced.tables.families[OVERALL]
     window = loaded.window()
     name = next((s.name for s in plan.segments if s.sql == plan.roles["campaign"]), None)
     return DataInfo(
@@ -236,7 +230,8 @@ def _data(loaded: LoadedScenario, reduced: Reduced) -> DataInfo:
         if window
         else None,
         fingerprint=_fingerprint(reduced),
-        campaigns=len(reduced.families[name].values) if name else None,
+        campaigns=len(reduced.tables.families[name].values) if name else None,
+        units=reduced.tables.units if plan.unit != "row" else None,
         clicks=_null(overall.get("log_clicks")[0]),
         conversions=_null(overall.get("log_conversions")[0]),
         campaign_names=plan.campaigns.names if plan.campaigns else {},
@@ -249,22 +244,21 @@ def _fingerprint(reduced: Reduced) -> str:
     It tells data apart for bookkeeping; two logs made to have equal totals everywhere have equal fingerprints.
     """
     totals: list[Any] = [sorted(reduced.census.items())]
-    for name, family in sorted(reduced.families.items()):
+    for name, family in sorted(reduced.tables.families.items()):
         keys = sorted((k for k in family.sums if k[1] is None), key=str)
         totals.append([name, family.values, [[str(k), [str(v) for v in family.sums[k]]] for k in keys]])
     return hashlib.sha256(json.dumps(totals, ensure_ascii=True).encode()).hexdigest()
 
 
 def _frontier(plan: Plan, frontier: Frontier) -> list[FrontierPoint]:
-    write = Writer(plan.weighted)
-    conversions = write.amount("0e0", "true")[1]
+    count = 2**COUNT_BITS if plan.weighted else 1
     return [
         FrontierPoint(
             policy=policy.name,
             multiplier=at,
             spend=totals.spend / MONEY_SCALE,
-            clicks=totals.clicks / write.count_scale if plan.has("click") else None,
-            conversions=totals.conversions / conversions if plan.has("conversion") else None,
+            clicks=totals.clicks / count if plan.has("click") else None,
+            conversions=totals.conversions / 2**AMOUNT_BITS if plan.has("conversion") else None,
         )
         for policy in plan.policies
         for at, totals in frontier.get(policy.index, [])
@@ -272,11 +266,12 @@ def _frontier(plan: Plan, frontier: Frontier) -> list[FrontierPoint]:
 
 
 def _diagnostics(reduced: Reduced) -> dict[str, Any]:
-    plan, overall = reduced.plan, reduced.families[OVERALL]
+    plan, overall = reduced.plan, reduced.tables.families[OVERALL]
     names = ("coverage", "unknown_wins", "unknown_outcomes", "invalid_predictions")
     policies = {}
     for p in plan.policies:
-        spend, decided = overall.get("spend", p.index)[0], overall.get("decided_spend", p.index)[0]
+        spend = overall.get("spend", p.index)[0]
+        decided = spend + overall.get("unobserved_spend", p.index)[0]
         values = {n: float(overall.get(n, p.index)[0]) for n in names[1:]}
         clipped = sum(float(overall.get("clipped_predictions", p.index, h)[0]) for h in plan.heads)
         policies[p.name] = {

@@ -22,6 +22,7 @@ from bidsim.replay.columns import (
     role_types,
     segments_of,
     time_kind_of,
+    unit_kind,
     window_conditions,
 )
 from bidsim.replay.engine import Engine
@@ -78,6 +79,7 @@ def make_plan(loaded: LoadedScenario, engine: Engine, source: Source, policies: 
         indicator=indicator(loaded, roles),
         campaigns=campaigns,
     )
+    plan.unit = unit_kind(types.get("unit"))
     _auction_type(plan, names)
     _predictions(plan, names, engine, relation)
     _judged_heads(plan, loaded)

@@ -7,6 +7,7 @@ with a name or a type is found here, with the scenario's line, before any row is
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from bidsim.errors import BidsimError, LogError
 from bidsim.logs.source import open_source
@@ -42,11 +43,11 @@ class Names:
 
 
 def role_sql(names: Names, loaded: LoadedScenario, role: str) -> str | None:
+    if role == "unit" and loaded.scenario.intervals and loaded.scenario.intervals.unit:
+        return names.compile(loaded.scenario.intervals.unit, "intervals", "unit").sql
     text = getattr(loaded.scenario.columns, role)
     if text is not None:
         return names.compile(text, "columns", role).sql
-    if role == "unit" and loaded.scenario.intervals and loaded.scenario.intervals.unit:
-        return names.compile(loaded.scenario.intervals.unit, "intervals", "unit").sql
     return names.columns.get(role)
 
 
@@ -118,6 +119,14 @@ def check_numeric(loaded: LoadedScenario, types: Mapping[str, str]) -> None:
                 "columns",
                 role,
             )
+
+
+def unit_kind(kind: str | None) -> Literal["whole", "text", "row"]:
+    """How units are told apart: small whole numbers as such, everything else by its text."""
+    if kind is None:
+        return "row"
+    whole = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
+    return "whole" if kind in whole else "text"
 
 
 def time_kind_of(loaded: LoadedScenario, types: Mapping[str, str]) -> str | None:

@@ -84,8 +84,8 @@ def _of_policy(policy: PolicyPlan, overall: Family) -> Iterator[Finding]:
             message=f'"{policy.name}" has {invalid:,g} rows with a missing, NaN or out-of-range prediction: never bid on, '
             "and left out of its prediction metrics, which are then over fewer rows than the others'.",
         )
-    spend, decided = (overall.get(name, policy.index)[0] for name in ("spend", "decided_spend"))
-    coverage = spend / decided if decided else 1.0
+    spend, unobserved = (overall.get(name, policy.index)[0] for name in ("spend", "unobserved_spend"))
+    coverage = spend / (spend + unobserved) if spend + unobserved else 1.0
     if coverage < 0.95:
         yield Finding(
             code="coverage",

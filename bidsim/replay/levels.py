@@ -1,110 +1,59 @@
 """The replay at other bid levels: the spend frontier, and each policy brought to the baseline's spend.
 
-In second price without a budget one scan counts rows by the multiplier at which they start to win; the crossing cell
-is then walked row by row, so the matched multiplier is exact. With first-price payments or budgets a win's price or
-chance depends on the multiplier itself: whole replays at many multipliers bracket the match.
+In second price without a budget the scan counts rows by the multiplier at which they start to win (`LevelScan`); the
+crossing cell is then walked row by row, so the matched multiplier is exact. With first-price payments or budgets a
+win's price or chance depends on the multiplier itself: whole replays at many multipliers bracket the match.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from bidsim.replay.batches import Batch
 from bidsim.replay.engine import Engine
-from bidsim.replay.measures import MONEY_SCALE, Writer
+from bidsim.replay.measures import AMOUNT_BITS, COUNT_BITS, MONEY_SCALE, Writer
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import Bidder, PolicyPlan, bidder
-from bidsim.replay.sql import render
+from bidsim.replay.reduce import STREAM_ROWS, share, stream_sql
 from bidsim.replay.stages import Stages
-from bidsim.statistics.frontier import CELLS_PER_OCTAVE, MULTIPLIERS, OCTAVES, Totals, climb, crossing, upto
+from bidsim.statistics.frontier import MULTIPLIERS, Grid, Levels, Steps, Totals, climb
 from bidsim.statistics.metrics import Matched
-from bidsim.statistics.tallies import OVERALL, Family
+from bidsim.statistics.tallies import OVERALL, Family, Key, Tally
+from bidsim.statistics.units import BUCKETS
 
-LAST = CELLS_PER_OCTAVE * OCTAVES
 Frontier = dict[int, list[tuple[float, Totals]]]
-Levels = tuple[Frontier, dict[tuple[int, str], Matched]]
+Found = tuple[Frontier, dict[tuple[int, str], Matched]]
+Ints = npt.NDArray[np.int64]
 
 # Whole replays: a coarse grid first, then two refinements between the neighbours that bracket the match.
 COARSE: tuple[float, ...] = tuple(float(2.0 ** (j / 2)) for j in range(-8, 9))
 REFINEMENTS = 2
 FINE = 13
+# A fine grid leaves fewer rows to walk, a coarse one fewer cells to keep for many segment values.
+FINE_GRID, COARSE_GRID, MANY_VALUES = 16, 4, 300
 
 
-def levels(engine: Engine, plan: Plan, stages: Stages, families: dict[str, Family]) -> Levels:
-    """(frontier by policy, matched results by policy and family). See the module for the two ways."""
+@dataclass(frozen=True)
+class Start:
+    """SQL of the multiplier at which each counted row's bid starts to win, NULL where none does."""
+
+    policy: int
+    sql: str
+
+
+def level_starts(plan: Plan, ties_lose: bool) -> list[Start]:
+    """For every policy; empty where one multiplier a row can't say what wins (first price, budgets)."""
     if plan.any_first_price or plan.budgeted:
-        return _by_replays(engine, plan, stages, families)
-    return _by_cells(engine, plan, stages, families)
+        return []
+    return [_start(p, ties_lose) for p in plan.policies]
 
 
-def _sums(plan: Plan) -> str:
-    write = Writer(plan.weighted)
-    clicks = write.count("click = 1e0")[0] if plan.has("click") else "0"
-    conversions = write.amount("conversion", "true")[0] if plan.has("conversion") else "0"
-    return (
-        "sum(cast(floor(price * w * 1e9 + 0.5e0) as bigint)) as spend, sum(wi) as wins, "
-        f"sum({clicks}) as clicks, sum({conversions}) as conversions"
-    )
-
-
-def _totals(row: Sequence[Any]) -> Totals:
-    return Totals(*(int(v or 0) for v in row))
-
-
-def _by_cells(engine: Engine, plan: Plan, stages: Stages, families: dict[str, Family]) -> Levels:
-    marks = [_start(p, stages.ties_lose) for p in plan.policies]
-    celled = render(
-        "cells",
-        bidders=marks,
-        ties_lose=stages.ties_lose,
-        per_octave=CELLS_PER_OCTAVE,
-        lowest=f"{2.0**-OCTAVES!r}::double",
-        first=-LAST,
-        last=LAST,
-    )
-    sets = [f"(cell_{m['key']})" for m in marks]
-    sets += [f"(cell_{m['key']}, {s.column})" for m in marks for s in plan.segments]
-    names = [f"cell_{m['key']}" for m in marks] + [s.column for s in plan.segments]
-    engine.run(
-        f"create or replace table levels as select grouping({', '.join(names)}) as family, {', '.join(names)}, "
-        f"{_sums(plan)} from ({celled}) group by grouping sets ({', '.join(sets)})"
-    )
-    frontier: Frontier = {}
-    matched: dict[tuple[int, str], Matched] = {}
-    everything = (1 << len(names)) - 1
-    for m, policy in zip(marks, plan.policies, strict=True):
-        cell = f"cell_{m['key']}"
-        bit = 1 << (len(names) - 1 - policy.index)
-        rows = engine.rows(
-            f"select {cell}, spend, wins, clicks, conversions from levels "
-            f"where family = {everything & ~bit} and {cell} is not null order by 1"
-        )
-        cells = {int(r[0]): _totals(r[1:]) for r in rows}
-        edges = [(x, round(np.log2(x) * CELLS_PER_OCTAVE) - (1 if stages.ties_lose else 0)) for x in MULTIPLIERS]
-        frontier[policy.index] = [(x, upto(cells, edge)) for x, edge in edges]
-        if policy.index == 0:
-            continue
-        by_family: dict[str, list[dict[int, Totals]]] = {OVERALL: [cells]}
-        for i, segment in enumerate(plan.segments):
-            seg_bit = 1 << (len(plan.segments) - 1 - i)
-            found: list[dict[int, Totals]] = [{} for _ in families[segment.name].values]
-            for r in engine.rows(
-                f"select c.code, {cell}, spend, wins, clicks, conversions from levels l join codes_{i} c "
-                f"on l.{segment.column} is not distinct from c.value "
-                f"where family = {everything & ~bit & ~seg_bit} and {cell} is not null"
-            ):
-                found[int(r[0])][int(r[1])] = _totals(r[2:])
-            by_family[segment.name] = found
-        for name, tables in by_family.items():
-            matched[(policy.index, name)] = _match(engine, plan, families[name], celled, cell, m["key"], tables)
-    engine.run("drop table levels")
-    return frontier, matched
-
-
-def _start(policy: PolicyPlan, ties_lose: bool) -> dict[str, str]:
-    """What the cells need of a policy: its bid, the bid that wins a row's auction, and whether max lets it get there."""
+def _start(policy: PolicyPlan, ties_lose: bool) -> Start:
     b = bidder(policy, str(policy.index))
     if b.round_down:
         bar = "(floor(price) + 1e0)" if ties_lose else "ceil(price)"
@@ -114,61 +63,257 @@ def _start(policy: PolicyPlan, ties_lose: bool) -> dict[str, str]:
     if policy.max is not None:
         # Above max no multiplier helps; unrounded bids must beat the price strictly where ties lose.
         strictly = ties_lose and not b.round_down
-        reach = f"{bar} {'<' if strictly else '<='} {policy.max!r}::double"
-    return {"key": b.key, "raw": b.raw, "bar": bar, "min": b.min, "reach": reach}
+        reach = f" and {bar} {'<' if strictly else '<='} {policy.max!r}::double"
+    raw = b.raw
+    return Start(
+        policy.index,
+        f"case when observed and price is not null and not undecidable and not blocked "
+        f"and isfinite({raw}) and {raw} > 0e0{reach} then greatest({bar}, {b.min}) / {raw} end",
+    )
 
 
-def _match(
-    engine: Engine, plan: Plan, family: Family, celled: str, cell: str, key: str, tables: list[dict[int, Totals]]
-) -> Matched:
-    """The largest multiplier whose spend is at most the baseline's, for each segment value."""
-    goals = family.exact("spend", 0)
-    below = [crossing(cells, goal) for cells, goal in zip(tables, goals, strict=True)]
-    open_cells = {code: cut for code, (_, cut) in enumerate(below) if cut is not None}
-    steps: dict[int, list[tuple[float, Totals]]] = {}
-    if open_cells:
-        wanted = ", ".join(f"({code}, {cut})" for code, cut in open_cells.items())
-        if family.name == OVERALL:
-            join, code = f"join (values {wanted}) v(code, cut) on {cell} = v.cut", "0"
-        else:
-            i = next(i for i, s in enumerate(plan.segments) if s.name == family.name)
-            join = (
-                f"join codes_{i} c on r.{plan.segments[i].column} is not distinct from c.value "
-                f"join (values {wanted}) v(code, cut) on c.code = v.code and {cell} = v.cut"
+def _whole(plan: Plan, batch: Batch, rows: Ints) -> dict[str, npt.NDArray[Any]]:
+    """Whole-number money, clicks and conversions of some rows."""
+    out: dict[str, npt.NDArray[Any]] = {"spend": batch["money"][rows]}
+    if plan.has("click"):
+        clicks = batch["click"][rows] == 1
+        out["clicks"] = np.where(clicks, batch["wi"][rows], 0) if plan.weighted else clicks.astype(np.int64)
+    if plan.has("conversion"):
+        amount = batch["conversion"][rows] * (batch["w"][rows] if plan.weighted else 1.0)
+        out["conversions"] = np.rint(amount * 2.0**AMOUNT_BITS).astype(np.int64)
+    return out
+
+
+class LevelScan:
+    """Counts the rows of one thread's batches by segment value and cell of the starting multiplier."""
+
+    def __init__(self, plan: Plan, sizes: Sequence[int], grid: Grid) -> None:
+        self.plan = plan
+        self.grid = grid
+        self.sizes = list(sizes)
+        self.tallies = [Tally(size * grid.cells) for size in sizes]
+
+    def add(self, batch: Batch) -> None:
+        for policy in self.plan.policies:
+            start = batch[f"start_{policy.index}"]
+            rows = np.flatnonzero(~np.isnan(start))
+            if len(rows) == 0:
+                continue
+            cell = self.grid.cell(start[rows])
+            sums = _whole(self.plan, batch, rows)
+            for i, tally in enumerate(self.tallies):
+                at = batch.codes[i][rows] * self.grid.cells + cell if batch.codes else cell
+                for name, values in sums.items():
+                    key: Key = (name, policy.index, None)
+                    if name == "spend":
+                        tally.add(key, at, values)
+                    else:
+                        some = np.flatnonzero(values)
+                        tally.add(key, at[some], values[some])
+
+    def merge(self, other: LevelScan) -> None:
+        for mine, theirs in zip(self.tallies, other.tallies, strict=True):
+            mine.merge(theirs)
+
+    def levels(self, policy: int, names: Sequence[str]) -> dict[str, Levels]:
+        """By family name; the whole log is the sum over the first segment."""
+        found: dict[str, Levels] = {}
+        for name, size, tally in zip(names or [OVERALL], self.sizes, self.tallies, strict=True):
+            sums = tally.exact(size * self.grid.cells, 1)[0]
+            zero = np.zeros(size * self.grid.cells, dtype=object)
+            shaped = [
+                sums.get((what, policy, None), zero).reshape(size, self.grid.cells)
+                for what in ("spend", "clicks", "conversions")
+            ]
+            found[name] = Levels(*shaped)
+        if OVERALL not in found:
+            first = found[names[0]]
+            found[OVERALL] = Levels(
+                *(a.sum(axis=0, keepdims=True) for a in (first.spend, first.clicks, first.conversions))
             )
-            code = "c.code"
-        for r in engine.rows(
-            f"select {code} as code, start_{key} as start, {_sums(plan)} from ({celled}) r {join} group by all order by 1, 2"
-        ):
-            steps.setdefault(int(r[0]), []).append((float(r[1]), _totals(r[2:])))
-    results: list[tuple[Totals, float] | None] = []
-    for value, (start, cut) in enumerate(below):
-        total, at = climb(start, steps.get(value, []), goals[value])
-        if cut is None and total.spend < goals[value]:
-            results.append(None)  # even winning everything the policy spends less
-        elif at is not None:
-            results.append((total, at))
-        else:
-            results.append((total, 2.0 ** ((cut - 1 if cut is not None else LAST) / CELLS_PER_OCTAVE)))
-    return _matched(plan, results)
+        return found
 
 
-def _matched(plan: Plan, results: Sequence[tuple[Totals, float] | None]) -> Matched:
-    write = Writer(plan.weighted)
-    conversions = write.amount("0e0", "true")[1]
+def level_scans(plan: Plan, values: Sequence[tuple[str, ...]], ties_lose: bool, threads: int) -> list[LevelScan]:
+    """One for each thread."""
+    most = max((len(v) for v in values), default=1)
+    grid = Grid(FINE_GRID if most <= MANY_VALUES else COARSE_GRID, ties_lose)
+    return [LevelScan(plan, [len(v) for v in values] or [1], grid) for _ in range(threads)]
 
+
+def matched_by_cells(
+    engine: Engine, plan: Plan, scans: Sequence[LevelScan], starts: Sequence[Start], families: dict[str, Family]
+) -> Found:
+    """(frontier by policy, matched results by policy and family), exactly."""
+    whole = scans[0]
+    for other in scans[1:]:
+        whole.merge(other)
+    names = [s.name for s in plan.segments]
+    by_policy = {p.index: whole.levels(p.index, names) for p in plan.policies}
+    frontier: Frontier = {
+        index: [(x, levels[OVERALL].upto(0, whole.grid.below(x))) for x in MULTIPLIERS]
+        for index, levels in by_policy.items()
+    }
+    walk = _Walk(plan, whole.grid, families, {i: found for i, found in by_policy.items() if i > 0})
+    walk.run(engine, starts, len(scans))
+    return frontier, walk.matched()
+
+
+@dataclass
+class _Kept:
+    """What one thread's batches hold at the matched level: rows of crossing cells, and sums by bucket below them."""
+
+    rows: dict[tuple[int, str], list[tuple[Ints, Ints, Steps]]]
+    tallies: dict[str, Tally]
+
+
+class _Walk:
+    """One more stream of few columns: the rows of the crossing cells, and by bucket of units what lies below them."""
+
+    def __init__(
+        self, plan: Plan, grid: Grid, families: dict[str, Family], levels: dict[int, dict[str, Levels]]
+    ) -> None:
+        self.plan = plan
+        self.grid = grid
+        self.families = families
+        self.levels = levels
+        self.goals = {name: family.exact("spend", 0) for name, family in families.items()}
+        # One past the last cell where spend never gets above the goal: then everything is below.
+        self.cuts = {
+            (policy, name): np.array(
+                [_or(found[name].crossing(v, goal), grid.cells) for v, goal in enumerate(self.goals[name])],
+                dtype=np.int64,
+            )
+            for policy, found in levels.items()
+            for name in families
+        }
+        self.kept: list[_Kept] = []
+
+    def run(self, engine: Engine, starts: Sequence[Start], threads: int) -> None:
+        self.kept = [
+            _Kept({k: [] for k in self.cuts}, {n: Tally(len(f.values) * BUCKETS) for n, f in self.families.items()})
+            for _ in range(threads)
+        ]
+        if not self.cuts:
+            return
+        wanted = [s for s in starts if s.policy in self.levels]
+        sql = stream_sql(self.plan, [], "formulas", wanted, sources=self.plan.hashed_sources)
+        share(
+            engine.stream(sql, STREAM_ROWS),
+            lambda incoming, kept: self._add(Batch(self.plan, incoming), kept),
+            self.kept,
+        )
+
+    def _add(self, batch: Batch, kept: _Kept) -> None:
+        for policy in self.levels:
+            start = batch[f"start_{policy}"]
+            rows = np.flatnonzero(~np.isnan(start))
+            cell = self.grid.cell(start[rows])
+            sums = _whole(self.plan, batch, rows)
+            bucket = batch.bucket[rows]
+            for i, name in enumerate([OVERALL, *(s.name for s in self.plan.segments)]):
+                code = batch.codes[i - 1][rows] if i else np.zeros(len(rows), dtype=np.int64)
+                cut = self.cuts[(policy, name)][code]
+                below = np.flatnonzero(cell < cut)
+                at = code[below] * BUCKETS + bucket[below]
+                for what, values in sums.items():
+                    kept.tallies[name].add((what, policy, None), at, values[below])
+                here = np.flatnonzero(cell == cut)
+                if len(here):
+                    nothing = np.zeros(len(here), dtype=np.int64)
+                    clicks, conversions = (sums[n][here] if n in sums else nothing for n in ("clicks", "conversions"))
+                    steps = Steps(start[rows][here], sums["spend"][here], clicks, conversions)
+                    kept.rows[(policy, name)].append((code[here], bucket[here], steps))
+
+    def matched(self) -> dict[tuple[int, str], Matched]:
+        out = {}
+        for (policy, name), cuts in self.cuts.items():
+            parts = [p for kept in self.kept for p in kept.rows[(policy, name)]]
+            code, bucket = (_joined([p[i] for p in parts]) for i in (0, 1))  # type: ignore[misc]
+            order = np.argsort(code, kind="stable")
+            steps = [
+                _joined([getattr(p[2], what) for p in parts])[order]
+                for what in ("start", "spend", "clicks", "conversions")
+            ]
+            code, bucket = code[order], bucket[order]
+            edges = np.searchsorted(code, np.arange(len(cuts) + 1))
+            results: list[tuple[Totals, float] | None] = []
+            taken = np.zeros(len(code), dtype=bool)
+            for value, cut in enumerate(cuts.tolist()):
+                mine = slice(int(edges[value]), int(edges[value + 1]))
+                begin = self.levels[policy][name].upto(value, cut)
+                goal = self.goals[name][value]
+                total, at = climb(begin, Steps(*(s[mine] for s in steps)), goal)
+                if cut == self.grid.cells and total.spend < goal:
+                    results.append(None)  # even winning everything the policy spends less
+                    continue
+                if at is None:
+                    filled = np.flatnonzero(self.levels[policy][name].spend[value, :cut])
+                    at = self.grid.upper(int(filled[-1])) if len(filled) else self.grid.upper(cut - 1)
+                else:
+                    taken[mine] = steps[0][mine] <= at
+                results.append((total, at))
+            by_bucket = self._by_bucket(
+                policy, name, code[taken] * BUCKETS + bucket[taken], [s[taken] for s in steps[1:]]
+            )
+            out[(policy, name)] = _matched(self.plan, results, by_bucket)
+        return out
+
+    def _by_bucket(
+        self, policy: int, name: str, at: Ints, rows: Sequence[npt.NDArray[Any]]
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        """Spend, clicks and conversions at the matched level in their own units, shape (values, BUCKETS)."""
+        size = len(self.families[name].values)
+        total = Tally(size * BUCKETS)
+        for what, values in zip(("spend", "clicks", "conversions"), rows, strict=True):
+            for part in range(0, len(at), STREAM_ROWS):
+                cut = slice(part, part + STREAM_ROWS)
+                total.add((what, policy, None), at[cut], values[cut])
+        for kept in self.kept:
+            total.merge(_copy(kept.tallies[name], policy))
+        parts = total.exact(size, BUCKETS)[1]
+        scale = {"spend": MONEY_SCALE, "clicks": _counts(self.plan), "conversions": 2**AMOUNT_BITS}
+        return {what: parts.get((what, policy, None), np.zeros((size, BUCKETS))) / scale[what] for what in scale}
+
+
+def _copy(tally: Tally, policy: int) -> Tally:
+    """The sums of one policy, apart, so that merging does not touch them."""
+    mine = Tally(tally.groups)
+    mine.merge(Tally(tally.groups, {k: v for k, v in tally.sums.items() if k[0][1] == policy}))
+    return mine
+
+
+def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+
+def _or(value: int | None, otherwise: int) -> int:
+    return otherwise if value is None else value
+
+
+def _counts(plan: Plan) -> int:
+    return 2**COUNT_BITS if plan.weighted else 1
+
+
+def _matched(
+    plan: Plan,
+    results: Sequence[tuple[Totals, float] | None],
+    by_bucket: dict[str, npt.NDArray[np.float64]] | None = None,
+) -> Matched:
     def column(value: Callable[[Totals], int], scale: int) -> Any:
         return np.array([np.nan if r is None else value(r[0]) / scale for r in results])
 
     return Matched(
         multiplier=np.array([np.nan if r is None else r[1] for r in results]),
         spend=column(lambda t: t.spend, MONEY_SCALE),
-        clicks=column(lambda t: t.clicks, write.count_scale),
-        conversions=column(lambda t: t.conversions, conversions),
+        clicks=column(lambda t: t.clicks, _counts(plan)),
+        conversions=column(lambda t: t.conversions, 2**AMOUNT_BITS),
+        by_bucket=by_bucket,
     )
 
 
-def _by_replays(engine: Engine, plan: Plan, stages: Stages, families: dict[str, Family]) -> Levels:
+def matched_by_replays(engine: Engine, plan: Plan, stages: Stages, families: dict[str, Family]) -> Found:
+    """(frontier by policy, matched results by policy for the whole log) from whole replays at many multipliers."""
     goal = families[OVERALL].exact("spend", 0)[0]
     known: dict[int, dict[float, Totals]] = {p.index: {} for p in plan.policies}
 
@@ -189,15 +334,10 @@ def _by_replays(engine: Engine, plan: Plan, stages: Stages, families: dict[str, 
             won = f"o_{b.key}"
             clicks = write.count(f"{won} and click = 1e0")[0] if plan.has("click") else "0"
             conversions = write.amount("conversion", won)[0] if plan.has("conversion") else "0"
-            sums += [
-                f"sum(case when {won} then cost_{b.key} else 0 end)",
-                f"sum(case when {won} then wi else 0 end)",
-                f"sum({clicks})",
-                f"sum({conversions})",
-            ]
+            sums += [f"sum(case when {won} then cost_{b.key} else 0 end)", f"sum({clicks})", f"sum({conversions})"]
         row = engine.rows(f"select {', '.join(sums)} from {view}")[0]
         for i, (index, x) in enumerate(at):
-            known[index][x] = _totals(row[4 * i : 4 * i + 4])
+            known[index][x] = Totals(*(int(v or 0) for v in row[3 * i : 3 * i + 3]))
 
     evaluate({p.index: COARSE for p in plan.policies})
     frontier: Frontier = {i: sorted(points.items()) for i, points in known.items()}

@@ -1,36 +1,38 @@
-"""What the scan sums: one whole number a row for each measure, so that no order of summation changes a digit.
+"""What the reduction sums: one whole number a row for each measure, so that no order of summation changes a digit.
 
-A measure is a row's SQL value scaled to a whole number; `scale` turns the sum back (value = sum / scale). Counts keep
-their weight exactly where weights are whole (scale 1 without a weight column, 2^32 with one, weights <= 2^20); money
-is in 1e-9 currency per 1000 impressions; probabilities and losses are fixed-point fractions of a power of two.
+`scale` turns a sum back (value = sum / scale). Counts keep their weight exactly where weights are whole (scale 1
+without a weight column, 2^32 with one, weights <= 2^20); money is in 1e-9 currency per 1000 impressions; probabilities
+and losses are fixed-point fractions of a power of two.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
+from bidsim.replay.batches import COUNTED, DECIDED, ENTERED, ROW_PRICED, ROW_UNDECIDABLE, ROW_WON, UNKNOWN, Batch, Pick
 from bidsim.replay.plan import Plan
-from bidsim.replay.policies import Bidder
-from bidsim.scenario.schema import Head
-from bidsim.statistics.tallies import Key
+from bidsim.statistics.tallies import Key, Tally
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 MONEY_SCALE = 10**12
 VALUE_SCALE = 10**9
 COUNT_BITS = 32
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One sum of the scan. key: (name, policy index or None, head or None)."""
-
-    key: Key
-    sql: str
-    scale: int
+AMOUNT_BITS = 32
+# Fixed-point digits of probabilities and losses: all that a double holds where a log is small enough to pay for it;
+# above, roundings of 2^-41 a row average out.
+FINE_BITS, COARSE_BITS = (52, 47), (40, 38)
+FINE_ROWS = 1 << 21
+CLIP = 1e-15
+NO_LABEL = 2
 
 
 class Writer:
-    """Turns SQL values of a row into whole numbers; knows whether the log is weighted."""
+    """SQL of a row's value as a whole number, for the sums that the engine makes; knows whether the log is weighted."""
 
     def __init__(self, weighted: bool) -> None:
         self.weighted = weighted
@@ -42,21 +44,8 @@ class Writer:
     def amount(self, value: str, condition: str) -> tuple[str, int]:
         """A non-negative amount that may have a fraction (conversions of an attribution model)."""
         w = " * w" if self.weighted else ""
-        fixed = f"cast(floor(({value}){w} * {2**COUNT_BITS}e0 + 0.5e0) as bigint)"
-        return f"case when {condition} then {fixed} else 0 end", 2**COUNT_BITS
-
-    def fraction(self, value: str, condition: str, *, most: float = 1.0) -> tuple[str, int]:
-        """A value in [0, most], NULL counting as nothing. Leaves room for weights up to 2^20 in 63 bits."""
-        bits = (61 if not self.weighted else 41) - (6 if most > 1 else 0)
-        w = " * w" if self.weighted else ""
-        fixed = f"cast(floor(({value}){w} * {2**bits}e0 + 0.5e0) as bigint)"
-        return f"case when {condition} then {fixed} else 0 end", 2**bits
-
-    def value(self, value: str, condition: str) -> tuple[str, int]:
-        """Money in currency."""
-        w = " * w" if self.weighted else ""
-        fixed = f"cast(floor(({value}){w} * {VALUE_SCALE}e0 + 0.5e0) as bigint)"
-        return f"case when {condition} then {fixed} else 0 end", VALUE_SCALE
+        fixed = f"cast(floor(({value}){w} * {2**AMOUNT_BITS}e0 + 0.5e0) as bigint)"
+        return f"case when {condition} then {fixed} else 0 end", 2**AMOUNT_BITS
 
 
 def result_value(plan: Plan) -> str | None:
@@ -72,83 +61,148 @@ def result_value(plan: Plan) -> str | None:
     return f"coalesce({', '.join(usable)})" if len(usable) > 1 else usable[0]
 
 
-def log_loss(label: str, prediction: str) -> str:
-    """SQL of -(y ln p + (1-y) ln(1-p)) for y in {0, 1}, p clipped to [1e-15, 1-1e-15] as scikit-learn does."""
-    clipped = f"least(greatest({prediction}, 1e-15), 1e0 - 1e-15)"
-    return f"-ln(case when {label} = 1e0 then {clipped} else 1e0 - {clipped} end)"
+def log_loss(label: Floats, prediction: Floats) -> Floats:
+    """-(y ln p + (1-y) ln(1-p)) for y in {0, 1}, p clipped to [1e-15, 1-1e-15] as scikit-learn does. shape (rows,)."""
+    clipped = np.clip(prediction, CLIP, 1.0 - CLIP)
+    return -np.log(np.where(label == 1, clipped, 1.0 - clipped))
 
 
-def scan_measures(plan: Plan, bidders: list[Bidder]) -> list[Measure]:
-    """All sums of the main scan, for the log and for each policy (bidders[i] is policy i)."""
-    write = Writer(plan.weighted)
-    measures = [Measure(key, sql, scale) for key, (sql, scale) in _log_sums(plan, write)]
-    for bidder in bidders:
-        measures += [Measure(key, sql, scale) for key, (sql, scale) in _policy_sums(plan, write, bidder)]
-        for head in plan.heads:
-            measures += [Measure(key, sql, scale) for key, (sql, scale) in _head_sums(plan, write, bidder.policy, head)]
-    return measures
+class Adder:
+    """Adds what the rows of a pick come to, in every family. tallies: one for each family of the batch."""
+
+    def __init__(self, plan: Plan, tallies: list[Tally]) -> None:
+        self.plan = plan
+        self.tallies = tallies
+
+    def whole(self, key: Key, pick: Pick, values: Ints | Floats | None) -> None:
+        """values: whole numbers, shape (pick.count,); None: ones."""
+        if pick.count == 0:
+            return
+        for family, tally in enumerate(self.tallies):
+            tally.add(key, pick.group(family), values)
+
+    def count(self, key: Key, pick: Pick) -> None:
+        """The rows' weights."""
+        self.whole(key, pick, pick.take(pick.batch["wi"]) if self.plan.weighted else None)
+
+    def fixed(self, key: Key, pick: Pick, values: Floats, scale: float) -> None:
+        """values: in their own unit, shape (pick.count,), times the rows' weights as fixed-point numbers."""
+        if pick.count == 0:
+            return
+        scaled = values * pick.take(pick.batch["w"]) if self.plan.weighted else values
+        self.whole(key, pick, np.rint(scaled * scale))
 
 
-Sums = Iterator[tuple[Key, tuple[str, int]]]
-
-
-def _log_sums(plan: Plan, write: Writer) -> Sums:
-    yield ("rows", None, None), ("1", 1)
-    yield ("weight", None, None), ("wi", write.count_scale)
-    yield ("undecidable", None, None), write.count("undecidable")
-    yield ("log_wins", None, None), write.count("won")
-    yield (
-        ("log_price", None, None),
-        (
-            "case when price is not null then cast(floor(price * w * 1e9 + 0.5e0) as bigint) else 0 end",
-            MONEY_SCALE,
-        ),
-    )
-    yield ("priced", None, None), write.count("price is not null")
+def scales(plan: Plan) -> dict[Key, int]:
+    """The scale of every sum that a plan asks for; a sum that no row adds to is zero."""
+    count = 2**COUNT_BITS if plan.weighted else 1
+    out: dict[Key, int] = {("rows", None, None): 1}
+    for name in ("weight", "undecidable", "log_wins", "priced"):
+        out[(name, None, None)] = count
+    out[("log_price", None, None)] = MONEY_SCALE
     if plan.has("click"):
-        yield ("log_clicks", None, None), write.count("won and click = 1e0")
+        out[("log_clicks", None, None)] = count
     if plan.has("conversion"):
-        yield ("log_conversions", None, None), write.amount("conversion", "won and conversion is not null")
+        out[("log_conversions", None, None)] = 2**AMOUNT_BITS
     for head in plan.heads:
-        yield ("labelled_rows", None, head), (f"case when y_{head} is not null then 1 else 0 end", 1)
+        out[("labelled_rows", None, head)] = 1
+    for policy in plan.policies:
+        out |= {(name, policy.index, None): scale for name, scale in _policy_scales(plan, policy.index, count)}
+        for head in plan.heads:
+            names = {"n": count, "y": count, "clipped_predictions": count}
+            names |= {"p": 2**plan.fraction_bits, "squared": 2**plan.fraction_bits, "loss": 2**plan.loss_bits}
+            if policy.index > 0:
+                names |= {"moved": 2**plan.fraction_bits, "moved_from": 2**plan.fraction_bits}
+            out |= {(name, policy.index, head): scale for name, scale in names.items()}
+    return out
 
 
-def _policy_sums(plan: Plan, write: Writer, bidder: Bidder) -> Sums:
-    i, k = bidder.policy, bidder.key
-    yield ("bids", i, None), write.count(f"e_{k}")
-    yield ("wins", i, None), write.count(f"o_{k}")
-    yield ("unknown_outcomes", i, None), write.count(f"d_{k} and not o_{k}")
-    yield ("unknown_wins", i, None), write.count(f"u_{k}")
-    yield ("spend", i, None), (f"case when o_{k} then cost_{k} else 0 end", MONEY_SCALE)
-    yield ("decided_spend", i, None), (f"cost_{k}", MONEY_SCALE)
+def _policy_scales(plan: Plan, policy: int, count: int) -> Iterator[tuple[str, int]]:
+    for name in ("bids", "wins", "unknown_outcomes", "unknown_wins", "invalid_predictions"):
+        yield name, count
+    yield "spend", MONEY_SCALE
+    yield "unobserved_spend", MONEY_SCALE
     if plan.has("click"):
-        yield ("clicks", i, None), write.count(f"o_{k} and click = 1e0")
+        yield "clicks", count
     if plan.has("conversion"):
-        yield ("conversions", i, None), write.amount("conversion", f"o_{k}")
-    value = result_value(plan)
-    if value is not None:
-        yield ("value", i, None), write.value(f"coalesce({value}, 0e0)", f"o_{k}")
-    own = [p for p in plan.predictions if p.policy == i]
-    invalid = " or ".join(f"{p.valid} is null" for p in own) or "false"
-    yield ("invalid_predictions", i, None), write.count(f"({invalid})")
-    ctr, both = plan.prediction(i, "ctr"), plan.prediction(i, "ctcvr")
-    if ctr is not None and plan.has("click"):
-        yield ("predicted_clicks", i, None), write.fraction(f"coalesce({ctr}, 0e0)", f"o_{k}")
-    if both is not None and plan.has("conversion"):
-        yield ("predicted_conversions", i, None), write.fraction(f"coalesce({both}, 0e0)", f"o_{k}")
+        yield "conversions", 2**AMOUNT_BITS
+    if result_value(plan) is not None:
+        yield "value", VALUE_SCALE
+    if plan.prediction(policy, "ctr") is not None and plan.has("click"):
+        yield "predicted_clicks", 2**plan.fraction_bits
+    if plan.prediction(policy, "ctcvr") is not None and plan.has("conversion"):
+        yield "predicted_conversions", 2**plan.fraction_bits
 
 
-def _head_sums(plan: Plan, write: Writer, policy: int, head: Head) -> Sums:
-    p, base = plan.prediction(policy, head), plan.prediction(0, head)
-    y = f"y_{head}"
-    usable = f"{y} is not null and {p} is not null"
-    yield ("n", policy, head), write.count(usable)
-    yield ("y", policy, head), write.count(f"{usable} and {y} = 1e0")
-    yield ("p", policy, head), write.fraction(str(p), usable)
-    yield ("loss", policy, head), write.fraction(log_loss(y, str(p)), usable, most=35.0)
-    yield ("squared", policy, head), write.fraction(f"({p} - {y}) * ({p} - {y})", usable)
-    yield ("clipped_predictions", policy, head), write.count(f"{usable} and ({p} < 1e-15 or {p} > 1e0 - 1e-15)")
-    if policy > 0:
-        paired = f"{usable} and {base} is not null"
-        yield ("moved", policy, head), write.fraction(f"abs({p} - {base})", paired)
-        yield ("moved_from", policy, head), write.fraction(str(base), paired)
+def add_log(add: Adder, batch: Batch) -> None:
+    """What the log itself holds."""
+    plan, row = add.plan, batch["row"]
+    add.whole(("rows", None, None), batch.all, None)
+    add.count(("weight", None, None), batch.all)
+    add.count(("undecidable", None, None), batch.pick((row & ROW_UNDECIDABLE) != 0))
+    won = batch.pick((row & ROW_WON) != 0)
+    add.count(("log_wins", None, None), won)
+    priced = batch.pick((row & ROW_PRICED) != 0)
+    add.count(("priced", None, None), priced)
+    add.whole(("log_price", None, None), priced, priced.take(batch["money"]))
+    if plan.has("click"):
+        add.count(("log_clicks", None, None), won.pick(won.take(batch["click"]) == 1))
+    if plan.has("conversion"):
+        converted = won.pick(won.take(batch["conversion"]) > 0)
+        add.fixed(("log_conversions", None, None), converted, converted.take(batch["conversion"]), 2.0**AMOUNT_BITS)
+    for head in plan.heads:
+        add.whole(("labelled_rows", None, head), batch.pick(batch[f"y_{head}"] != NO_LABEL), None)
+
+
+def add_policy(add: Adder, batch: Batch, i: int) -> None:
+    """What a policy's bids come to."""
+    plan, state = add.plan, batch[f"policy_{i}"]
+    add.count(("bids", i, None), batch.pick((state & ENTERED) != 0))
+    counted = batch.pick((state & COUNTED) != 0)
+    add.count(("wins", i, None), counted)
+    decided = batch.pick((state & DECIDED) != 0)
+    cost = batch[f"cost_{i}"]
+    add.whole(("spend", i, None), counted, counted.take(cost))
+    unseen = decided.pick(decided.take(state) & COUNTED == 0)
+    add.count(("unknown_outcomes", i, None), unseen)
+    add.whole(("unobserved_spend", i, None), unseen, unseen.take(cost))
+    add.count(("unknown_wins", i, None), batch.pick((state & UNKNOWN) != 0))
+    if plan.has("click"):
+        add.count(("clicks", i, None), counted.pick(counted.take(batch["click"]) == 1))
+    if plan.has("conversion"):
+        converted = counted.pick(counted.take(batch["conversion"]) > 0)
+        add.fixed(("conversions", i, None), converted, converted.take(batch["conversion"]), 2.0**AMOUNT_BITS)
+    if "value" in batch.columns:
+        worth = counted.pick(counted.take(batch["value"]) != 0)
+        add.fixed(("value", i, None), worth, worth.take(batch["value"]), VALUE_SCALE)
+    own = [batch[f"score_{plan.sources.index(p.valid)}"] for p in plan.predictions if p.policy == i]
+    if own:
+        add.count(
+            ("invalid_predictions", i, None), batch.pick(np.isnan(np.sum(own, axis=0) if len(own) > 1 else own[0]))
+        )
+    for name, head, role in (("predicted_clicks", "ctr", "click"), ("predicted_conversions", "ctcvr", "conversion")):
+        sql = plan.prediction(i, head)
+        if sql is not None and plan.has(role):
+            predicted = np.nan_to_num(counted.take(batch[f"score_{plan.sources.index(sql)}"]), nan=0.0)
+            add.fixed((name, i, None), counted, predicted, 2.0**add.plan.fraction_bits)
+
+
+def add_head(add: Adder, batch: Batch, i: int, head: str) -> None:
+    """How well a policy's head predicts the labelled rows."""
+    score = batch[f"score_{add.plan.source_of(i, head)}"]
+    label = batch[f"y_{head}"]
+    usable = batch.pick((label != NO_LABEL) & ~np.isnan(score))
+    y, p = usable.take(label), usable.take(score)
+    add.count(("n", i, head), usable)
+    add.count(("y", i, head), usable.pick(y == 1))
+    add.fixed(("p", i, head), usable, p, 2.0**add.plan.fraction_bits)
+    add.fixed(("loss", i, head), usable, log_loss(y, p), 2.0**add.plan.loss_bits)
+    add.fixed(("squared", i, head), usable, (p - y) ** 2, 2.0**add.plan.fraction_bits)
+    add.count(("clipped_predictions", i, head), usable.pick((p < CLIP) | (p > 1.0 - CLIP)))
+    if i > 0:
+        base = usable.take(batch[f"score_{add.plan.source_of(0, head)}"])
+        paired = usable.pick(~np.isnan(base))
+        before = paired.take(batch[f"score_{add.plan.source_of(0, head)}"])
+        moved = np.abs(paired.take(score) - before)
+        add.fixed(("moved", i, head), paired, moved, 2.0**add.plan.fraction_bits)
+        add.fixed(("moved_from", i, head), paired, before, 2.0**add.plan.fraction_bits)

@@ -18,16 +18,15 @@ from bidsim.replay.assemble import Reduced, assemble
 from bidsim.replay.binding import make_plan
 from bidsim.replay.engine import Engine
 from bidsim.replay.fidelity import check_fidelity
-from bidsim.replay.levels import levels
-from bidsim.replay.measures import scan_measures
+from bidsim.replay.levels import level_scans, level_starts, matched_by_cells, matched_by_replays
+from bidsim.replay.measures import COARSE_BITS, COUNT_BITS, FINE_BITS, FINE_ROWS, MONEY_SCALE, result_value
 from bidsim.replay.policies import bidder, resolve
 from bidsim.replay.progress import Progress, Silent
-from bidsim.replay.reduce import census, rank, tally, utilities
+from bidsim.replay.reduce import Reduction, census, segment_values
 from bidsim.replay.sql import render
 from bidsim.replay.stages import Stages
 from bidsim.result import Result
 from bidsim.scenario.loading import LoadedScenario, refuse_unsupported
-from bidsim.statistics.tallies import OVERALL
 from bidsim.statistics.utility import RELATIVE_BETAS
 
 # What Python itself needs beside the engine: interpreter, libraries, a few batches.
@@ -80,32 +79,37 @@ def run_replay(
         removed = stages.remove_anomalies() if scenario.remove_anomaly_cvr_cpns else None
         counts = census(engine, plan, stages.rows)
         progress.total(counts["rows"])
+        plan.fraction_bits, plan.loss_bits = FINE_BITS if counts["rows"] <= FINE_ROWS else COARSE_BITS
         stages.derive()
         bidders = [bidder(p, str(p.index)) for p in policies]
         progress.step("settling budgets" if plan.budgeted else "replaying auctions")
         stages.settle(bidders, "outcomes", progress.rows)
-        families = tally(engine, plan, scan_measures(plan, bidders))
-        progress.step("ranking predictions")
-        ranks = {
-            str(head): rank(engine, plan, families, head, threads=threads, memory_bytes=engine_bytes)
-            for head in plan.heads
-        }
-        progress.step("expected utility")
-        unbudgeted = render("bids", formulas="formulas", bidders=bidders, any_first_price=plan.any_first_price)
-        betas = _betas(loaded, families[OVERALL].get("log_price")[0], families[OVERALL].get("priced")[0])
-        utility = utilities(engine, plan, families, bidders, f"({unbudgeted})", betas, threads=threads)
+        progress.step("reducing to statistics")
+        values = segment_values(engine, plan)
+        starts = level_starts(plan, ties_lose)
+        scans = level_scans(plan, values, ties_lose, threads) if starts else []
+        reduction = Reduction(engine, plan, values, counts, threads=threads)
+        betas = _betas(loaded, counts) if result_value(plan) is not None else ()
+        reduced_to = reduction.run(bidders, "outcomes", betas, starts, [s.add for s in scans], progress.rows)
         progress.step("other bid levels")
-        frontier, matched = levels(engine, plan, stages, families)
+        frontier, matched = (
+            matched_by_cells(engine, plan, scans, starts, reduced_to.families)
+            if starts
+            else matched_by_replays(engine, plan, stages, reduced_to.families)
+        )
         progress.step("checking the replay against the log")
+        unbudgeted = render("bids", formulas="formulas", bidders=bidders, any_first_price=plan.any_first_price)
         fidelity = check_fidelity(engine, plan, f"({unbudgeted})", ties_lose=ties_lose)
-    reduced = Reduced(plan, counts, families, ranks, utility, frontier, matched, fidelity, removed)
+    reduced = Reduced(plan, counts, reduced_to, frontier, matched, fidelity, removed)
     return judge(assemble(loaded, reduced, as_of), scenario.gate, fidelity_warns=scenario.fidelity == "warn")
 
 
-def _betas(loaded: LoadedScenario, spend: float, rows: float) -> tuple[float, ...]:
-    """The scenario's betas, or some relative to the log's mean price; spend in currency over weighted rows."""
+def _betas(loaded: LoadedScenario, counts: Mapping[str, int]) -> tuple[float, ...]:
+    """The scenario's betas, or some relative to the log's mean price."""
     if loaded.scenario.expected_utility is not None:
         return tuple(loaded.scenario.expected_utility.betas)
-    if not (rows > 0 and spend > 0):
+    money = counts["prices"] / MONEY_SCALE
+    rows = counts["priced_weights"] / 2**COUNT_BITS
+    if not (rows > 0 and money > 0):
         return ()
-    return tuple(relative * rows / spend for relative in RELATIVE_BETAS)
+    return tuple(relative * rows / money for relative in RELATIVE_BETAS)

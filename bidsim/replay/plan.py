@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
 
 from bidsim.logs.source import Source
 from bidsim.replay.policies import PolicyPlan
@@ -84,6 +86,11 @@ class Plan:
     budget_amount: str | None = None
     budget_period: str | None = None
     warnings: list[tuple[str, str]] = field(default_factory=list)
+    # What intervals are clustered by: whole numbers, texts, or (without a unit) each row by itself.
+    unit: Literal["whole", "text", "row"] = "row"
+    # Digits of fixed-point sums of probabilities and losses; set when the number of rows is known.
+    fraction_bits: int = 40
+    loss_bits: int = 38
 
     def has(self, role: str) -> bool:
         return self.roles[role] is not None
@@ -100,11 +107,11 @@ class Plan:
     def budgeted(self) -> bool:
         return self.budget_amount is not None
 
-    def valid(self, policy: int, head: Head) -> str | None:
+    def valid(self, policy: int, head: str) -> str | None:
         """The column of a policy's own valid prediction of a head."""
         return next((p.valid for p in self.predictions if p.policy == policy and p.head == head), None)
 
-    def prediction(self, policy: int, head: Head) -> str | None:
+    def prediction(self, policy: int, head: str) -> str | None:
         """The SQL of what a policy predicts: its own head, the baseline's (spec 3.2), or pctr * pcvr for ctcvr."""
         for index in (policy, 0):
             column = self.valid(index, head)
@@ -115,3 +122,37 @@ class Plan:
             if ctr and cvr:
                 return f"({ctr} * {cvr})"
         return None
+
+    @cached_property
+    def sources(self) -> list[str]:
+        """Every distinct prediction that something needs, as SQL over the valid predictions."""
+        found = [p.valid for p in self.predictions]
+        for policy in self.policies:
+            found += [sql for head in self.heads if (sql := self.prediction(policy.index, head))]
+            for head, role in (("ctr", "click"), ("ctcvr", "conversion")):
+                sql = self.prediction(policy.index, head)
+                if sql is not None and self.has(role):
+                    found.append(sql)
+        return list(dict.fromkeys(found))
+
+    def source_of(self, policy: int, head: str) -> int:
+        """Index in `sources` of what a policy predicts for a judged head."""
+        return self.sources.index(str(self.prediction(policy, head)))
+
+    def head_sources(self, head: str) -> list[int]:
+        """Indices in `sources` of the distinct predictions of a judged head, by policy."""
+        return list(dict.fromkeys(self.source_of(p.index, head) for p in self.policies))
+
+    @cached_property
+    def hashed_sources(self) -> list[int]:
+        """Indices in `sources` of what tells rows apart where the log has neither units nor times."""
+        if self.unit != "row" or self.time_kind:
+            return []
+        return [self.sources.index(p.valid) for p in self.predictions if p.policy == 0]
+
+    @property
+    def labels(self) -> list[str]:
+        """Heads whose labels the log can show."""
+        known = {"ctr": self.has("click"), "cvr": self.has("click") and self.has("conversion")}
+        known["ctcvr"] = self.has("conversion")
+        return [head for head, shown in known.items() if shown]

@@ -1,36 +1,42 @@
 """From outcomes to small tables: the only place where statistics meet the engine's rows.
 
-The main scan is one SQL aggregate. Rank tables and expected utility need functions that SQL lacks; their columns are
-streamed through numpy on all threads. Every sum is of whole numbers, so threads and batches can't change a digit.
+Two streams of the same columns: the positively labelled rows first, whose scores are the cut points of the exact AUC,
+then all rows once. Every sum is of whole numbers by segment value and bucket of units, so threads, batches and files
+can't change a digit, and intervals need no further look at the log.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from bidsim.errors import LogError
+from bidsim.replay.batches import Batch, Pick
 from bidsim.replay.engine import Engine
-from bidsim.replay.measures import COUNT_BITS, Measure, result_value
-from bidsim.replay.plan import Plan, Segment
+from bidsim.replay.measures import COUNT_BITS, NO_LABEL, Adder, add_head, add_log, add_policy, result_value, scales
+from bidsim.replay.plan import Plan
 from bidsim.replay.policies import Bidder
 from bidsim.replay.sql import render
 from bidsim.statistics.metrics import Ranked
-from bidsim.statistics.ranking import GRID_SHIFT, SMALL, Cells, Cuts, group_sums, make_keys, score_bits
-from bidsim.statistics.tallies import OVERALL, Family
+from bidsim.statistics.ranking import GRID_SHIFT, SMALL, Cells, Cuts, Histogram, score_bits
+from bidsim.statistics.tallies import OVERALL, Family, Key, Tally, overall
+from bidsim.statistics.units import BUCKETS, UnitCount
 from bidsim.statistics.utility import expected_utility
 
-RANK_BATCH = 1_048_576
+STREAM_ROWS = 262_144
 MOST_VALUES = 5_000
+INFLUENCE_BITS = 30
+UTILITY_BITS = 36
 State = TypeVar("State")
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 def census(engine: Engine, plan: Plan, rows: str) -> dict[str, int]:
@@ -54,41 +60,100 @@ def census(engine: Engine, plan: Plan, rows: str) -> dict[str, int]:
     return counts
 
 
-def tally(engine: Engine, plan: Plan, measures: Sequence[Measure]) -> dict[str, Family]:
-    """The main scan: sums by segment value, by family name ("" for the whole log). Leaves tables codes_<i>."""
-    segments = plan.segments
-    # Bit k of GROUPING is set where segment k is not part of the group.
-    grouping = f"grouping({', '.join(s.column for s in segments)})" if segments else "0"
-    sql = render("tally", grouping=grouping, segments=segments, measures=measures, outcomes="outcomes")
-    engine.run(f"create or replace table tally as {sql}")
-    families = {OVERALL: _family(engine, plan, measures, None, (1 << len(segments)) - 1 if segments else 0)}
-    for i, segment in enumerate(segments):
-        mask = ((1 << len(segments)) - 1) & ~(1 << (len(segments) - 1 - i))
-        families[segment.name] = _family(engine, plan, measures, segment, mask)
+def segment_values(engine: Engine, plan: Plan) -> list[tuple[str, ...]]:
+    """The values of each segment as texts, in the log's order; leaves tables codes_<i> with the code of each."""
+    found = []
+    for i, segment in enumerate(plan.segments):
         engine.run(
-            f"create or replace table codes_{i} as select {segment.column} as value, "
-            f"cast(row_number() over (order by {segment.column}) - 1 as integer) as code from tally where family = {mask}"
+            f"create or replace table codes_{i} as select value, "
+            "cast(row_number() over (order by value) - 1 as integer) as code "
+            f"from (select distinct {segment.column} as value from facts)"
         )
-    return families
+        count = engine.rows(f"select count(*) from codes_{i}")[0][0]
+        if count > MOST_VALUES:
+            raise LogError(
+                f'segment "{segment.name}" has {count} values, at most {MOST_VALUES} can be reported; '
+                "use a coarser expression",
+                file=plan.source.files[0],
+            )
+        rows = engine.rows(f"select cast(value as varchar) from codes_{i} order by code")
+        found.append(tuple("null" if r[0] is None else str(r[0]) for r in rows))
+    return found
 
 
-def _family(engine: Engine, plan: Plan, measures: Sequence[Measure], segment: Segment | None, mask: int) -> Family:
-    sums = ", ".join(f"m{i}" for i in range(len(measures)))
-    column = segment.column if segment else "null"
-    count = engine.rows(f"select count(*) from tally where family = {mask}")[0][0]
-    if segment is not None and count > MOST_VALUES:
-        raise LogError(
-            f'segment "{segment.name}" has {count} values, at most {MOST_VALUES} can be reported; use a coarser expression',
-            file=plan.source.files[0],
-        )
-    order = f"order by {column}" if segment else ""
-    rows = engine.rows(f"select cast({column} as varchar), {sums} from tally where family = {mask} {order}")
-    labels = tuple("null" if r[0] is None else str(r[0]) for r in rows) if segment else ("",)
-    table = {m.key: np.array([int(r[i + 1] or 0) for r in rows], dtype=object) for i, m in enumerate(measures)}
-    return Family(segment.name if segment else OVERALL, labels, table, {m.key: m.scale for m in measures})
+Place = tuple[str, int, str]  # head, source, family name
 
 
-def _share(
+@dataclass(frozen=True)
+class Tables:
+    """Everything that the scan leaves: sums by family, rank tables by head, source and family, units, and bid levels."""
+
+    families: dict[str, Family]
+    ranked: dict[Place, Ranked]
+    betas: tuple[float, ...]
+    units: int
+
+
+@dataclass(frozen=True)
+class _Positives:
+    """The positively labelled rows of one head and source, in the order of the batches."""
+
+    bits: Ints
+    bucket: Ints
+    codes: list[Ints]
+    weights: Ints
+
+
+@dataclass(frozen=True)
+class _Rank:
+    """What the scan of the negatives needs of one head, source and family."""
+
+    cuts: Cuts
+    beaten: Floats
+
+
+@dataclass
+class _Worker:
+    """What one thread sums."""
+
+    tallies: list[Tally]
+    whole: Tally
+    adder: Adder
+    histograms: dict[Place, Histogram] = field(default_factory=dict)
+    cells: dict[Place, Cells] = field(default_factory=dict)
+    by_bucket: dict[tuple[str, int], Cells] = field(default_factory=dict)
+    units: UnitCount = field(default_factory=UnitCount)
+
+
+def stream_sql(
+    plan: Plan,
+    bidders: Sequence[Bidder],
+    outcomes: str,
+    starts: Sequence[Any] = (),
+    where: str = "",
+    sources: Sequence[int] | None = None,
+) -> str:
+    """The text of the stream: see sql/stream.sql. sources: indices of the predictions that are needed, None for all."""
+    wanted = range(len(plan.sources)) if sources is None else sources
+    return render(
+        "stream",
+        outcomes=outcomes,
+        weighted=plan.weighted,
+        has_click=plan.has("click"),
+        has_conversion=plan.has("conversion"),
+        value=result_value(plan),
+        any_first_price=plan.any_first_price,
+        labels=plan.labels,
+        bidders=bidders,
+        starts=starts,
+        sources=[(i, plan.sources[i]) for i in wanted],
+        segments=plan.segments,
+        unit="unit",
+        where=where,
+    )
+
+
+def share(
     batches: Iterator[pa.RecordBatch], work: Callable[[pa.RecordBatch, State], None], states: list[State]
 ) -> None:
     """Hand batches to as many threads as there are states; a state is touched by its own thread only."""
@@ -107,180 +172,249 @@ def _share(
             future.result()
 
 
-Task = tuple[str, str]  # (prediction SQL, family name)
+class Reduction:
+    """One reduction of one set of outcomes. more: further work on each batch (bid levels), with a state a thread."""
 
+    def __init__(
+        self, engine: Engine, plan: Plan, values: Sequence[tuple[str, ...]], counts: Mapping[str, int], *, threads: int
+    ) -> None:
+        self.engine = engine
+        self.plan = plan
+        self.values = list(values)
+        self.threads = threads
+        self.families = [s.name for s in plan.segments]
+        self.sizes = {OVERALL: 1} | {name: len(v) for name, v in zip(self.families, self.values, strict=True)}
+        self.small = counts["rows"] <= SMALL
+        # Weights are whole numbers of 2^-32; where their total leaves no room, their last bits are dropped.
+        total = (counts["weights"] >> COUNT_BITS) + 1 if plan.weighted else counts["rows"]
+        spare = 62 - max(1, total).bit_length()
+        self.down = max(0, COUNT_BITS - spare) if plan.weighted else 0
+        self.down_cells = max(0, COUNT_BITS + GRID_SHIFT + 4 - spare) if plan.weighted else 0
 
-def rank(
-    engine: Engine, plan: Plan, families: dict[str, Family], head: str, *, threads: int, memory_bytes: int
-) -> dict[Task, Ranked]:
-    """Exact cut tables and score cells of one head, for each distinct prediction and family."""
-    sources = list(dict.fromkeys(str(plan.prediction(p.index, head)) for p in plan.policies))  # type: ignore[arg-type]
-    tasks = [(source, family) for source in sources for family in families]
-    overall = families[OVERALL]
-    labelled = max(overall.exact("labelled_rows", None, head)[0], 1)
-    positives = max(overall.exact("y", p.index, head)[0] / overall.scales[("y", p.index, head)] for p in plan.policies)
-    weight = sum(families[OVERALL].exact("weight")) >> COUNT_BITS if plan.weighted else labelled
-    spare = 62 - max(1, int(weight)).bit_length()
-    down = max(0, COUNT_BITS - spare) if plan.weighted else 0
-    down_cells = max(0, COUNT_BITS + GRID_SHIFT - spare) if plan.weighted else 0
-    shift = 0 if labelled <= SMALL else GRID_SHIFT
-    if shift == 0:
-        down_cells = down
-    room = max(1, int(memory_bytes / 4 / (max(positives, 1.0) * 8 * (3 + 2 * threads))))
-    result: dict[Task, Ranked] = {}
-    for begin in range(0, len(tasks), room):
-        part = tasks[begin : begin + room]
-        result |= _rank(engine, plan, families, head, part, threads, shift, down, down_cells)
-    return result
+    def run(
+        self,
+        bidders: Sequence[Bidder],
+        outcomes: str,
+        betas: Sequence[float],
+        starts: Sequence[Any],
+        more: Sequence[Callable[[Batch], None]],
+        progress: Callable[[int], None],
+    ) -> Tables:
+        plan = self.plan
+        pairs = [(str(head), source) for head in plan.heads for source in plan.head_sources(head)]
+        positives = self._positives(pairs, stream_sql(plan, bidders, outcomes, (), self._positive()))
+        ranks = {
+            (head, source, name): self._rank(positives[(head, source)], name)
+            for head, source in pairs
+            for name in [OVERALL, *self.families]
+        }
+        done = 0
+        lock = threading.Lock()
+        workers = [self._worker(ranks, pairs) for _ in range(self.threads)]
+        extra = {id(w): work for w, work in zip(workers, more, strict=False)}
 
+        def work(incoming: pa.RecordBatch, worker: _Worker) -> None:
+            nonlocal done
+            batch = Batch(plan, incoming)
+            worker.units.add(batch.hashes)
+            add_log(worker.adder, batch)
+            for b in bidders:
+                add_policy(worker.adder, batch, b.policy)
+                for judged in plan.heads:
+                    add_head(worker.adder, batch, b.policy, judged)
+            self._add_utility(worker, batch, bidders, betas)
+            for head, source in pairs:
+                self._add_negatives(worker, batch, ranks, head, source)
+            if id(worker) in extra:
+                extra[id(worker)](batch)
+            with lock:
+                done += batch.rows
+                progress(done)
 
-def _rank(
-    engine: Engine,
-    plan: Plan,
-    families: dict[str, Family],
-    head: str,
-    tasks: Sequence[Task],
-    threads: int,
-    shift: int,
-    down: int,
-    down_cells: int,
-) -> dict[Task, Ranked]:
-    sources = list(dict.fromkeys(source for source, _ in tasks))
-    used = [i for i, s in enumerate(plan.segments) if any(f == s.name for _, f in tasks)]
-    columns = [f"cast({s} as float) as score_{i}" for i, s in enumerate(sources)]
-    columns += [f"c{i}.code as code_{i}" for i in used] + (["wi"] if plan.weighted else [])
-    code_of = {plan.segments[i].name: f"code_{i}" for i in used}
+        share(self.engine.stream(stream_sql(plan, bidders, outcomes, starts), STREAM_ROWS), work, workers)
+        first = workers[0]
+        for other in workers[1:]:
+            for mine, theirs in zip([*first.tallies, first.whole], [*other.tallies, other.whole], strict=True):
+                mine.merge(theirs)
+            first.units.merge(other.units)
+            for place, cells in first.cells.items():
+                cells.merge(other.cells[place])
+            for pair, cells in first.by_bucket.items():
+                cells.merge(other.by_bucket[pair])
+        families, loose = self._families(first, betas)
+        ranked = {
+            place: self._ranked(place, rank, workers, positives[place[:2]], loose) for place, rank in ranks.items()
+        }
+        return Tables(families, ranked, tuple(betas), first.units.value())
 
-    def sql(positive: bool) -> str:
-        return render(
-            "positives",
-            columns=", ".join(columns),
-            outcomes="formulas",
-            segments=plan.segments,
-            head=head,
-            positive=positive,
-        )
+    def _positive(self) -> str:
+        return " or ".join(f"y_{head} = 1e0" for head in self.plan.heads) or "false"
 
-    def each(batch: pa.RecordBatch) -> Iterator[tuple[Task, Ints, Ints | None]]:
-        weights = np.asarray(batch.column("wi")) if plan.weighted else None
-        codes = {f: np.asarray(batch.column(c)).astype(np.int64) for f, c in code_of.items()}
-        for i, source in enumerate(sources):
-            column = batch.column(f"score_{i}")
-            keep = None if column.null_count == 0 else np.asarray(column.is_valid())
-            scores = np.asarray(pc.fill_null(column, 0.0))
-            bits = score_bits(scores if keep is None else scores[keep])
-            mine = weights if keep is None or weights is None else weights[keep]
-            for family in families:
-                if (source, family) not in tasks:
+    def _weights(self, pick: Pick, down: int) -> Ints | None:
+        return pick.take(pick.batch["wi"]) >> down if self.plan.weighted else None
+
+    def _positives(self, pairs: Sequence[tuple[str, int]], sql: str) -> dict[tuple[str, int], _Positives]:
+        found: list[dict[tuple[str, int], list[_Positives]]] = [{p: [] for p in pairs} for _ in range(self.threads)]
+
+        def work(incoming: pa.RecordBatch, state: dict[tuple[str, int], list[_Positives]]) -> None:
+            batch = Batch(self.plan, incoming)
+            for head, source in pairs:
+                pick = self._labelled(batch, head, source, 1)
+                weights = self._weights(pick, self.down)
+                part = _Positives(
+                    score_bits(pick.take(batch[f"score_{source}"]).astype(np.float32)),
+                    pick.take(batch.bucket),
+                    [pick.take(code) for code in batch.codes],
+                    np.ones(pick.count, dtype=np.int64) if weights is None else weights,
+                )
+                state[(head, source)].append(part)
+
+        if pairs:
+            share(self.engine.stream(sql, STREAM_ROWS), work, found)
+        none = np.zeros(0, dtype=np.int64)
+
+        def joined(parts: list[Ints]) -> Ints:
+            return np.concatenate(parts) if parts else none
+
+        out = {}
+        for pair in pairs:
+            parts = [p for state in found for p in state[pair]]
+            out[pair] = _Positives(
+                joined([p.bits for p in parts]),
+                joined([p.bucket for p in parts]),
+                [joined([p.codes[i] for p in parts]) for i in range(len(self.families))],
+                joined([p.weights for p in parts]),
+            )
+        return out
+
+    @staticmethod
+    def _labelled(batch: Batch, head: str, source: int, label: int) -> Pick:
+        return batch.pick((batch[f"y_{head}"] == label) & ~np.isnan(batch[f"score_{source}"]))
+
+    def _rank(self, positives: _Positives, family: str) -> _Rank:
+        code = None if family == OVERALL else positives.codes[self.families.index(family)]
+        cuts = Cuts.of(positives.bits, code, positives.weights, self.sizes[family])
+        totals = np.zeros(self.sizes[family])
+        np.add.at(totals, cuts.code, cuts.positive)
+        beaten = cuts.beaten()
+        share_of = np.zeros(cuts.places)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            each = 0.5 / totals[cuts.code]
+            share_of[1::2] = np.where(totals[cuts.code] > 0, beaten[1::2] * each, 0.0)
+            share_of[2::2] = np.where(totals[cuts.code] > 0, beaten[2::2] * each, 0.0)
+        return _Rank(cuts, share_of)
+
+    def _worker(self, ranks: Mapping[Place, _Rank], pairs: Sequence[tuple[str, int]]) -> _Worker:
+        tallies = [Tally(self.sizes[name] * BUCKETS) for name in self.families] or [Tally(BUCKETS)]
+        worker = _Worker(tallies, Tally(BUCKETS), Adder(self.plan, tallies))
+        worker.histograms = {place: Histogram(rank.cuts.places) for place, rank in ranks.items()}
+        for place in ranks:
+            codes = self.sizes[place[2]]
+            coarser = 0 if codes <= 64 else 1 if codes <= 512 else 2 if codes <= 2048 else 3
+            worker.cells[place] = Cells(0 if self.small else GRID_SHIFT + coarser, codes)
+        worker.by_bucket = {pair: Cells(GRID_SHIFT, BUCKETS) for pair in pairs}
+        return worker
+
+    def _add_negatives(
+        self, worker: _Worker, batch: Batch, ranks: Mapping[Place, _Rank], head: str, source: int
+    ) -> None:
+        for label in (0, 1):
+            pick = self._labelled(batch, head, source, label)
+            if pick.count == 0:
+                continue
+            bits = score_bits(pick.take(batch[f"score_{source}"]).astype(np.float32))
+            weights = self._weights(pick, self.down)
+            cell_weights = self._weights(pick, self.down_cells)
+            bucket = pick.take(batch.bucket)
+            worker.by_bucket[(head, source)].add(bits, bucket, cell_weights, positive=label == 1)
+            for i, name in enumerate([OVERALL, *self.families]):
+                code = None if i == 0 else pick.take(batch.codes[i - 1])
+                place = (head, source, name)
+                worker.cells[place].add(bits, code, cell_weights, positive=label == 1)
+                if label == 1:
                     continue
-                code = None if family == OVERALL else codes[family] if keep is None else codes[family][keep]
-                keys = make_keys(bits, code)
-                if mine is None:
-                    yield (source, family), np.sort(keys), None
-                else:
-                    order = np.argsort(keys)
-                    yield (source, family), keys[order], mine[order]
+                at = ranks[place].cuts.place(bits, code)
+                worker.histograms[place].add(at, weights)
+                lost = ranks[place].beaten[at]
+                if self.plan.weighted:
+                    lost = lost * pick.take(batch["w"])
+                tally, group = (worker.whole, bucket) if i == 0 else (worker.tallies[i - 1], pick.group(i - 1))
+                tally.add(("lost", source, head), group, np.rint(lost * 2.0**INFLUENCE_BITS))
 
-    ones = np.ones(RANK_BATCH, dtype=np.int64)
-
-    def weigh(keys: Ints, weights: Ints | None, down: int) -> Ints:
-        return (
-            weights >> down
-            if weights is not None
-            else ones[: len(keys)]
-            if len(keys) <= len(ones)
-            else np.ones_like(keys)
+    def _ranked(
+        self,
+        place: Place,
+        rank: _Rank,
+        workers: Sequence[_Worker],
+        positives: _Positives,
+        loose: Mapping[str, Mapping[Key, Floats]],
+    ) -> Ranked:
+        head, source, name = place
+        negatives = sum((w.histograms[place].sums() for w in workers), start=np.zeros(rank.cuts.places, dtype=np.int64))
+        ladders = rank.cuts.ladders(negatives)
+        size = self.sizes[name]
+        # What each positive beats: its own place among the cuts, then the negatives below it and half of those equal.
+        code = None if name == OVERALL else positives.codes[self.families.index(name)]
+        at = rank.cuts.place(positives.bits, code)
+        beats = np.zeros(rank.cuts.places)
+        for c, ladder in enumerate(ladders):
+            begin = int(rank.cuts.starts[c])
+            if ladder.negatives:
+                shares = (ladder.below + 0.5 * ladder.equal) / ladder.negatives
+                beats[2 * begin + 3 : 2 * (begin + len(shares)) + 3 : 2] = shares
+        group = positives.bucket if code is None else code * BUCKETS + positives.bucket
+        unit = 2.0 ** -(COUNT_BITS - self.down) if self.plan.weighted else 1.0
+        won = Tally(size * BUCKETS)
+        for part in range(0, len(at), STREAM_ROWS):
+            cut = slice(part, part + STREAM_ROWS)
+            won.add(
+                ("won", source, head),
+                group[cut],
+                np.rint(beats[at[cut]] * positives.weights[cut] * unit * 2.0**INFLUENCE_BITS),
+            )
+        _, parts = won.exact(size, BUCKETS)
+        nothing = np.zeros((size, BUCKETS))
+        first = workers[0]
+        return Ranked(
+            ladders,
+            first.cells[place],
+            loose[name].get(("lost", source, head), nothing) / 2.0**INFLUENCE_BITS,
+            parts.get(("won", source, head), nothing) / 2.0**INFLUENCE_BITS,
+            first.by_bucket[(head, source)] if name == OVERALL else None,
         )
 
-    def positive_work(batch: pa.RecordBatch, state: dict[Task, tuple[Cells, list[tuple[Ints, ...]]]]) -> None:
-        for task, keys, weights in each(batch):
-            cells, parts = state[task]
-            cells.add(keys, weigh(keys, weights, down_cells), positive=True)
-            parts.append(group_sums(keys, weigh(keys, weights, down)))
-
-    found: list[dict[Task, tuple[Cells, list[tuple[Ints, ...]]]]] = [
-        {t: (Cells(shift), []) for t in tasks} for _ in range(threads)
-    ]
-    _share(engine.stream(sql(True), RANK_BATCH), positive_work, found)
-    ranked: list[dict[Task, Ranked]] = [{} for _ in range(threads)]
-    for task in tasks:
-        parts = [p for state in found for p in state[task][1]]
-        keys, weights = (
-            group_sums(*(np.concatenate(c) for c in zip(*parts, strict=True)))
-            if parts
-            else (np.zeros(0, np.int64),) * 2
-        )
-        cuts = Cuts(keys, weights, len(families[task[1]].values))
-        for i, state in enumerate(ranked):
-            state[task] = Ranked(cuts if i == 0 else cuts.empty(), found[i][task][0])
-
-    def negative_work(batch: pa.RecordBatch, state: dict[Task, Ranked]) -> None:
-        for task, keys, weights in each(batch):
-            state[task].cells.add(keys, weigh(keys, weights, down_cells), positive=False)
-            state[task].cuts.add(keys, None if weights is None else weights >> down)
-
-    _share(engine.stream(sql(False), RANK_BATCH), negative_work, ranked)
-    for task, whole in ranked[0].items():
-        for other in ranked[1:]:
-            whole.cuts.merge(other[task].cuts)
-            whole.cells.merge(other[task].cells)
-    return ranked[0]
-
-
-# Expected utility is summed as whole currency and a fraction of 2^44, both whole numbers.
-FRACTION_BITS = 44
-
-
-def utilities(
-    engine: Engine,
-    plan: Plan,
-    families: dict[str, Family],
-    bidders: Sequence[Bidder],
-    bids: str,
-    betas: Sequence[float],
-    *,
-    threads: int,
-) -> dict[tuple[float, int, str], npt.NDArray[np.float64]]:
-    """Expected utility in currency, by (beta, policy, family), each of shape (segment values,). Empty without values."""
-    value = result_value(plan)
-    if value is None or not betas:
-        return {}
-    label = "y_ctcvr" if plan.indicator == "cpa" and plan.has("conversion") else "y_ctr"
-    if label == "y_ctr" and not plan.has("click"):
-        label = "y_ctcvr"
-    sql = render(
-        "utility", value=f"coalesce({value}, 0e0)", outcomes=bids, bidders=bidders, segments=plan.segments, label=label
-    )
-    code_of = {s.name: f"code_{i}" for i, s in enumerate(plan.segments)}
-    keys = [(beta, b.policy, family) for beta in betas for b in bidders for family in families]
-
-    def work(batch: pa.RecordBatch, state: dict[tuple[float, int, str], npt.NDArray[np.object_]]) -> None:
-        price, vy, w = (np.asarray(batch.column(c)) for c in ("price", "value", "w"))
-        first: Any = np.asarray(batch.column("first_price")) if plan.any_first_price else False
-        codes = {f: np.asarray(batch.column(c)) for f, c in code_of.items()}
-        for i, b in enumerate(bidders):
-            bid = np.asarray(pc.fill_null(batch.column(f"bid_{i}"), float("nan")))
+    def _families(
+        self, worker: _Worker, betas: Sequence[float]
+    ) -> tuple[dict[str, Family], dict[str, Mapping[Key, Floats]]]:
+        """(families by name, the parts of all sums by family name)."""
+        scale = scales(self.plan)
+        for policy in self.plan.policies:
             for beta in betas:
-                x = expected_utility(price, bid, vy, beta, first)
-                if plan.weighted:
-                    x = x * w
-                whole = np.floor(x)
-                fraction = ((x - whole) * 2.0**FRACTION_BITS).astype(np.int64)
-                units = whole.astype(np.int64)
-                for family in families:
-                    total = state[(beta, b.policy, family)]
-                    if family == OVERALL:
-                        total[0] += (int(units.sum()) << FRACTION_BITS) + int(fraction.sum())
-                        continue
-                    high = np.zeros(len(total), dtype=np.int64)
-                    low = np.zeros(len(total), dtype=np.int64)
-                    np.add.at(high, codes[family], units)
-                    np.add.at(low, codes[family], fraction)
-                    total += high.astype(object) * (1 << FRACTION_BITS) + low.astype(object)
+                scale[("expected_utility", policy.index, repr(beta))] = 2**UTILITY_BITS
+        found: dict[str, Family] = {}
+        loose: dict[str, Mapping[Key, Floats]] = {}
+        labels = self.values or [("",)]
+        for name, values, tally in zip(self.families or [OVERALL], labels, worker.tallies, strict=True):
+            sums, parts = tally.exact(len(values), BUCKETS)
+            loose[name] = parts
+            known = {k: v for k, v in parts.items() if k in scale}
+            found[name] = Family(name, values, {k: v for k, v in sums.items() if k in scale}, scale, known, BUCKETS)
+        loose[OVERALL] = worker.whole.exact(1, BUCKETS)[1]
+        if not self.families:
+            return found, loose
+        return {OVERALL: overall(found[self.families[0]]), **found}, loose
 
-    states = [{k: np.zeros(len(families[k[2]].values), dtype=object) for k in keys} for _ in range(threads)]
-    _share(engine.stream(sql), work, states)
-    for other in states[1:]:
-        for key in keys:
-            states[0][key] += other[key]
-    return {k: np.array([int(v) / (1 << FRACTION_BITS) for v in states[0][k]], dtype=np.float64) for k in keys}
+    def _add_utility(self, worker: _Worker, batch: Batch, bidders: Sequence[Bidder], betas: Sequence[float]) -> None:
+        if "value" not in batch.columns or not betas:
+            return
+        plan = self.plan
+        label = "ctcvr" if (plan.indicator == "cpa" and plan.has("conversion")) or not plan.has("click") else "ctr"
+        row = batch["row"]
+        pick = batch.pick((row & 6 == 4) & (batch[f"y_{label}"] != NO_LABEL))
+        price, value = pick.take(batch["price"]) / 1e3, pick.take(batch["value"])
+        first = pick.take(batch["first_price"]) == 1 if plan.any_first_price else False
+        for b in bidders:
+            bid = pick.take(batch[f"bid_{b.policy}"]) / 1e3
+            for beta in betas:
+                each = expected_utility(price, bid, value, beta, first)
+                worker.adder.fixed(("expected_utility", b.policy, repr(beta)), pick, each, 2.0**UTILITY_BITS)

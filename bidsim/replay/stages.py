@@ -175,6 +175,7 @@ class Stages:
             local_time=plan.local_time,
             roles=plan.roles,
             numeric_roles=NUMERIC_ROLES,
+            unit=_unit(plan),
             first_price=plan.first_price,
             predictions=[p for p in plan.predictions if p.sql is not None],
             segments=plan.segments,
@@ -218,6 +219,13 @@ class Stages:
     def _empty(self) -> str:
         columns = ", ".join(f"null::double as {p.column}" for p in self.plan.predictions if p.sql is None)
         return f"select *{', ' + columns if columns else ''} from ({self._rows_sql()}) where false"
+
+
+def _unit(plan: Plan) -> str:
+    """SQL of a row's unit; without one, the time that helps to tell rows apart."""
+    if plan.unit == "row":
+        return f"coalesce(epoch_us({plan.local_time}), 0)" if plan.time_kind else "0::bigint"
+    return f"cast({plan.roles['unit']} as {'bigint' if plan.unit == 'whole' else 'varchar'})"
 
 
 def _score(policy: str, scorer: Any, file: str | None, batch: pa.RecordBatch) -> dict[str, npt.NDArray[np.float64]]:

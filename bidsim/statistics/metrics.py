@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from bidsim.statistics.auc import auc, grouped_auc
 from bidsim.statistics.calibration import Bins, calibration_error, corp, ece, ece_if_calibrated, equal_mass_bins
-from bidsim.statistics.ranking import Cells, Cuts
+from bidsim.statistics.ranking import Cells, Ladder
 from bidsim.statistics.tallies import Family, ratio
 
 Floats = npt.NDArray[np.float64]
@@ -57,21 +57,23 @@ class Matched:
     spend: Floats
     clicks: Floats
     conversions: Floats
+    by_bucket: Mapping[str, Floats] | None = None
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """One head of one policy in one family: the exact cut table and the score cells."""
+    """One prediction of one head in one family.
 
-    cuts: Cuts
+    ladders: by segment value; cells: score cells by segment value. lost, won: shape (values, buckets), over negatives
+    the share of positives that they do not beat (ties half), over positives the share of negatives that they beat.
+    by_bucket: score cells by bucket of units, for the whole log only.
+    """
+
+    ladders: list[Ladder]
     cells: Cells
-
-
-@dataclass
-class Curves:
-    """Bins of one head of one policy, by segment value."""
-
-    bins: list[Bins] = field(default_factory=list)
+    lost: Floats
+    won: Floats
+    by_bucket: Cells | None = None
 
 
 def economic_values(family: Family, policy: int, *, has_click: bool, has_conversion: bool) -> Values:
@@ -110,7 +112,7 @@ def economic_values(family: Family, policy: int, *, has_click: bool, has_convers
     for name in ("predicted_clicks", "predicted_conversions"):
         if family.has(name, policy):
             put(name, get(name))
-    put("coverage", ratio(spend, get("decided_spend")))
+    put("coverage", ratio(spend, spend + get("unobserved_spend")))
     for name in ("unknown_wins", "unknown_outcomes", "invalid_predictions"):
         put(name, get(name))
     put("undecidable", family.get("undecidable"))
@@ -152,12 +154,12 @@ def head_values(family: Family, policy: int, head: str, ranked: Ranked) -> tuple
     with np.errstate(divide="ignore", invalid="ignore"):
         entropy = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
     entropy = np.where(entropy > 0, entropy, 0.0)
-    parts = [corp(ranked.cuts.ladder(code), float(b)) for code, b in enumerate(brier)]
+    parts = [corp(ranked.ladders[code], float(b)) for code, b in enumerate(brier)]
     bins = bins_by_code(ranked.cells, len(family.values))
     values: dict[str, Floats] = {
         "logloss": logloss,
         "normalized_entropy": ratio(logloss, entropy),
-        "auc": np.array([auc(ranked.cuts.ladder(code)) for code in range(len(family.values))]),
+        "auc": np.array([auc(ladder) for ladder in ranked.ladders]),
         "brier": brier,
         "miscalibration": np.array([c.miscalibration for c in parts]),
         "discrimination": np.array([c.discrimination for c in parts]),

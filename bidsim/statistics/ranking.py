@@ -3,10 +3,11 @@
 The distinct scores of the positives are the cut points (`Cuts`): between two of them only negatives lie, so their
 number there is all that AUC (Mann-Whitney, ties half) and the isotonic fit (pool adjacent violators) can see. Scores
 are float32; their bit patterns order as they do, so scores are handled as integers, with the segment value's code in
-front. All sums are whole numbers, so neither batches nor threads can change a digit.
+front. A table over the high bits finds a score's place among the cuts. All sums are whole numbers, so neither batches
+nor threads can change a digit.
 
 Reliability curves need masses between negatives too: `Cells` counts rows by score, exactly for small logs, on a grid
-of 128 cells an octave (0.5% wide) for large ones, with the exact mean score of each cell.
+for large ones, with the exact mean score of each cell.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ Floats = npt.NDArray[np.float64]
 SCORE_BITS = 30  # float32 in [0, 1] has bit patterns up to 0x3F800000 < 2**30
 GRID_SHIFT = 16  # keeps the exponent and 7 bits of the fraction
 SMALL = 500_000  # labelled rows up to which every distinct score is a cell of its own
+MOST_TABLE = 1 << 22
 
 
 def score_bits(scores: npt.NDArray[np.float32]) -> Ints:
@@ -35,11 +37,6 @@ def bits_score(bits: Ints) -> Floats:
     return bits.astype(np.int32).view(np.float32).astype(np.float64)
 
 
-def make_keys(bits: Ints, codes: Ints | None) -> Ints:
-    """One integer a row that orders by segment value, then score; codes None means one value for all."""
-    return bits if codes is None else (codes.astype(np.int64) << SCORE_BITS) | bits
-
-
 def group_sums(keys: Ints, *weights: Ints) -> tuple[Ints, ...]:
     """Distinct keys in order and the sum of each weight array over equal keys."""
     if len(keys) == 0:
@@ -50,27 +47,194 @@ def group_sums(keys: Ints, *weights: Ints) -> tuple[Ints, ...]:
     return (keys[starts], *(np.add.reduceat(w[order], starts) for w in weights))
 
 
+class Histogram:
+    """Whole-number weights by index, adding batches of rows; counts of ones are gathered until they are worth a pass."""
+
+    def __init__(self, size: int) -> None:
+        self.total = np.zeros(size, dtype=np.int64)
+        self._waiting: list[npt.NDArray[np.uint32]] = []
+        self._held = 0
+
+    def add(self, at: Ints, weights: Ints | None) -> None:
+        """at: indices, shape (rows,); weights None: ones."""
+        if weights is not None:
+            np.add.at(self.total, at, weights)
+            return
+        if len(at) >= len(self.total):
+            self.total += np.bincount(at, minlength=len(self.total))
+            return
+        self._waiting.append(at.astype(np.uint32))
+        self._held += len(at)
+        if self._held >= 2 * len(self.total):
+            self._settle()
+
+    def _settle(self) -> None:
+        if self._waiting:
+            self.total += np.bincount(np.concatenate(self._waiting), minlength=len(self.total))
+            self._waiting, self._held = [], 0
+
+    def sums(self) -> Ints:
+        self._settle()
+        return self.total
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """The distinct scores of the positives of each segment value, and a table that finds a score's place among them.
+
+    keys: sorted distinct (code, score) of the positives as integers; each code begins with a sentinel of weight 0 that
+    lies below every score; positive: their weights. shape (cuts,). Places, shape (2 * cuts + 1,), are the cuts (odd)
+    and the gaps around them (even): place 2 * i + 1 is cut i, 2 * i + 2 the gap above it, of the same code.
+    """
+
+    keys: Ints
+    bits: Ints
+    code: Ints
+    positive: Ints
+    starts: Ints
+    _lowest: int
+    _span: int
+    _shift: int
+    _table: npt.NDArray[np.int32]
+
+    @staticmethod
+    def of(bits: Ints, code: Ints | None, weights: Ints, codes: int) -> Cuts:
+        """From the positives. bits: score_bits, code: segment value (None: one for all), weights: whole numbers."""
+        lowest = int(bits.min()) - 1 if len(bits) else 0
+        span = int(bits.max()) - lowest + 2 if len(bits) else 2
+        keys = bits - lowest if code is None else code * span + (bits - lowest)
+        sentinels = np.arange(codes, dtype=np.int64) * span
+        keys, positive = group_sums(
+            np.concatenate([sentinels, keys]), np.concatenate([np.zeros(codes, dtype=np.int64), weights])
+        )
+        room = codes * span
+        cells = min(MOST_TABLE, max(1024, 8 * len(keys)))
+        shift = max(0, (room // cells).bit_length())
+        table = np.searchsorted(keys, np.arange((room >> shift) + 2, dtype=np.int64) << shift).astype(np.int32)
+        starts = np.searchsorted(keys, np.arange(codes + 1, dtype=np.int64) * span)
+        return Cuts(keys, keys % span + lowest, keys // span, positive, starts, lowest, span, shift, table)
+
+    @property
+    def places(self) -> int:
+        return 2 * len(self.keys) + 1
+
+    def place(self, bits: Ints, code: Ints | None) -> Ints:
+        """The place of each row, shape (rows,). bits: score_bits; code: segment value, None where there is one."""
+        # Scores outside the positives' range only need to stay outside it.
+        keys = np.clip(bits - self._lowest, 0, self._span - 1)
+        if code is not None:
+            keys += code * self._span
+        cell = keys >> self._shift
+        low: Ints = self._table[cell].astype(np.int64)
+        high = self._table[cell + 1]
+        searched = np.flatnonzero(low < high)
+        low *= 2
+        if len(searched):
+            a, b, k = low[searched] >> 1, high[searched].astype(np.int64), keys[searched]
+            for _ in range(int((b - a).max()).bit_length()):
+                middle = (a + b) >> 1
+                # Where a search has ended (a == b) nothing moves any more.
+                below = (a < b) & (self.keys[np.minimum(middle, len(self.keys) - 1)] < k)
+                a, b = np.where(below, middle + 1, a), np.where(below, b, np.minimum(b, middle))
+            equal = self.keys[np.minimum(a, len(self.keys) - 1)] == k
+            low[searched] = 2 * a + equal
+        return low
+
+    def beaten(self) -> Ints:
+        """For each place, twice the weight of its code's positives below it plus the weight of those equal to it."""
+        below = np.concatenate([[0], np.cumsum(self.positive)])
+        base = below[self.starts[self.code]]
+        out = np.zeros(self.places, dtype=np.int64)
+        out[1::2] = 2 * (below[:-1] - base) + self.positive
+        out[2::2] = 2 * (below[1:] - base)
+        return out
+
+    def ladders(self, negatives: Ints) -> list[Ladder]:
+        """One table for each code. negatives: weight of the negatives at each place, shape (places,)."""
+        ladders = []
+        for begin, end in zip(self.starts[:-1].tolist(), self.starts[1:].tolist(), strict=True):
+            lowest = int(negatives[2 * begin + 1] + negatives[2 * begin + 2])
+            equal = negatives[2 * begin + 3 : 2 * end + 1 : 2]
+            gaps = negatives[2 * begin + 4 : 2 * end + 2 : 2]
+            below = lowest + np.concatenate([[0], np.cumsum(equal + gaps)])
+            ladders.append(
+                Ladder(
+                    score=bits_score(self.bits[begin + 1 : end]),
+                    positive=self.positive[begin + 1 : end],
+                    below=below[:-1],
+                    equal=equal,
+                    negatives=int(below[-1]),
+                )
+            )
+        return ladders
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """One population's labels along its scores, seen from the positives. Whole-number weights.
+
+    score, positive, below, equal: shape (distinct scores of positives,), ascending; below: weight of negatives with a
+    smaller score, equal: with this score. negatives: weight of all negatives.
+    """
+
+    score: Floats
+    positive: Ints
+    below: Ints
+    equal: Ints
+    negatives: int
+
+    def between(self) -> Ints:
+        """Weight of negatives strictly above each score and strictly below the next, shape (scores,)."""
+        following = np.append(self.below[1:], self.negatives)
+        return np.asarray(following - self.below - self.equal)
+
+
 @dataclass
 class Cells:
-    """Rows by (segment value, score cell). `add` takes batches in any order; `table` is their exact sum."""
+    """Rows by (segment value, score cell). `add` takes batches in any order; `table` is their exact sum.
+
+    shift: how many low bits of the score a cell spans; 0: every distinct score is a cell.
+    """
 
     shift: int
+    codes: int
     _parts: list[tuple[Ints, ...]] = field(default_factory=list)
     _held: int = 0
 
-    def add(self, keys: Ints, weights: Ints, positive: bool) -> None:
-        """keys: sorted, shape (rows,); weights: whole numbers, same shape; positive: the label of all of them."""
-        if len(keys) == 0:
+    def add(self, bits: Ints, code: Ints | None, weights: Ints | None, positive: bool) -> None:
+        """bits: score_bits, shape (rows,); code: segment value; weights: whole numbers, None for ones."""
+        if len(bits) == 0:
             return
-        cells = keys >> self.shift
-        starts = np.flatnonzero(np.concatenate([[True], cells[1:] != cells[:-1]]))
-        low = keys & ((1 << self.shift) - 1)
-        mass = np.add.reduceat(weights, starts)
-        lows = np.add.reduceat(low * weights, starts) if self.shift else np.zeros_like(mass)
+        cells = bits >> self.shift
+        if self.shift == 0:
+            keys = cells if code is None else (code << SCORE_BITS) | cells
+            part = group_sums(keys, np.ones_like(bits) if weights is None else weights)
+            mass, lows = part[1], np.zeros_like(part[1])
+            nothing = np.zeros_like(mass)
+            self._keep((part[0], nothing, mass, lows) if positive else (part[0], mass, nothing, lows))
+            return
+        first = int(cells.min())
+        span = int(cells.max()) - first + 1
+        keys = cells - first if code is None else code * span + (cells - first)
+        low = bits & ((1 << self.shift) - 1)
+        size = span * (1 if code is None else self.codes)
+        # Sums of at most 2^18 rows of weights below 2^20 and low bits below 2^19 are exact in int64 and, unweighted, in doubles.
+        if weights is None:
+            mass = np.bincount(keys, minlength=size)
+            lows = np.bincount(keys, weights=low, minlength=size).astype(np.int64)
+        else:
+            mass, lows = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
+            np.add.at(mass, keys, weights)
+            np.add.at(lows, keys, low * weights)
+        used = np.flatnonzero(mass)
+        mass, lows = mass[used], lows[used]
+        place = ((used // span) << (SCORE_BITS - self.shift)) | (used % span + first)
         nothing = np.zeros_like(mass)
-        part = (cells[starts], nothing, mass, lows) if positive else (cells[starts], mass, nothing, lows)
+        self._keep((place, nothing, mass, lows) if positive else (place, mass, nothing, lows))
+
+    def _keep(self, part: tuple[Ints, ...]) -> None:
         self._parts.append(part)
-        self._held += len(starts)
+        self._held += len(part[0])
         if self._held > 4_000_000 and len(self._parts) > 1:
             self._compact()
 
@@ -98,85 +262,10 @@ class Cells:
         mass = negative + positive
         if self.shift == 0:
             return codes, negative.astype(np.float64), positive.astype(np.float64), bits_score(base)
-        # Within a cell the exponent is the same, so the score is linear in the bits below the shift.
-        bottom, step = bits_score(base), bits_score(base + 1) - bits_score(base)
-        mean = bottom + step * (lows / np.where(mass == 0, 1, mass))
-        return codes, negative.astype(np.float64), positive.astype(np.float64), mean
+        return codes, negative.astype(np.float64), positive.astype(np.float64), _mean_score(base, lows, mass)
 
 
-@dataclass
-class Cuts:
-    """Weights at and between the distinct scores of the positives, for each segment value.
-
-    keys: sorted distinct keys of the positives, shape (cuts,); positive: their weights.
-    lower, equal: weight of the negatives with a smaller key (of any code), and with the same key.
-    negatives: total weight of negatives by code, shape (codes,).
-    """
-
-    keys: Ints
-    positive: Ints
-    codes: int
-    lower: Ints = field(init=False)
-    equal: Ints = field(init=False)
-    negatives: Ints = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.lower = np.zeros(len(self.keys), dtype=np.int64)
-        self.equal = np.zeros(len(self.keys), dtype=np.int64)
-        self.negatives = np.zeros(self.codes, dtype=np.int64)
-
-    def empty(self) -> Cuts:
-        """The same cut points without negatives: what another thread fills."""
-        return Cuts(self.keys, self.positive, self.codes)
-
-    def add(self, keys: Ints, weights: Ints | None) -> None:
-        """Negatives. keys: sorted, shape (rows,); weights: whole numbers of the same shape, None for all ones."""
-        left = np.searchsorted(keys, self.keys, "left")
-        right = np.searchsorted(keys, self.keys, "right")
-        edges = np.searchsorted(keys, np.arange(self.codes + 1, dtype=np.int64) << SCORE_BITS, "left")
-        if weights is None:
-            self.lower += left
-            self.equal += right - left
-            self.negatives += np.diff(edges)
-        else:
-            total = np.concatenate([[0], np.cumsum(weights)])
-            self.lower += total[left]
-            self.equal += total[right] - total[left]
-            self.negatives += np.diff(total[edges])
-
-    def merge(self, other: Cuts) -> None:
-        self.lower += other.lower
-        self.equal += other.equal
-        self.negatives += other.negatives
-
-    def ladder(self, code: int) -> Ladder:
-        """The table of one segment value."""
-        begin, end = np.searchsorted(self.keys, [code << SCORE_BITS, (code + 1) << SCORE_BITS])
-        smaller_codes = int(self.negatives[:code].sum())
-        return Ladder(
-            score=bits_score(self.keys[begin:end] & ((1 << SCORE_BITS) - 1)),
-            positive=self.positive[begin:end],
-            below=self.lower[begin:end] - smaller_codes,
-            equal=self.equal[begin:end],
-            negatives=int(self.negatives[code]),
-        )
-
-
-@dataclass(frozen=True)
-class Ladder:
-    """One population's labels along its scores, seen from the positives. Whole-number weights.
-
-    score, positive, below, equal: shape (distinct scores of positives,), ascending; below: weight of negatives with a
-    smaller score, equal: with this score. negatives: weight of all negatives.
-    """
-
-    score: Floats
-    positive: Ints
-    below: Ints
-    equal: Ints
-    negatives: int
-
-    def between(self) -> Ints:
-        """Weight of negatives strictly above each score and strictly below the next, shape (scores,)."""
-        following = np.append(self.below[1:], self.negatives)
-        return np.asarray(following - self.below - self.equal)
+def _mean_score(base: Ints, lows: Ints, mass: Ints) -> Floats:
+    # Within a cell the exponent is the same, so the score is linear in the bits below the shift.
+    bottom, step = bits_score(base), bits_score(base + 1) - bits_score(base)
+    return np.asarray(bottom + step * (lows / np.where(mass == 0, 1, mass)))

@@ -9,5 +9,14 @@ select
   count_if(coalesce(first_price, false)) as first_price_rows,
   count_if(conversion_logged = 0e0) as zero_conversions,
   count_if(click_logged = 1e0 and conversion_logged is null) as clicks_without_conversion_label,
-  count_if(conversion_logged > 0e0) as conversions_logged
+  count_if(conversion_logged > 0e0) as conversions_logged,
+  -- Totals of weights (2^-32) and of prices (1e-9 CPM), over rows that can be used.
+  sum(case when isfinite(weight_logged) and weight_logged >= 0e0 and weight_logged <= 1048576e0
+    then cast(floor(weight_logged * 4294967296e0 + 0.5e0) as bigint) end) as weights,
+  sum(case when isfinite(weight_logged) and weight_logged >= 0e0 and weight_logged <= 1048576e0
+      and isfinite(price_logged) and price_logged >= 0e0 and price_logged * weight_logged < 9e9
+    then cast(floor(price_logged * weight_logged * 1e9 + 0.5e0) as bigint) end) as prices,
+  sum(case when isfinite(weight_logged) and weight_logged >= 0e0 and weight_logged <= 1048576e0
+      and isfinite(price_logged) and price_logged >= 0e0 and price_logged * weight_logged < 9e9
+    then cast(floor(weight_logged * 4294967296e0 + 0.5e0) as bigint) end) as priced_weights
 from {{ rows }}

@@ -9,6 +9,7 @@ select
   {%- for role in numeric_roles %}
   {{ 'cast(' ~ roles[role] ~ ' as double)' if roles[role] else ('1e0' if role == 'weight' else 'null::double') }} as {{ role }}_logged,
   {%- endfor %}
+  {{ unit }} as unit,
   {{ first_price }} as first_price,
   {%- for p in predictions %}
   {{ 'cast(' ~ p.sql ~ ' as double)' }} as {{ p.column }},

@@ -1,0 +1,97 @@
+"""A batch of the reduction's stream as numpy arrays, and the rows of it that a sum is over.
+
+Every row has a group in each family of segments: its segment value's code x BUCKETS + its unit's bucket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from bidsim.replay.plan import Plan
+from bidsim.statistics import units
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+ROW_WON, ROW_UNDECIDABLE, ROW_PRICED = 1, 2, 4
+ENTERED, DECIDED, COUNTED, UNKNOWN = 1, 2, 4, 8
+
+
+class Batch:
+    """Columns by name (see sql/stream.sql), the code of each segment, the bucket and the groups of each family."""
+
+    def __init__(self, plan: Plan, batch: pa.RecordBatch) -> None:
+        self.rows = batch.num_rows
+        self.columns: dict[str, npt.NDArray[Any]] = {}
+        for name in batch.schema.names:
+            if name != "unit":
+                self.columns[name] = np.asarray(batch.column(name))
+        self.codes: list[Ints] = [self.columns[f"code_{i}"].astype(np.int64) for i in range(len(plan.segments))]
+        self.hashes = self._hashes(plan, batch.column("unit"))
+        self.bucket = units.buckets_of(self.hashes)
+        # One family for each segment; the whole log is the sum over the first, or a family of its own.
+        self.groups: list[Ints] = [code * units.BUCKETS + self.bucket for code in self.codes] or [self.bucket]
+        self.all = Pick(self, None)
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        return self.columns[name]
+
+    def pick(self, mask: Bools) -> Pick:
+        """The rows for which mask is true."""
+        rows = np.flatnonzero(mask)
+        return self.all if len(rows) == self.rows else Pick(self, rows)
+
+    def _hashes(self, plan: Plan, unit: pa.Array) -> units.Hashes:
+        if plan.unit == "whole" and unit.null_count == 0:
+            return units.hash_whole(np.asarray(unit))
+        if plan.unit == "text" and unit.null_count == 0:
+            return units.hash_texts(unit)
+        # A row without a unit is a unit of its own, told apart by what the log says before anything happens.
+        parts: list[npt.NDArray[Any]] = [self["money"]]
+        if plan.unit == "row":
+            parts.append(np.asarray(unit))
+        parts += self.codes
+        parts += [self[f"score_{i}"] for i in plan.hashed_sources]
+        own = units.hash_rows(parts)
+        if plan.unit == "row":
+            return own
+        known = np.asarray(unit.is_valid())
+        hashes = units.hash_texts(unit) if plan.unit == "text" else units.hash_whole(np.asarray(unit.fill_null(0)))
+        return np.where(known, hashes, own)
+
+
+class Pick:
+    """Some rows of a batch, with their groups; rows None: all of them."""
+
+    def __init__(self, batch: Batch, rows: Ints | None) -> None:
+        self.batch = batch
+        self.rows = rows
+        self.count = batch.rows if rows is None else len(rows)
+        self._groups: dict[int, Ints] = {}
+
+    def take(self, column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """These rows of a column of the batch."""
+        return column if self.rows is None else column[self.rows]
+
+    def group(self, family: int) -> Ints:
+        if self.rows is None:
+            return self.batch.groups[family]
+        if family not in self._groups:
+            self._groups[family] = self.batch.groups[family][self.rows]
+        return self._groups[family]
+
+    def pick(self, mask: Bools) -> Pick:
+        """Those of these rows for which mask, of this pick's length, is true."""
+        rows = np.flatnonzero(mask)
+        if len(rows) == self.count:
+            return self
+        return Pick(self.batch, rows if self.rows is None else self.rows[rows])
+
+
+Columns = Mapping[str, Sequence[Any]]

@@ -1,0 +1,49 @@
+-- What the reduction needs of each row, in plain types without NULLs (NaN where there is no value; labels 2 for none).
+-- row: won, undecidable, priced, in bits; policy_<i>: entered, decided win, counted win, unknown win, in bits.
+select
+  cast(cast(won as utinyint) + 2 * cast(undecidable as utinyint) + 4 * cast(price is not null as utinyint) as utinyint) as row,
+  coalesce(price, 'nan'::double) as price,
+  coalesce(cast(floor(price * w * 1e9 + 0.5e0) as bigint), 0) as money,
+  {%- if weighted %}
+  w, wi,
+  {%- endif %}
+  {%- if has_click %}
+  coalesce(cast(click as utinyint), 2) as click,
+  {%- endif %}
+  {%- if has_conversion %}
+  coalesce(conversion, 0e0) as conversion,
+  {%- endif %}
+  {%- if value %}
+  coalesce({{ value }}, 0e0) as value,
+  {%- endif %}
+  {%- if any_first_price %}
+  cast(first_price as utinyint) as first_price,
+  {%- endif %}
+  {%- for label in labels %}
+  coalesce(cast(y_{{ label }} as utinyint), 2) as y_{{ label }},
+  {%- endfor %}
+  {%- for b in bidders %}
+  cast(cast(e_{{ b.key }} as utinyint) + 2 * cast(d_{{ b.key }} as utinyint) + 4 * cast(o_{{ b.key }} as utinyint)
+    + 8 * cast(u_{{ b.key }} as utinyint) as utinyint) as policy_{{ b.policy }},
+  cost_{{ b.key }} as cost_{{ b.policy }},
+  {%- if value %}
+  coalesce(bid_{{ b.key }}, 'nan'::double) as bid_{{ b.policy }},
+  {%- endif %}
+  {%- endfor %}
+  {%- for s in starts %}
+  coalesce({{ s.sql }}, 'nan'::double) as start_{{ s.policy }},
+  {%- endfor %}
+  {%- for i, p in sources %}
+  coalesce({{ p }}, 'nan'::double) as score_{{ i }},
+  {%- endfor %}
+  {%- for s in segments %}
+  c{{ loop.index0 }}.code as code_{{ loop.index0 }},
+  {%- endfor %}
+  {{ unit }}
+from {{ outcomes }} as o
+{%- for s in segments %}
+left join codes_{{ loop.index0 }} as c{{ loop.index0 }} on o.{{ s.column }} is not distinct from c{{ loop.index0 }}.value
+{%- endfor %}
+{%- if where %}
+where {{ where }}
+{%- endif %}
