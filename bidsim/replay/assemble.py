@@ -15,11 +15,13 @@ from datetime import date
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from bidsim.replay.findings import find_all
 from bidsim.replay.levels import Frontier
 from bidsim.replay.measures import AMOUNT_BITS, COUNT_BITS, MONEY_SCALE
 from bidsim.replay.plan import Plan
+from bidsim.replay.policies import PolicyPlan
 from bidsim.replay.reduce import Tables
 from bidsim.result import (
     CalibrationBin,
@@ -37,9 +39,12 @@ from bidsim.result import (
     Window,
 )
 from bidsim.scenario.loading import LoadedScenario
+from bidsim.statistics.bands import bands, no_bands
 from bidsim.statistics.calibration import Bins
+from bidsim.statistics.intervals import Bounds, Sample, bucket_weights, interval, total_of
 from bidsim.statistics.metrics import (
     EXACT_WITHOUT_UNKNOWNS,
+    AtLevel,
     Matched,
     Values,
     campaign_auc,
@@ -50,6 +55,9 @@ from bidsim.statistics.metrics import (
     target_attainment,
 )
 from bidsim.statistics.tallies import OVERALL, Family
+from bidsim.statistics.units import BUCKETS
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -83,16 +91,17 @@ def assemble(loaded: LoadedScenario, reduced: Reduced, as_of: date) -> Result:
         for name in dict.fromkeys([*shown, *families])
     }
     _over_campaigns(reduced, cuts)
+    samples = {name: _sample(loaded, reduced, name) for name in shown}
     metrics: list[Metric] = []
     changes: list[Difference] = []
     curves: list[CalibrationCurve] = []
     for policy in plan.policies:
         for name in shown:
             cut, family = cuts[(policy.index, name)], families[name]
-            metrics += _metrics(policy.name, policy.index, family, cut.values)
-            curves += _curves(policy.name, family, cut.bins)
+            metrics += _metrics(policy.name, policy.index, family, cut.values, samples[name])
+            curves += _curves(reduced, policy, family, cut.bins, samples[name])
             if policy.index > 0:
-                changes += _differences(policy.name, family, cuts[(0, name)].values, cut.values)
+                changes += _differences(policy.name, family, cuts[(0, name)].values, cut.values, samples[name])
     return Result(
         name=loaded.name,
         as_of=as_of.isoformat(),
@@ -129,19 +138,35 @@ def _cut(reduced: Reduced, policy: int, name: str) -> _Cut:
     matched = reduced.matched.get((policy, name))
     if policy == 0:
         # The baseline at its own spend is the baseline.
-        matched = Matched(
-            np.ones(len(family.values)), family.get("spend", 0), family.get("clicks", 0), family.get("conversions", 0)
-        )
+        matched = _own_level(family)
     if matched is not None:
-        values |= matched_values(matched, has_click=has_click, has_conversion=has_conversion)
+        values |= matched_values(matched, family, has_click=has_click, has_conversion=has_conversion)
     for beta in reduced.tables.betas:
-        values[("expected_utility", None, beta)] = family.get("expected_utility", policy, repr(beta))
+        key = ("expected_utility", policy, repr(beta))
+        values[("expected_utility", None, beta)] = total_of(family.by_bucket(*key), family.get(*key), signed=True)
     bins: dict[str, list[Bins]] = {}
     for head in plan.heads:
         ranked = reduced.tables.ranked[(head, plan.source_of(policy, head), name)]
-        more, bins[head] = head_values(family, policy, head, ranked)
+        more, bins[head] = head_values(
+            family, policy, head, ranked, bucket_weights(BUCKETS) if name == OVERALL else None
+        )
         values |= more
     return _Cut(values, bins)
+
+
+def _own_level(family: Family) -> Matched:
+    spend, clicks, conversions = (family.get(n, 0) for n in ("spend", "clicks", "conversions"))
+    own = [family.by_bucket(n, 0) for n in ("spend", "clicks", "conversions")]
+    still = np.zeros(len(family.values))
+    return Matched(
+        np.ones(len(family.values)), spend, clicks, conversions, AtLevel(own[0], own[1], own[2], still, still, still)
+    )
+
+
+def _sample(loaded: LoadedScenario, reduced: Reduced, name: str) -> Sample:
+    given = loaded.scenario.intervals
+    used = (reduced.tables.families[name].by_bucket("rows") > 0).sum(axis=1).astype(np.float64)
+    return Sample(given.confidence if given else 0.95, used, reduced.tables.units)
 
 
 def _over_campaigns(reduced: Reduced, cuts: dict[tuple[int, str], _Cut]) -> None:
@@ -155,12 +180,12 @@ def _over_campaigns(reduced: Reduced, cuts: dict[tuple[int, str], _Cut]) -> None
             rates, mean = target_attainment(campaigns, policy.index)
             if name:
                 each.values[("target_attainment", None, None)] = rates
-            whole.values[("target_attainment", None, None)] = np.array([mean])
+            whole.values[("target_attainment", None, None)] = mean
         for head in plan.heads:
             aucs = each.values[("auc", head, None)]
             if name:
                 each.values[("gauc", head, None)] = aucs
-            whole.values[("gauc", head, None)] = np.array([campaign_auc(campaigns, policy.index, head, aucs)])
+            whole.values[("gauc", head, None)] = campaign_auc(campaigns, policy.index, head, aucs)
 
 
 def _null(value: float) -> float | None:
@@ -171,9 +196,10 @@ def _segment(family: Family, code: int) -> dict[str, str]:
     return {} if family.name == OVERALL else {family.name: family.values[code]}
 
 
-def _metrics(policy: str, index: int, family: Family, values: Values) -> Iterator[Metric]:
+def _metrics(policy: str, index: int, family: Family, values: Values, sample: Sample) -> Iterator[Metric]:
     unknown = family.get("unknown_wins", index) + family.get("unknown_outcomes", index)
-    for (metric, head, beta), array in values.items():
+    for (metric, head, beta), measured in values.items():
+        array, (low, high) = measured.value, interval(measured, sample)
         exact = head is None and metric in EXACT_WITHOUT_UNKNOWNS
         for code in range(len(family.values)):
             value = _null(array[code])
@@ -184,36 +210,51 @@ def _metrics(policy: str, index: int, family: Family, values: Values) -> Iterato
                 head=head,
                 segment=_segment(family, code),
                 value=value,
+                low=_null(low[code]),
+                high=_null(high[code]),
                 identified=Range(low=value, high=value) if sure else None,
                 beta=beta,
             )
 
 
-def _differences(policy: str, family: Family, baseline: Values, candidate: Values) -> Iterator[Difference]:
-    for (metric, head, beta), (ours, theirs, absolute, relative) in differences(baseline, candidate).items():
+def _estimate(value: Floats, bounds: Bounds, code: int) -> Estimate:
+    return Estimate(value=_null(value[code]), low=_null(bounds[0][code]), high=_null(bounds[1][code]))
+
+
+def _differences(
+    policy: str, family: Family, baseline: Values, candidate: Values, sample: Sample
+) -> Iterator[Difference]:
+    for (metric, head, beta), change in differences(baseline, candidate, sample):
         for code in range(len(family.values)):
             yield Difference(
                 policy=policy,
                 metric=metric,
                 head=head,
                 segment=_segment(family, code),
-                baseline=_null(ours[code]),
-                candidate=_null(theirs[code]),
-                absolute=Estimate(value=_null(absolute[code])),
-                relative=Estimate(value=_null(relative[code])),
+                baseline=_null(change.baseline[code]),
+                candidate=_null(change.candidate[code]),
+                absolute=_estimate(change.absolute, change.absolute_bounds, code),
+                relative=_estimate(change.relative, change.relative_bounds, code),
                 beta=beta,
             )
 
 
-def _curves(policy: str, family: Family, bins: Mapping[str, list[Bins]]) -> Iterator[CalibrationCurve]:
+def _curves(
+    reduced: Reduced, policy: PolicyPlan, family: Family, bins: Mapping[str, list[Bins]], sample: Sample
+) -> Iterator[CalibrationCurve]:
     for head, by_value in bins.items():
+        ranked = reduced.tables.ranked[(head, reduced.plan.source_of(policy.index, head), family.name)]
         for code, b in enumerate(by_value):
-            points = zip(b.predicted.tolist(), b.observed.tolist(), b.weight.tolist(), strict=True)
+            low, high = bands(b, ranked.by_bucket, sample) if ranked.by_bucket is not None else no_bands(b)
+            columns = (b.predicted, b.observed, b.weight, low, high)
             yield CalibrationCurve(
-                policy=policy,
+                policy=policy.name,
                 head=head,
                 segment=_segment(family, code),
-                bins=[CalibrationBin(predicted=p, observed=o, weight=w) for p, o, w in points],
+                bins=[
+                    CalibrationBin(predicted=p, observed=o, weight=w, low=_null(lower), high=_null(upper))
+                    for p, o, w, lower, upper in zip(*(c.tolist() for c in columns), strict=True)
+                ],
             )
 
 

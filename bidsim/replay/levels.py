@@ -7,7 +7,8 @@ win's price or chance depends on the multiplier itself: whole replays at many mu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +23,14 @@ from bidsim.replay.policies import Bidder, PolicyPlan, bidder
 from bidsim.replay.reduce import STREAM_ROWS, share, stream_sql
 from bidsim.replay.stages import Stages
 from bidsim.statistics.frontier import MULTIPLIERS, Grid, Levels, Steps, Totals, climb
-from bidsim.statistics.metrics import Matched
+from bidsim.statistics.metrics import AtLevel, Matched
 from bidsim.statistics.tallies import OVERALL, Family, Key, Tally
 from bidsim.statistics.units import BUCKETS
 
 Frontier = dict[int, list[tuple[float, Totals]]]
 Found = tuple[Frontier, dict[tuple[int, str], Matched]]
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 # Whole replays: a coarse grid first, then two refinements between the neighbours that bracket the match.
 COARSE: tuple[float, ...] = tuple(float(2.0 ** (j / 2)) for j in range(-8, 9))
@@ -253,16 +255,13 @@ class _Walk:
                 else:
                     taken[mine] = steps[0][mine] <= at
                 results.append((total, at))
-            by_bucket = self._by_bucket(
-                policy, name, code[taken] * BUCKETS + bucket[taken], [s[taken] for s in steps[1:]]
-            )
-            out[(policy, name)] = _matched(self.plan, results, by_bucket)
+            won = code[taken] * BUCKETS + bucket[taken]
+            at_level = self._at_level(policy, name, won, [s[taken] for s in steps[1:]])
+            out[(policy, name)] = _matched(self.plan, results, at_level)
         return out
 
-    def _by_bucket(
-        self, policy: int, name: str, at: Ints, rows: Sequence[npt.NDArray[Any]]
-    ) -> dict[str, npt.NDArray[np.float64]]:
-        """Spend, clicks and conversions at the matched level in their own units, shape (values, BUCKETS)."""
+    def _at_level(self, policy: int, name: str, at: Ints, rows: Sequence[npt.NDArray[Any]]) -> AtLevel:
+        """at, rows: groups and sums of the rows of the crossing cells that are won at the matched level."""
         size = len(self.families[name].values)
         total = Tally(size * BUCKETS)
         for what, values in zip(("spend", "clicks", "conversions"), rows, strict=True):
@@ -270,17 +269,26 @@ class _Walk:
                 cut = slice(part, part + STREAM_ROWS)
                 total.add((what, policy, None), at[cut], values[cut])
         for kept in self.kept:
-            total.merge(_copy(kept.tallies[name], policy))
+            sums = kept.tallies[name].sums
+            total.merge(Tally(total.groups, {k: v for k, v in sums.items() if k[0][1] == policy}))
         parts = total.exact(size, BUCKETS)[1]
         scale = {"spend": MONEY_SCALE, "clicks": _counts(self.plan), "conversions": 2**AMOUNT_BITS}
-        return {what: parts.get((what, policy, None), np.zeros((size, BUCKETS))) / scale[what] for what in scale}
+        nothing = np.zeros((size, BUCKETS))
+        found = {what: parts.get((what, policy, None), nothing) / scale[what] for what in scale}
+        return AtLevel(**found, **self._slopes(policy, name, scale))
 
-
-def _copy(tally: Tally, policy: int) -> Tally:
-    """The sums of one policy, apart, so that merging does not touch them."""
-    mine = Tally(tally.groups)
-    mine.merge(Tally(tally.groups, {k: v for k, v in tally.sums.items() if k[0][1] == policy}))
-    return mine
+    def _slopes(self, policy: int, name: str, scale: Mapping[str, int]) -> dict[str, Floats]:
+        """How results and the multiplier's logarithm move with spend around the crossing cells, an octave wide."""
+        levels, half = self.levels[policy][name], max(1, self.grid.per_octave // 2)
+        clicks, conversions, multiplier = (np.zeros(len(self.families[name].values)) for _ in range(3))
+        for value, cut in enumerate(self.cuts[(policy, name)].tolist()):
+            window = slice(max(0, min(cut, self.grid.cells - 1) - half), min(self.grid.cells, cut + half + 1))
+            spend = int(levels.spend[value, window].sum()) / scale["spend"]
+            if spend > 0:
+                clicks[value] = int(levels.clicks[value, window].sum()) / scale["clicks"] / spend
+                conversions[value] = int(levels.conversions[value, window].sum()) / scale["conversions"] / spend
+                multiplier[value] = math.log(2.0) * (window.stop - window.start) / self.grid.per_octave / spend
+        return {"clicks_slope": clicks, "conversions_slope": conversions, "multiplier_slope": multiplier}
 
 
 def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
@@ -298,7 +306,7 @@ def _counts(plan: Plan) -> int:
 def _matched(
     plan: Plan,
     results: Sequence[tuple[Totals, float] | None],
-    by_bucket: dict[str, npt.NDArray[np.float64]] | None = None,
+    level: AtLevel | None = None,
 ) -> Matched:
     def column(value: Callable[[Totals], int], scale: int) -> Any:
         return np.array([np.nan if r is None else value(r[0]) / scale for r in results])
@@ -308,7 +316,7 @@ def _matched(
         spend=column(lambda t: t.spend, MONEY_SCALE),
         clicks=column(lambda t: t.clicks, _counts(plan)),
         conversions=column(lambda t: t.conversions, 2**AMOUNT_BITS),
-        by_bucket=by_bucket,
+        level=level,
     )
 
 

@@ -1,6 +1,8 @@
-"""Area under the ROC curve, exact for float32 scores.
+"""Area under the ROC curve, exact for float32 scores, and what each bucket of units adds to it.
 
-Mann, Whitney (1947): P(score of a positive > score of a negative) + half of P(equal), weighted by row.
+Mann, Whitney (1947): P(score of a positive > score of a negative) + half of P(equal), weighted by row. Influence of
+clustered data: Obuchowski (1997), "Nonparametric analysis of clustered ROC curve data", on the structural components
+of DeLong, DeLong, Clarke-Pearson (1988).
 """
 
 from __future__ import annotations
@@ -8,7 +10,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from bidsim.statistics.intervals import Measured
 from bidsim.statistics.ranking import Ladder
+from bidsim.statistics.tallies import ratio
 
 Floats = npt.NDArray[np.float64]
 
@@ -23,6 +27,19 @@ def auc(ladder: Ladder) -> float:
     return float(wins.sum() / (2 * np.longdouble(positives) * np.longdouble(ladder.negatives)))
 
 
+def auc_influence(area: Floats, won: Floats, lost: Floats, positives: Floats, rows: Floats) -> Floats:
+    """What each bucket adds to the AUC, shape (values, buckets).
+
+    won: over the bucket's positives, the share of all negatives that score below them (ties half); lost: over its
+    negatives, the share of all positives that score below them; positives, rows: weights by bucket.
+    """
+    negatives = rows - positives
+    a = area[:, None]
+    up = ratio(won - a * positives, positives.sum(axis=1, keepdims=True))
+    down = ratio(negatives - lost - a * negatives, negatives.sum(axis=1, keepdims=True))
+    return np.asarray(up + down)
+
+
 def grouped_auc(aucs: Floats, weights: Floats) -> float:
     """gauc: mean of per-campaign AUCs weighted by rows, over campaigns that have both labels (AUC not NaN).
 
@@ -32,3 +49,12 @@ def grouped_auc(aucs: Floats, weights: Floats) -> float:
     if not known.any():
         return float("nan")
     return float((aucs[known] * weights[known]).sum() / weights[known].sum())
+
+
+def grouped_influence(value: float, aucs: Measured, rows: Floats, parts: Floats) -> Floats:
+    """What each bucket adds to gauc, shape (1, buckets). rows: of each campaign, parts: the same by bucket."""
+    known = ~np.isnan(aucs.value) & (rows > 0)
+    if not known.any() or aucs.parts is None:
+        return np.zeros((1, parts.shape[1]))
+    z = aucs.parts[known] * rows[known][:, None] + (aucs.value[known] - value)[:, None] * parts[known]
+    return np.asarray(z.sum(axis=0, keepdims=True) / rows[known].sum())

@@ -1,52 +1,56 @@
 """Every number of spec section 4, computed from the reduced tables, for each value of one family of segments.
 
-A function takes tables and returns arrays, one value for each segment value; NaN means undefined (a ratio with a zero
-denominator, no labels). Economic numbers are over a policy's own counted wins; prediction numbers over the labelled
-rows with a valid prediction of the policy, whatever it would have won.
+A function takes tables and returns measured metrics: one value for each segment value, NaN where undefined (a ratio
+with a zero denominator, no labels), and what an interval needs. Economic numbers are over a policy's own counted wins;
+prediction numbers over the labelled rows with a valid prediction of the policy, whatever it would have won.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from bidsim.statistics.auc import auc, grouped_auc
+from bidsim.statistics.auc import auc, auc_influence, grouped_auc, grouped_influence
 from bidsim.statistics.calibration import Bins, calibration_error, corp, ece, ece_if_calibrated, equal_mass_bins
+from bidsim.statistics.intervals import (
+    Bounds,
+    Measured,
+    Sample,
+    absolute_interval,
+    ratio_of,
+    relative_interval,
+    total_of,
+)
 from bidsim.statistics.ranking import Cells, Ladder
+from bidsim.statistics.resampling import resampled
 from bidsim.statistics.tallies import Family, ratio
 
 Floats = npt.NDArray[np.float64]
 
 # (metric, head, beta) -> one value for each segment value
-Values = dict[tuple[str, str | None, float | None], Floats]
+Values = dict[tuple[str, str | None, float | None], Measured]
 
-ECONOMIC = [
-    "bids",
-    "wins",
-    "win_rate",
-    "spend",
-    "clicks",
-    "conversions",
-    "ctr",
-    "cvr",
-    "cpm",
-    "cpc",
-    "cpa",
-    "value",
-    "surplus",
-    "roi",
-    "target_attainment",
-    "predicted_clicks",
-    "predicted_conversions",
-]
 # Economic numbers that unknown rows could change: exact where the policy has none.
 EXACT_WITHOUT_UNKNOWNS = frozenset(
     ["wins", "win_rate", "spend", "clicks", "conversions", "ctr", "cvr", "cpm", "cpc", "cpa", "value", "surplus", "roi"]
 )
+
+
+@dataclass(frozen=True)
+class AtLevel:
+    """What a policy's wins come to at its matched level by bucket of units, shape (values, buckets), and how its
+    results and the logarithm of its multiplier move with its spend there, shape (values,), per currency."""
+
+    spend: Floats
+    clicks: Floats
+    conversions: Floats
+    clicks_slope: Floats
+    conversions_slope: Floats
+    multiplier_slope: Floats
 
 
 @dataclass(frozen=True)
@@ -57,15 +61,15 @@ class Matched:
     spend: Floats
     clicks: Floats
     conversions: Floats
-    by_bucket: Mapping[str, Floats] | None = None
+    level: AtLevel | None = None
 
 
 @dataclass(frozen=True)
 class Ranked:
     """One prediction of one head in one family.
 
-    ladders: by segment value; cells: score cells by segment value. lost, won: shape (values, buckets), over negatives
-    the share of positives that they do not beat (ties half), over positives the share of negatives that they beat.
+    ladders: by segment value; cells: score cells by segment value. won, lost: shape (values, buckets), over positives
+    the share of negatives that score below them (ties half), over negatives the share of positives that do.
     by_bucket: score cells by bucket of units, for the whole log only.
     """
 
@@ -78,106 +82,174 @@ class Ranked:
 
 def economic_values(family: Family, policy: int, *, has_click: bool, has_conversion: bool) -> Values:
     """Counts, money and their ratios of one policy."""
-
-    def get(name: str) -> Floats:
-        return family.get(name, policy)
-
-    bids, wins, spend = get("bids"), get("wins"), get("spend")
     out: Values = {}
 
-    def put(name: str, value: Floats) -> None:
-        out[(name, None, None)] = value
+    def value(name: str) -> Floats:
+        return family.get(name, policy)
 
-    put("bids", bids)
-    put("wins", wins)
-    put("win_rate", ratio(wins, bids))
-    put("spend", spend)
-    put("cpm", ratio(1000 * spend, wins))
+    def part(name: str) -> Floats:
+        return family.by_bucket(name, policy)
+
+    def count(name: str) -> None:
+        out[(name, None, None)] = total_of(part(name), value(name))
+
+    def rate(name: str, above: str, below: str, unit: float = 1.0) -> None:
+        measured = ratio_of(ratio(unit * value(above), value(below)), unit * part(above), part(below))
+        out[(name, None, None)] = measured
+
+    count("bids")
+    count("wins")
+    rate("win_rate", "wins", "bids")
+    count("spend")
+    rate("cpm", "spend", "wins", 1000.0)
     if has_click:
-        clicks = get("clicks")
-        put("clicks", clicks)
-        put("ctr", ratio(clicks, wins))
-        put("cpc", ratio(spend, clicks))
+        count("clicks")
+        rate("ctr", "clicks", "wins")
+        rate("cpc", "spend", "clicks")
     if has_conversion:
-        conversions = get("conversions")
-        put("conversions", conversions)
-        put("cpa", ratio(spend, conversions))
+        count("conversions")
+        rate("cpa", "spend", "conversions")
         if has_click:
-            put("cvr", ratio(conversions, get("clicks")))
+            rate("cvr", "conversions", "clicks")
     if family.has("value", policy):
-        value = get("value")
-        put("value", value)
-        put("surplus", value - spend)
-        put("roi", ratio(value - spend, spend))
-    for name in ("predicted_clicks", "predicted_conversions"):
+        count("value")
+        surplus = value("value") - value("spend")
+        parts = part("value") - part("spend")
+        out[("surplus", None, None)] = total_of(parts, surplus, signed=True)
+        out[("roi", None, None)] = ratio_of(ratio(surplus, value("spend")), parts, part("spend"), log=False)
+    # What the policy predicted for its own wins against what was observed there: the winner's curse.
+    for name, observed, head in (
+        ("predicted_clicks", "clicks", "ctr"),
+        ("predicted_conversions", "conversions", "ctcvr"),
+    ):
         if family.has(name, policy):
-            put(name, get(name))
-    put("coverage", ratio(spend, spend + get("unobserved_spend")))
+            count(name)
+            own = ratio_of(ratio(value(name), value(observed)), part(name), part(observed))
+            out[("calibration_on_wins", head, None)] = own
+    decided, decided_parts = value("spend") + value("unobserved_spend"), part("spend") + part("unobserved_spend")
+    out[("coverage", None, None)] = ratio_of(ratio(value("spend"), decided), part("spend"), decided_parts, log=False)
     for name in ("unknown_wins", "unknown_outcomes", "invalid_predictions"):
-        put(name, get(name))
-    put("undecidable", family.get("undecidable"))
+        count(name)
+    out[("undecidable", None, None)] = total_of(family.by_bucket("undecidable"), family.get("undecidable"))
     return out
 
 
-def target_attainment(campaigns: Family, policy: int) -> tuple[Floats, float]:
+def target_attainment(campaigns: Family, policy: int) -> tuple[Measured, Measured]:
     """Cost per result over target of each campaign, and their spend-weighted mean over campaigns with results.
 
     spend / value is cpa / target_cpa, since value = target x results; a target that varies is weighted by results.
     """
     spend, value = campaigns.get("spend", policy), campaigns.get("value", policy)
+    spend_parts, value_parts = campaigns.by_bucket("spend", policy), campaigns.by_bucket("value", policy)
     each = ratio(spend, value)
     known = ~np.isnan(each)
     total = spend[known].sum()
-    return each, float((each[known] * spend[known]).sum() / total) if total > 0 else float("nan")
+    mean = float((each[known] * spend[known]).sum() / total) if total > 0 else float("nan")
+    # Of sum(spend^2 / value) / sum(spend).
+    e = each[known][:, None]
+    z = ((2 * e - mean) * spend_parts[known] - e**2 * value_parts[known]).sum(axis=0, keepdims=True)
+    whole = Measured(np.array([mean]), z / total if total > 0 else np.zeros_like(z), "log")
+    return ratio_of(each, spend_parts, value_parts), whole
 
 
-def matched_values(matched: Matched, *, has_click: bool, has_conversion: bool) -> Values:
-    """Numbers of the policy bidding at one multiplier at which its spend equals the baseline's."""
-    out: Values = {("multiplier_at_matched_spend", None, None): matched.multiplier}
-    if has_click:
-        out[("clicks_at_matched_spend", None, None)] = matched.clicks
-        out[("cpc_at_matched_spend", None, None)] = ratio(matched.spend, matched.clicks)
-    if has_conversion:
-        out[("conversions_at_matched_spend", None, None)] = matched.conversions
-        out[("cpa_at_matched_spend", None, None)] = ratio(matched.spend, matched.conversions)
+def matched_values(matched: Matched, baseline: Family, *, has_click: bool, has_conversion: bool) -> Values:
+    """Numbers of the policy bidding at one multiplier at which its spend equals the baseline's.
+
+    baseline: the family that holds the baseline's spend. The level follows the sample: where buckets spend more than
+    the baseline does, the multiplier falls, and results with it (first order).
+    """
+    level = matched.level
+    goal = baseline.by_bucket("spend", 0)
+    out: Values = {}
+
+    def put(name: str, value: Floats, measured: Measured | None) -> None:
+        out[(name, None, None)] = measured or Measured(value)
+
+    def moved(parts: Floats, slope: Floats) -> Floats:
+        assert level is not None
+        return np.asarray(parts + slope[:, None] * (goal - level.spend))
+
+    multiplier = None
+    if level is not None:
+        z = (goal - level.spend) * (level.multiplier_slope * matched.multiplier)[:, None]
+        multiplier = Measured(matched.multiplier, z - z.mean(axis=1, keepdims=True), "log")
+    put("multiplier_at_matched_spend", matched.multiplier, multiplier)
+    for wanted, name, cost in (
+        (has_click, "clicks", "cpc"),
+        (has_conversion, "conversions", "cpa"),
+    ):
+        if not wanted:
+            continue
+        value = getattr(matched, name)
+        each = ratio(matched.spend, value)
+        parts = None if level is None else moved(getattr(level, name), getattr(level, f"{name}_slope"))
+        put(f"{name}_at_matched_spend", value, None if parts is None else total_of(parts, value))
+        put(f"{cost}_at_matched_spend", each, None if parts is None else ratio_of(each, goal, parts))
     return out
 
 
-def head_values(family: Family, policy: int, head: str, ranked: Ranked) -> tuple[Values, list[Bins]]:
-    """Prediction metrics of one head, and the reliability bins of each segment value."""
+def head_values(
+    family: Family, policy: int, head: str, ranked: Ranked, weights: Floats | None
+) -> tuple[Values, list[Bins]]:
+    """Prediction metrics of one head, and the reliability bins of each segment value.
+
+    weights: of the buckets in each resampling, for the metrics that are not smooth; None: those have no interval.
+    """
 
     def get(name: str) -> Floats:
         return family.get(name, policy, head)
+
+    def part(name: str) -> Floats:
+        return family.by_bucket(name, policy, head)
 
     n, y, p = get("n"), get("y"), get("p")
     logloss, brier, rate = ratio(get("loss"), n), ratio(get("squared"), n), ratio(y, n)
     with np.errstate(divide="ignore", invalid="ignore"):
         entropy = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
+        slope = np.log1p(-rate) - np.log(rate)
     entropy = np.where(entropy > 0, entropy, 0.0)
-    parts = [corp(ranked.ladders[code], float(b)) for code, b in enumerate(brier)]
+    parts = [corp(ladder, float(b)) for ladder, b in zip(ranked.ladders, brier, strict=True)]
     bins = bins_by_code(ranked.cells, len(family.values))
-    values: dict[str, Floats] = {
-        "logloss": logloss,
-        "normalized_entropy": ratio(logloss, entropy),
-        "auc": np.array([auc(ladder) for ladder in ranked.ladders]),
-        "brier": brier,
-        "miscalibration": np.array([c.miscalibration for c in parts]),
-        "discrimination": np.array([c.discrimination for c in parts]),
-        "uncertainty": np.array([c.uncertainty for c in parts]),
-        "calibration": ratio(p, y),
-        "ece": np.array([ece(b) for b in bins]),
-        "ece_if_calibrated": np.array([ece_if_calibrated(b, float(m)) for b, m in zip(bins, n, strict=True)]),
-        "calibration_error": np.array([calibration_error(b, float(m)) for b, m in zip(bins, n, strict=True)]),
-        "clipped_predictions": get("clipped_predictions"),
+    loss = ratio_of(logloss, part("loss"), part("n"))
+    base_rate = ratio_of(rate, part("y"), part("n"))
+    assert loss.parts is not None
+    assert base_rate.parts is not None
+    relative = ratio(logloss, entropy)
+    area = np.array([auc(ladder) for ladder in ranked.ladders])
+    values: dict[str, Measured] = {
+        "logloss": loss,
+        "normalized_entropy": Measured(
+            relative,
+            ratio(loss.parts - relative[:, None] * slope[:, None] * base_rate.parts, entropy[:, None]),
+            "log",
+        ),
+        "auc": Measured(area, auc_influence(area, ranked.won, ranked.lost, part("y"), part("n"))),
+        "brier": ratio_of(brier, part("squared"), part("n")),
+        "miscalibration": Measured(np.array([c.miscalibration for c in parts])),
+        "discrimination": Measured(np.array([c.discrimination for c in parts])),
+        "uncertainty": Measured(
+            np.array([c.uncertainty for c in parts]), (1 - 2 * rate)[:, None] * base_rate.parts, "linear"
+        ),
+        "calibration": ratio_of(ratio(p, y), part("p"), part("y")),
+        "ece": Measured(np.array([ece(b) for b in bins])),
+        "ece_if_calibrated": Measured(np.array([ece_if_calibrated(b, float(m)) for b, m in zip(bins, n, strict=True)])),
+        "calibration_error": Measured(np.array([calibration_error(b, float(m)) for b, m in zip(bins, n, strict=True)])),
+        "clipped_predictions": total_of(part("clipped_predictions"), get("clipped_predictions")),
     }
+    if weights is not None and ranked.by_bucket is not None:
+        for name, draws in resampled(ranked.by_bucket, part("n").sum(axis=0), weights).items():
+            values[name] = Measured(values[name].value, draws=draws)
     if family.has("moved", policy, head):
-        values["churn"] = ratio(get("moved"), get("moved_from"))
+        moved = ratio(get("moved"), get("moved_from"))
+        values["churn"] = ratio_of(moved, part("moved"), part("moved_from"))
     return {(name, head, None): value for name, value in values.items()}, bins
 
 
-def campaign_auc(campaigns: Family, policy: int, head: str, aucs: Floats) -> float:
+def campaign_auc(campaigns: Family, policy: int, head: str, aucs: Measured) -> Measured:
     """gauc over all campaigns; aucs: of each campaign."""
-    return grouped_auc(aucs, campaigns.get("n", policy, head))
+    rows, parts = campaigns.get("n", policy, head), campaigns.by_bucket("n", policy, head)
+    value = grouped_auc(aucs.value, rows)
+    return Measured(np.array([value]), grouped_influence(value, aucs, rows, parts))
 
 
 def bins_by_code(cells: Cells, codes: int) -> list[Bins]:
@@ -187,13 +259,34 @@ def bins_by_code(cells: Cells, codes: int) -> list[Bins]:
     return [equal_mass_bins(negative[a:b], positive[a:b], score[a:b]) for a, b in itertools.pairwise(edges)]
 
 
+@dataclass(frozen=True)
+class Change:
+    """One metric of the candidate against the baseline, shape (values,) each; relative to the baseline's size."""
+
+    baseline: Floats
+    candidate: Floats
+    absolute: Floats
+    absolute_bounds: Bounds
+    relative: Floats
+    relative_bounds: Bounds
+
+
 def differences(
-    baseline: Values, candidate: Values
-) -> Mapping[tuple[str, str | None, float | None], tuple[Floats, ...]]:
-    """(baseline, candidate, absolute, relative) of every metric that both have; relative to the baseline's size."""
-    out = {}
+    baseline: Values, candidate: Values, sample: Sample
+) -> Iterator[tuple[tuple[str, str | None, float | None], Change]]:
+    """Every metric that both have, paired by bucket of units."""
     for key, theirs in candidate.items():
         if key in baseline:
             ours = baseline[key]
-            out[key] = (ours, theirs, theirs - ours, ratio(theirs - ours, np.abs(ours)))
-    return out
+            change = theirs.value - ours.value
+            yield (
+                key,
+                Change(
+                    ours.value,
+                    theirs.value,
+                    change,
+                    absolute_interval(ours, theirs, sample),
+                    ratio(change, np.abs(ours.value)),
+                    relative_interval(ours, theirs, sample),
+                ),
+            )

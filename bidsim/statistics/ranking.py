@@ -247,6 +247,13 @@ class Cells:
             self._parts = [group_sums(*(np.concatenate(c) for c in zip(*self._parts, strict=True)))]
         self._held = len(self._parts[0][0]) if self._parts else 0
 
+    def places(self) -> Ints:
+        """The score cell of each row of `table`, as a whole number that orders as scores do."""
+        self._compact()
+        if not self._parts:
+            return np.zeros(0, dtype=np.int64)
+        return np.asarray(group_sums(*self._parts[0])[0] & ((1 << (SCORE_BITS - self.shift)) - 1))
+
     def table(self) -> tuple[Ints, Floats, Floats, Floats]:
         """(code, negative weight, positive weight, mean score) of each cell, by code then score.
 

@@ -1,0 +1,55 @@
+"""Bands of the reliability curve: how far each bin's observed rate can be trusted, clustered by unit.
+
+Where a bin holds fewer than `FEW` positives the clustered interval is too rough; there Clopper and Pearson (1934) holds
+for any number of independent labels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import betaincinv
+
+from bidsim.statistics.calibration import Bins
+from bidsim.statistics.intervals import Bounds, Sample, interval, ratio_of
+from bidsim.statistics.ranking import Cells
+from bidsim.statistics.resampling import bucket_matrix
+
+Floats = npt.NDArray[np.float64]
+FEW = 10
+
+
+def no_bands(bins: Bins) -> Bounds:
+    nothing = np.full(len(bins.weight), np.nan)
+    return nothing, nothing
+
+
+def bands(bins: Bins, cells: Cells, sample: Sample) -> Bounds:
+    """Of the observed rate of each equal-mass bin, shape (bins,). cells: score cells by bucket of units."""
+    below, above, _ = bucket_matrix(cells)
+    if len(bins.weight) == 0 or below.shape[1] == 0:
+        return no_bands(bins)
+    mass = (below + above).sum(axis=0)
+    edges = np.concatenate([[0.0], np.cumsum(mass)])
+    # Where the bins' edges lie among the cells; a cell that straddles an edge is split in proportion.
+    at = np.interp(np.linspace(0.0, edges[-1], len(bins.weight) + 1), edges, np.arange(len(edges)))
+
+    def by_bin(counts: Floats) -> Floats:
+        running = np.concatenate([np.zeros((len(counts), 1)), np.cumsum(counts, axis=1)], axis=1)
+        whole = np.floor(at).astype(np.int64)
+        following = np.minimum(whole + 1, running.shape[1] - 1)
+        reached = running[:, whole] + (at - whole) * (running[:, following] - running[:, whole])
+        return np.asarray(np.diff(reached, axis=1).T)
+
+    positives, rows = by_bin(above), by_bin(below + above)
+    hits = positives.sum(axis=1)
+    used = Sample(sample.confidence, (rows > 0).sum(axis=1).astype(np.float64), sample.units)
+    low, high = interval(ratio_of(bins.observed, positives, rows), used)
+    # Weights are in the unit of the scan; a bin's own count of labels is what the exact interval is about.
+    few = hits < FEW
+    tail = (1 - sample.confidence) / 2
+    n = rows.sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        exact_low = np.where(hits > 0, betaincinv(np.maximum(hits, 1e-9), np.maximum(n - hits + 1, 1e-9), tail), 0.0)
+        exact_high = np.where(hits < n, betaincinv(hits + 1, np.maximum(n - hits, 1e-9), 1 - tail), 1.0)
+    return np.where(few, exact_low, low), np.where(few, exact_high, high)
