@@ -143,8 +143,15 @@ class RuleOutcome(Record):
     evidence: Literal["interval", "point"]
     value: float | None
     baseline: float | None = None
-    low: float | None = None
+    low: float | None = Field(default=None, description="interval of what is judged: the value or its change")
     high: float | None = None
+    detectable: float | None = Field(
+        default=None,
+        description="the smallest effect this data could have shown: 2.8 standard errors of what is judged",
+    )
+    p: float | None = Field(
+        default=None, description="one-sided, that the bound holds; failures of a rule over segments go by it"
+    )
     bound: str = Field(description="the bound in words, e.g. 'increase of at most 1%'")
     sentence: str = Field(description="the outcome as a reviewer would say it")
     waived: bool = False

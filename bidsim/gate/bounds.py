@@ -59,6 +59,14 @@ class Bound:
         slack = 1e-12 * max(1.0, abs(quantity))
         return self.low - slack <= quantity <= self.high + slack
 
+    def excludes(self, low: float, high: float) -> bool:
+        """Whether the whole interval lies outside."""
+        return (high < self.low or low > self.high) and not (self.holds(low) or self.holds(high))
+
+    def excess(self, quantity: float) -> float:
+        """How far the quantity is beyond the nearest edge; negative inside."""
+        return max(self.low - quantity, quantity - self.high)
+
 
 def amount(change: float | str) -> tuple[float, bool]:
     """(size, whether it is relative) of a bound such as 0.01 or "1%"."""

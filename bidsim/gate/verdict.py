@@ -1,7 +1,11 @@
 """Rules against a result. Pure: reads only the result, so a saved result can be judged again with other rules.
 
-A rule passes or fails by its point value (`evidence: point`); a metric that exists but is undefined here, or has too
+A rule passes where the whole interval lies inside its bound, fails where it lies outside, and is inconclusive where it
+straddles; `evidence: point` judges the value alone. A metric that exists but is undefined here, has no interval or too
 little data behind it on the baseline, is insufficient data; one that does not exist is not found, which fails.
+
+Over the values of a segment "all must hold" passes without correction (an intersection-union test), and failures are
+declared at a false discovery rate of 10% (Benjamini, Hochberg 1995) on one-sided p-values.
 """
 
 from __future__ import annotations
@@ -9,11 +13,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from scipy.special import ndtr, ndtri
+
 from bidsim.gate.bounds import Bound, bound_of
-from bidsim.result import Difference, Gate, Metric, Result, RuleOutcome, Segment, Status
+from bidsim.result import Difference, Estimate, Gate, Metric, Result, RuleOutcome, Segment, Status
 from bidsim.scenario.schema import Rule
 
 Action = Literal["pass", "fail", "warn", "ignore"]
+# Power of 80% at a two-sided 95%: an effect of this many standard errors is usually seen.
+DETECTABLE = 2.8
+DISCOVERY_RATE = 0.10
+
 Place = tuple[str, str, str | None, tuple[tuple[str, str], ...], float | None]
 
 NAMES = {
@@ -36,6 +46,8 @@ class _Index:
 
     def __init__(self, result: Result) -> None:
         self.result = result
+        given = (result.scenario.get("intervals") or {}) if isinstance(result.scenario, dict) else {}
+        self.confidence = float(given.get("confidence", 0.95))
         self.metrics: dict[Place, Metric] = {self._place(m): m for m in result.metrics}
         self.differences: dict[Place, Difference] = {self._place(d): d for d in result.differences}
         self.segments: dict[str, list[Segment]] = {}
@@ -68,7 +80,7 @@ def judge(result: Result, rules: Sequence[Rule], *, fidelity_warns: bool) -> Res
         outcome
         for rule in rules
         for policy in ([rule.policy] if rule.policy else result.candidates)
-        for outcome in _judge_rule(index, rule, policy)
+        for outcome in _discoveries(rule, list(_judge_rule(index, rule, policy)))
     ]
     return result.model_copy(update={"gate": _verdict(result, outcomes, bool(rules), fidelity_warns)})
 
@@ -130,14 +142,33 @@ def _judge_rule(index: _Index, rule: Rule, policy: str) -> Iterator[RuleOutcome]
         )
 
 
+def _discoveries(rule: Rule, outcomes: list[RuleOutcome]) -> list[RuleOutcome]:
+    """Over many segment values, failures by Benjamini and Hochberg's step-up procedure; the others straddle."""
+    judged = [o for o in outcomes if o.p is not None]
+    if rule.by is None or len(judged) < 2:
+        return outcomes
+    ordered = sorted(o.p for o in judged if o.p is not None)
+    limit = max((p for rank, p in enumerate(ordered, 1) if p <= DISCOVERY_RATE * rank / len(ordered)), default=-1.0)
+    found = []
+    for o in outcomes:
+        status = o.status
+        if o.p is not None and status != "pass":
+            status = "fail" if o.p <= limit else "inconclusive"
+        sentence = o.sentence
+        if o.status == "fail" and status == "inconclusive":
+            sentence = sentence.removesuffix(".") + ", which among so many values may be chance."
+        found.append(o.model_copy(update={"status": status, "action": _action(rule, status), "sentence": sentence}))
+    return found
+
+
 def _judge_place(index: _Index, rule: Rule, bound: Bound, place: Place, segment: Segment) -> RuleOutcome:
     policy, _, head, _, _ = place
     metric, difference = index.metrics[place], index.differences.get(place)
     base = difference.baseline if difference else None
-    quantity = metric.value
+    judged: Metric | Estimate | None = metric
     if bound.quantity != "value":
-        change = difference and (difference.absolute if bound.quantity == "absolute" else difference.relative)
-        quantity = change.value if change else None
+        judged = getattr(difference, bound.quantity) if difference else None
+    quantity, low, high = (judged.value, judged.low, judged.high) if judged else (None, None, None)
     lacking = _lacking(index, rule, segment)
     subject = f"{_metric_name(rule, head)} of {policy}{_place_words(segment, index.result.data.campaign_names)}"
     if lacking:
@@ -146,9 +177,25 @@ def _judge_place(index: _Index, rule: Rule, bound: Bound, place: Place, segment:
     if quantity is None:
         sentence = f"{subject} is undefined here (a zero denominator or no labels), so it can't be judged."
         return _outcome(rule, policy, head, segment, "insufficient_data", bound, sentence, metric.value, base)
-    holds = bound.holds(quantity)
-    sentence = f"{subject} {_said(bound, quantity, metric.value, base)}; the rule {_allows(rule, bound)}."
-    return _outcome(rule, policy, head, segment, "pass" if holds else "fail", bound, sentence, metric.value, base)
+    interval = None if low is None or high is None else (low, high)
+    said = f"{subject} {_said(bound, quantity, metric.value, base, interval)}; the rule {_allows(rule, bound)}"
+    status: Status = "pass" if bound.holds(quantity) else "fail"
+    if rule.evidence == "interval" and interval is None:
+        sentence = f"{said}, but there is not enough data for an interval."
+        return _outcome(rule, policy, head, segment, "insufficient_data", bound, sentence, metric.value, base)
+    if interval is None:
+        return _outcome(rule, policy, head, segment, status, bound, f"{said}.", metric.value, base)
+    error = (interval[1] - interval[0]) / 2 / float(ndtri(0.5 + index.confidence / 2))
+    p = None
+    if rule.evidence == "interval":
+        excess = bound.excess(quantity)
+        p = float(ndtr(-excess / error)) if error > 0 else float(excess <= 0)
+        inside = bound.holds(interval[0]) and bound.holds(interval[1])
+        status = "pass" if inside else "fail" if bound.excludes(*interval) else "inconclusive"
+    sentence = f"{said}{', which the data can not tell' if status == 'inconclusive' else ''}."
+    outcome = _outcome(rule, policy, head, segment, status, bound, sentence, metric.value, base)
+    update = {"low": interval[0], "high": interval[1], "detectable": DETECTABLE * error, "p": p}
+    return outcome.model_copy(update=update)
 
 
 def _lacking(index: _Index, rule: Rule, segment: Segment) -> str:
@@ -179,6 +226,17 @@ def _beta(index: _Index, rule: Rule) -> float | None:
     return index.betas[len(index.betas) // 2]
 
 
+def _action(rule: Rule, status: Status) -> Action:
+    return {
+        "pass": "pass",
+        "fail": rule.on_fail,
+        "not_found": rule.on_fail,
+        "inconclusive": rule.on_inconclusive,
+        "unidentified": rule.on_unidentified,
+        "insufficient_data": rule.on_insufficient_data,
+    }[status]
+
+
 def _outcome(
     rule: Rule,
     policy: str,
@@ -190,11 +248,6 @@ def _outcome(
     value: float | None = None,
     baseline: float | None = None,
 ) -> RuleOutcome:
-    action: Action = "pass"
-    if status in ("fail", "not_found"):
-        action = rule.on_fail
-    elif status == "insufficient_data":
-        action = rule.on_insufficient_data
     return RuleOutcome(
         rule=_title(rule),
         policy=policy,
@@ -202,7 +255,7 @@ def _outcome(
         head=head,
         segment=segment,
         status=status,
-        action=action,
+        action=_action(rule, status),
         evidence=rule.evidence,
         value=value,
         baseline=baseline,
@@ -231,11 +284,17 @@ def _place_words(segment: Segment, names: dict[str, str]) -> str:
     return "".join(f" on {name} {value}{f' ({names[value]})' if named else ''}" for name, value in segment.items())
 
 
-def _said(bound: Bound, quantity: float, value: float | None, baseline: float | None) -> str:
+def _said(
+    bound: Bound, quantity: float, value: float | None, baseline: float | None, interval: tuple[float, float] | None
+) -> str:
     if bound.quantity == "value":
-        return f"is {quantity:,.5g}"
-    size = f"{abs(quantity) * 100:.3g}%" if bound.quantity == "relative" else f"{abs(quantity):.4g}"
+        return f"is {quantity:,.5g}" + (f" [{interval[0]:,.5g}, {interval[1]:,.5g}]" if interval else "")
+    relative = bound.quantity == "relative"
+    size = f"{abs(quantity) * 100:.3g}%" if relative else f"{abs(quantity):.4g}"
     verb = "does not change" if quantity == 0 else f"{'rises' if quantity > 0 else 'falls'} by {size}"
+    if interval and quantity != 0:
+        ends = sorted(x if quantity > 0 else -x for x in interval)
+        verb += " [" + ", ".join(f"{x * 100:.3g}%" if relative else f"{x:.4g}" for x in ends) + "]"
     return f"{verb} ({baseline or 0:,.6g} to {value or 0:,.6g})"
 
 

@@ -210,7 +210,6 @@ def refuse_unsupported(loaded: LoadedScenario) -> None:
         (s.auction.internal, "auction.internal: true", ("auction", "internal"), ""),
         (s.outcomes == "predicted", "outcomes: predicted", ("outcomes",), ""),
         (s.maturity is not None, "maturity", ("maturity",), ""),
-        (s.intervals is not None, "intervals", ("intervals",), ""),
         (s.engine == "spark", "engine: spark", ("engine",), ""),
     ]
     for name, table in s.logs_tables.items():
@@ -219,8 +218,6 @@ def refuse_unsupported(loaded: LoadedScenario) -> None:
     for i, rule in enumerate(s.gate):
         for key in ("waive", "max_width", "suspicious"):
             checks.append((getattr(rule, key) is not None, f"gate: {key}", ("gate", i, key), ""))
-        instead = "; write evidence: point, which judges the value alone"
-        checks.append((rule.evidence == "interval", "gate: evidence: interval, the default,", ("gate", i), instead))
     for refused, what, where, instead in checks:
         if refused:
             raise _not_yet(loaded, what, *where, instead=instead)

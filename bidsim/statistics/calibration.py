@@ -64,7 +64,7 @@ def ece_if_calibrated(bins: Bins, rows: float) -> float:
     if len(bins.weight) == 0 or not rows > 0:
         return float("nan")
     n = rows * bins.weight / bins.weight.sum()
-    deviation = np.sqrt(2 / np.pi * bins.predicted * (1 - bins.predicted) / n)
+    deviation = np.sqrt(2 / np.pi * np.maximum(bins.predicted * (1 - bins.predicted), 0.0) / n)
     return float(np.average(deviation, weights=bins.weight))
 
 

@@ -210,12 +210,10 @@ RULE = "gate:\n- metric: cpa\n  at_most: 1\n  evidence: point\n"
         ("auction:\n  internal: true\n", 3, "auction.internal: true"),
         ("outcomes: predicted\n", 2, "outcomes: predicted"),
         ("maturity: {conversion_window_hours: 1, observed_until: 2017-11-15T12:00:00}\n", 2, "maturity"),
-        ("intervals: {confidence: 0.9}\n", 2, "intervals"),
         ("engine: spark\n", 2, "engine: spark"),
         (RULE + "  waive: {until: 2026-12-31, reason: r, owner: o}\n", 6, "gate: waive"),
         (RULE.replace("at_most", "max_width"), 4, "gate: max_width"),
         (RULE.replace("at_most", "suspicious"), 4, "gate: suspicious"),
-        (RULE.replace("  evidence: point\n", ""), 3, "gate: evidence: interval, the default,"),
     ],
 )
 def test_what_comes_later_is_refused_and_never_ignored(text: str, line: int, key: str) -> None:
