@@ -106,7 +106,8 @@ class _Positives:
 
 @dataclass(frozen=True)
 class _Rank:
-    """What the scan of the negatives needs of one head, source and family."""
+    """What the scan of the negatives needs of one head, source and family. beaten: by place, the share of positives
+    below it, in units of 2^-INFLUENCE_BITS."""
 
     cuts: Cuts
     beaten: Floats
@@ -241,6 +242,8 @@ class Reduction:
                 cells.merge(other.cells[place])
             for pair, cells in first.by_bucket.items():
                 cells.merge(other.by_bucket[pair])
+        for (head, source), found in positives.items():
+            self._add_positives(first, head, source, found)
         families, loose = self._families(first, betas)
         ranked = {
             place: self._ranked(place, rank, workers, positives[place[:2]], loose) for place, rank in ranks.items()
@@ -302,7 +305,7 @@ class Reduction:
             each = 0.5 / totals[cuts.code]
             share_of[1::2] = np.where(totals[cuts.code] > 0, beaten[1::2] * each, 0.0)
             share_of[2::2] = np.where(totals[cuts.code] > 0, beaten[2::2] * each, 0.0)
-        return _Rank(cuts, share_of)
+        return _Rank(cuts, np.rint(share_of * 2.0**INFLUENCE_BITS))
 
     def _worker(self, ranks: Mapping[Place, _Rank], pairs: Sequence[tuple[str, int]]) -> _Worker:
         tallies = [Tally(self.sizes[name] * BUCKETS) for name in self.families] or [Tally(BUCKETS)]
@@ -312,34 +315,38 @@ class Reduction:
             codes = self.sizes[place[2]]
             coarser = 0 if codes <= 64 else 1 if codes <= 512 else 2 if codes <= 2048 else 3
             worker.cells[place] = Cells(0 if self.small else GRID_SHIFT + coarser, codes)
-        worker.by_bucket = {pair: Cells(GRID_SHIFT, BUCKETS) for pair in pairs}
+        worker.by_bucket = {pair: Cells(GRID_SHIFT, BUCKETS, means=False) for pair in pairs}
         return worker
 
     def _add_negatives(
         self, worker: _Worker, batch: Batch, ranks: Mapping[Place, _Rank], head: str, source: int
     ) -> None:
-        for label in (0, 1):
-            pick = self._labelled(batch, head, source, label)
-            if pick.count == 0:
-                continue
-            bits = score_bits(pick.take(batch[f"score_{source}"]).astype(np.float32))
-            weights = self._weights(pick, self.down)
-            cell_weights = self._weights(pick, self.down_cells)
-            bucket = pick.take(batch.bucket)
-            worker.by_bucket[(head, source)].add(bits, bucket, cell_weights, positive=label == 1)
-            for i, name in enumerate([OVERALL, *self.families]):
-                code = None if i == 0 else pick.take(batch.codes[i - 1])
-                place = (head, source, name)
-                worker.cells[place].add(bits, code, cell_weights, positive=label == 1)
-                if label == 1:
-                    continue
-                at = ranks[place].cuts.place(bits, code)
-                worker.histograms[place].add(at, weights)
-                lost = ranks[place].beaten[at]
-                if self.plan.weighted:
-                    lost = lost * pick.take(batch["w"])
-                tally, group = (worker.whole, bucket) if i == 0 else (worker.tallies[i - 1], pick.group(i - 1))
-                tally.add(("lost", source, head), group, np.rint(lost * 2.0**INFLUENCE_BITS))
+        pick = self._labelled(batch, head, source, 0)
+        if pick.count == 0:
+            return
+        bits = score_bits(pick.take(batch[f"score_{source}"]).astype(np.float32))
+        weights = self._weights(pick, self.down)
+        cell_weights = self._weights(pick, self.down_cells)
+        bucket = pick.take(batch.bucket)
+        worker.by_bucket[(head, source)].add(bits, bucket, cell_weights, positive=False)
+        for i, name in enumerate([OVERALL, *self.families]):
+            code = None if i == 0 else pick.take(batch.codes[i - 1])
+            place = (head, source, name)
+            worker.cells[place].add(bits, code, cell_weights, positive=False)
+            at = ranks[place].cuts.place(bits, code)
+            worker.histograms[place].add(at, weights)
+            lost = ranks[place].beaten[at]
+            if self.plan.weighted:
+                lost = np.rint(lost * pick.take(batch["w"]))
+            tally, group = (worker.whole, bucket) if i == 0 else (worker.tallies[i - 1], pick.group(i - 1))
+            tally.add(("lost", source, head), group, lost)
+
+    def _add_positives(self, worker: _Worker, head: str, source: int, positives: _Positives) -> None:
+        weights = positives.weights >> (self.down_cells - self.down)
+        worker.by_bucket[(head, source)].add(positives.bits, positives.bucket, weights, positive=True)
+        for i, name in enumerate([OVERALL, *self.families]):
+            code = None if i == 0 else positives.codes[i - 1]
+            worker.cells[(head, source, name)].add(positives.bits, code, weights, positive=True)
 
     def _ranked(
         self,
@@ -416,5 +423,5 @@ class Reduction:
         for b in bidders:
             bid = pick.take(batch[f"bid_{b.policy}"]) / 1e3
             for beta in betas:
-                each = expected_utility(price, bid, value, beta, first)
+                each = expected_utility(price, bid, value, beta, first, quick=not self.small)
                 worker.adder.fixed(("expected_utility", b.policy, repr(beta)), pick, each, 2.0**UTILITY_BITS)

@@ -13,7 +13,6 @@ from scipy.special import betaincinv
 from bidsim.statistics.calibration import Bins
 from bidsim.statistics.intervals import Bounds, Sample, interval, ratio_of
 from bidsim.statistics.ranking import Cells
-from bidsim.statistics.resampling import bucket_matrix
 
 Floats = npt.NDArray[np.float64]
 FEW = 10
@@ -25,8 +24,8 @@ def no_bands(bins: Bins) -> Bounds:
 
 
 def bands(bins: Bins, cells: Cells, sample: Sample) -> Bounds:
-    """Of the observed rate of each equal-mass bin, shape (bins,). cells: score cells by bucket of units."""
-    below, above, _ = bucket_matrix(cells)
+    """Of the observed rate of each equal-mass bin, shape (bins,). cells: a grid of score cells by bucket of units."""
+    below, above, _ = cells.matrix()
     if len(bins.weight) == 0 or below.shape[1] == 0:
         return no_bands(bins)
     mass = (below + above).sum(axis=0)

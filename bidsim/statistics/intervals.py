@@ -29,7 +29,7 @@ LEAST_BUCKETS = 5
 LEAST_FREEDOM = 4.0
 # Of the variance of a total, at least this share is kept when the part that the number of units explains is taken out.
 LEAST_VARIANCE = 0.02
-DRAWS = 400
+DRAWS = 200
 _STEP = 0x9E3779B97F4A7C15
 
 

@@ -12,7 +12,7 @@ for large ones, with the exact mean score of each cell.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,8 @@ SCORE_BITS = 30  # float32 in [0, 1] has bit patterns up to 0x3F800000 < 2**30
 GRID_SHIFT = 16  # keeps the exponent and 7 bits of the fraction
 SMALL = 500_000  # labelled rows up to which every distinct score is a cell of its own
 MOST_TABLE = 1 << 22
+MARGIN = 64  # cells added on both sides when scores leave the range seen so far
+BLOCK = 32_768
 
 
 def score_bits(scores: npt.NDArray[np.float32]) -> Ints:
@@ -120,6 +122,14 @@ class Cuts:
 
     def place(self, bits: Ints, code: Ints | None) -> Ints:
         """The place of each row, shape (rows,). bits: score_bits; code: segment value, None where there is one."""
+        out = np.empty(len(bits), dtype=np.int64)
+        # Blocks that stay in the processor's cache.
+        for begin in range(0, len(bits), BLOCK):
+            rows = slice(begin, begin + BLOCK)
+            out[rows] = self._place(bits[rows], None if code is None else code[rows])
+        return out
+
+    def _place(self, bits: Ints, code: Ints | None) -> Ints:
         # Scores outside the positives' range only need to stay outside it.
         keys = np.clip(bits - self._lowest, 0, self._span - 1)
         if code is not None:
@@ -189,48 +199,64 @@ class Ladder:
         return np.asarray(following - self.below - self.equal)
 
 
-@dataclass
 class Cells:
     """Rows by (segment value, score cell). `add` takes batches in any order; `table` is their exact sum.
 
-    shift: how many low bits of the score a cell spans; 0: every distinct score is a cell.
+    shift: how many low bits of the score a cell spans; 0: every distinct score is a cell. codes: number of segment
+    values; means: whether to keep each cell's exact mean score, instead of its middle.
     """
 
-    shift: int
-    codes: int
-    _parts: list[tuple[Ints, ...]] = field(default_factory=list)
-    _held: int = 0
+    def __init__(self, shift: int, codes: int, *, means: bool = True) -> None:
+        self.shift = shift
+        self.codes = codes
+        self.means = means
+        self._parts: list[tuple[Ints, ...]] = []
+        self._held = 0
+        self._first = 0
+        self._span = 0
+        self._dense: list[Ints] = []  # negatives, positives, sums of low bits; each by code, then cell
 
     def add(self, bits: Ints, code: Ints | None, weights: Ints | None, positive: bool) -> None:
         """bits: score_bits, shape (rows,); code: segment value; weights: whole numbers, None for ones."""
         if len(bits) == 0:
             return
-        cells = bits >> self.shift
         if self.shift == 0:
-            keys = cells if code is None else (code << SCORE_BITS) | cells
-            part = group_sums(keys, np.ones_like(bits) if weights is None else weights)
-            mass, lows = part[1], np.zeros_like(part[1])
+            keys = bits if code is None else (code << SCORE_BITS) | bits
+            found, mass = group_sums(keys, np.ones_like(bits) if weights is None else weights)
             nothing = np.zeros_like(mass)
-            self._keep((part[0], nothing, mass, lows) if positive else (part[0], mass, nothing, lows))
+            self._keep((found, nothing, mass) if positive else (found, mass, nothing))
             return
-        first = int(cells.min())
-        span = int(cells.max()) - first + 1
-        keys = cells - first if code is None else code * span + (cells - first)
-        low = bits & ((1 << self.shift) - 1)
-        size = span * (1 if code is None else self.codes)
-        # Sums of at most 2^18 rows of weights below 2^20 and low bits below 2^19 are exact in int64 and, unweighted, in doubles.
-        if weights is None:
-            mass = np.bincount(keys, minlength=size)
-            lows = np.bincount(keys, weights=low, minlength=size).astype(np.int64)
+        cells = bits >> self.shift
+        self._reach(int(cells.min()), int(cells.max()))
+        cells -= self._first
+        if code is not None:
+            cells += code * self._span
+        self._count(self._dense[int(positive)], cells, weights)
+        if self.means:
+            low = bits & ((1 << self.shift) - 1)
+            self._count(self._dense[2], cells, low if weights is None else low * weights)
+
+    def _count(self, total: Ints, at: Ints, weights: Ints | None) -> None:
+        flat = total.reshape(-1)
+        if len(at) * 8 < len(flat) or (weights is not None and float(weights.max()) * len(at) > 2.0**53):
+            np.add.at(flat, at, 1 if weights is None else weights)
+        elif weights is None:
+            flat += np.bincount(at, minlength=len(flat))
         else:
-            mass, lows = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
-            np.add.at(mass, keys, weights)
-            np.add.at(lows, keys, low * weights)
-        used = np.flatnonzero(mass)
-        mass, lows = mass[used], lows[used]
-        place = ((used // span) << (SCORE_BITS - self.shift)) | (used % span + first)
-        nothing = np.zeros_like(mass)
-        self._keep((place, nothing, mass, lows) if positive else (place, mass, nothing, lows))
+            flat += np.bincount(at, weights=weights, minlength=len(flat)).astype(np.int64)
+
+    def _reach(self, first: int, last: int) -> None:
+        """Make room for the cells from first to last."""
+        if self._span and first >= self._first and last < self._first + self._span:
+            return
+        begin, end = first - MARGIN, last + MARGIN + 1
+        if self._span:
+            begin, end = min(begin, self._first), max(end, self._first + self._span)
+        begin = max(begin, 0)
+        grown = [np.zeros((self.codes, end - begin), dtype=np.int64) for _ in range(3 if self.means else 2)]
+        for new, old in zip(grown, self._dense, strict=False):
+            new[:, self._first - begin : self._first - begin + self._span] = old
+        self._first, self._span, self._dense = begin, end - begin, grown
 
     def _keep(self, part: tuple[Ints, ...]) -> None:
         self._parts.append(part)
@@ -241,35 +267,48 @@ class Cells:
     def merge(self, other: Cells) -> None:
         self._parts += other._parts
         self._held += other._held
+        if other._span:
+            self._reach(other._first, other._first + other._span - 1)
+            at = other._first - self._first
+            for mine, theirs in zip(self._dense, other._dense, strict=True):
+                mine[:, at : at + other._span] += theirs
 
     def _compact(self) -> None:
         if len(self._parts) > 1:
             self._parts = [group_sums(*(np.concatenate(c) for c in zip(*self._parts, strict=True)))]
         self._held = len(self._parts[0][0]) if self._parts else 0
 
-    def places(self) -> Ints:
-        """The score cell of each row of `table`, as a whole number that orders as scores do."""
-        self._compact()
-        if not self._parts:
-            return np.zeros(0, dtype=np.int64)
-        return np.asarray(group_sums(*self._parts[0])[0] & ((1 << (SCORE_BITS - self.shift)) - 1))
-
     def table(self) -> tuple[Ints, Floats, Floats, Floats]:
         """(code, negative weight, positive weight, mean score) of each cell, by code then score.
 
         Weights are in the whole-number unit they were added in, as float64.
         """
-        self._compact()
-        if not self._parts:
-            none = np.zeros(0)
-            return np.zeros(0, dtype=np.int64), none, none, none
-        cells, negative, positive, lows = group_sums(*self._parts[0])
-        codes = cells >> (SCORE_BITS - self.shift)
-        base = (cells & ((1 << (SCORE_BITS - self.shift)) - 1)) << self.shift
-        mass = negative + positive
         if self.shift == 0:
-            return codes, negative.astype(np.float64), positive.astype(np.float64), bits_score(base)
-        return codes, negative.astype(np.float64), positive.astype(np.float64), _mean_score(base, lows, mass)
+            self._compact()
+            none = np.zeros(0, dtype=np.int64)
+            keys, negative, positive = self._parts[0] if self._parts else (none, none, none)
+            scores = bits_score(keys & ((1 << SCORE_BITS) - 1))
+            return keys >> SCORE_BITS, negative.astype(np.float64), positive.astype(np.float64), scores
+        if not self._span:
+            nothing = np.zeros(0)
+            return np.zeros(0, dtype=np.int64), nothing, nothing, nothing
+        negative, positive = self._dense[0].reshape(-1), self._dense[1].reshape(-1)
+        used = np.flatnonzero(negative + positive)
+        mass = negative[used] + positive[used]
+        half = mass << max(self.shift - 1, 0)
+        lows = self._dense[2].reshape(-1)[used] if self.means else half
+        score = _mean_score((used % self._span + self._first) << self.shift, lows, mass)
+        return used // self._span, negative[used].astype(np.float64), positive[used].astype(np.float64), score
+
+    def matrix(self) -> tuple[Floats, Floats, Floats]:
+        """(negative weight, positive weight, middle of the score) of the grid: shape (codes, cells) twice, (cells,)."""
+        if not self._span:
+            return np.zeros((self.codes, 0)), np.zeros((self.codes, 0)), np.zeros(0)
+        used = np.flatnonzero((self._dense[0] + self._dense[1]).sum(axis=0))
+        base = (used + self._first) << self.shift
+        ones = np.ones(len(used), dtype=np.int64)
+        negative, positive = (self._dense[i][:, used].astype(np.float64) for i in (0, 1))
+        return negative, positive, _mean_score(base, ones << (self.shift - 1), ones)
 
 
 def _mean_score(base: Ints, lows: Ints, mass: Ints) -> Floats:

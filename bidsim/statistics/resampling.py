@@ -14,34 +14,31 @@ from bidsim.statistics.calibration import calibration_error, ece, ece_if_calibra
 from bidsim.statistics.ranking import Cells
 
 Floats = npt.NDArray[np.float64]
+GROUPS = 400
 
 
-def bucket_matrix(cells: Cells) -> tuple[Floats, Floats, Floats]:
-    """(negative weight, positive weight, mean score) of score cells kept by bucket: shape (buckets, scores) twice, then
-    (scores,). Scores ascend."""
-    bucket, negative, positive, score = cells.table()
-    if len(bucket) == 0:
-        nothing = np.zeros((cells.codes, 0))
-        return nothing, nothing, np.zeros(0)
-    place = cells.places()
-    distinct, at = np.unique(place, return_inverse=True)
-    shape = (cells.codes, len(distinct))
-    below, above, mass_score = np.zeros(shape), np.zeros(shape), np.zeros(len(distinct))
-    below[bucket, at] = negative
-    above[bucket, at] = positive
-    np.add.at(mass_score, at, score * (negative + positive))
+def _coarser(below: Floats, above: Floats, score: Floats) -> tuple[Floats, Floats, Floats]:
+    """Neighbouring cells put together into at most about GROUPS of equal mass: enough for a standard deviation."""
     mass = (below + above).sum(axis=0)
-    return below, above, mass_score / np.where(mass == 0, 1, mass)
+    group = np.floor(np.cumsum(mass) / mass.sum() * (GROUPS - 1e-6)).astype(np.int64)
+    starts = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
+    merged = np.add.reduceat(mass, starts)
+    return (
+        np.add.reduceat(below, starts, axis=1),
+        np.add.reduceat(above, starts, axis=1),
+        np.add.reduceat(score * mass, starts) / np.where(merged == 0, 1, merged),
+    )
 
 
 def resampled(cells: Cells, rows: Floats, weights: Floats) -> dict[str, Floats]:
-    """Each metric in each resampling, shape (draws,). cells: by bucket; rows: labelled rows by bucket; weights: of the
+    """Each metric in each resampling, shape (draws,). cells: a grid by bucket; rows: labelled rows by bucket; weights: of the
     buckets, shape (draws, buckets)."""
-    below, above, score = bucket_matrix(cells)
+    below, above, score = cells.matrix()
     names = ("ece", "ece_if_calibrated", "calibration_error", "miscalibration", "discrimination")
     out = {name: np.full(len(weights), np.nan) for name in names}
     if below.shape[1] == 0:
         return out
+    below, above, score = _coarser(below, above, score)
     negatives, positives, counts = weights @ below, weights @ above, weights @ rows
     for draw, (negative, positive, count) in enumerate(zip(negatives, positives, counts, strict=True)):
         bins = equal_mass_bins(negative, positive, score)
