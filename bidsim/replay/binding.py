@@ -229,7 +229,17 @@ def _formulas(plan: Plan, names: Names) -> None:
                 )
             return compiled
 
-        policy.formula_sql = _later_names(plan, names, compile_)
+        policy.formula_sql = _never_on_invalid(plan, policy, _later_names(plan, names, compile_))
+
+
+def _never_on_invalid(plan: Plan, policy: PolicyPlan, formula: str) -> str:
+    """A prediction that is NaN or out of range is never bid on (spec 3.2), even by a formula that does without it.
+
+    A missing one is NULL to the formula, which may say what then: coalesce, or another target's formula.
+    """
+    index = policy.index if policy.own_heads else 0
+    broken = [f"({p.column} is not null and {p.valid} is null)" for p in plan.predictions if p.policy == index]
+    return f"case when {' or '.join(broken)} then null else {formula} end"
 
 
 def _default_formula(plan: Plan, policy: PolicyPlan, loaded: LoadedScenario) -> str:
