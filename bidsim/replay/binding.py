@@ -279,7 +279,11 @@ def _budget(plan: Plan, names: Names) -> None:
     elif budget.per in ("day", "hour"):
         if plan.local_time is None:
             raise names.loaded.error(f"budget.per: {budget.per} needs the time of each row; set columns.time", "budget")
-        plan.budget_period = f"cast(date_trunc('{budget.per}', {plan.local_time}) as varchar)"
+        begin = f"date_trunc('{budget.per}', {plan.local_time})"
+        if budget.per == "hour" and plan.time_kind == "instant":
+            # The instant at which the local hour began: when clocks go back, the hour that comes twice is two hours.
+            begin = f"({plan.roles['time']} - ({plan.local_time} - {begin}))"
+        plan.budget_period = f"cast({begin} as varchar)"
     else:
         plan.budget_period = f"cast({names.compile(budget.per, 'budget', 'per').sql} as varchar)"
 
