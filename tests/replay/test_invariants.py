@@ -49,7 +49,7 @@ def row(draw: st.DrawFn) -> Row:
     }
 
 
-plain_logs = st.lists(row(), min_size=4, max_size=40)
+plain_logs = st.lists(row(), min_size=10, max_size=40)
 auctions = st.fixed_dictionaries(
     {"type": st.sampled_from(["second_price", "first_price"]), "ties": st.sampled_from(["win", "lose"])}
 )
