@@ -10,7 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -183,7 +183,9 @@ def period(row: Row, rules: Rules) -> Any:
     if rules.per == "day":
         return local(row, rules).date()
     if rules.per == "hour":
-        return local(row, rules).replace(minute=0, second=0, microsecond=0)
+        start = local(row, rules).replace(minute=0, second=0, microsecond=0)
+        # Clocks that go back show an hour twice; as instants its two passes differ.
+        return start if start.tzinfo is None else start.astimezone(UTC)
     return row[rules.per]
 
 

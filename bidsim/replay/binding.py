@@ -229,7 +229,17 @@ def _formulas(plan: Plan, names: Names) -> None:
                 )
             return compiled
 
-        policy.formula_sql = _later_names(plan, names, compile_)
+        policy.formula_sql = _never_on_invalid(plan, policy, _later_names(plan, names, compile_))
+
+
+def _never_on_invalid(plan: Plan, policy: PolicyPlan, formula: str) -> str:
+    """A prediction that is NaN or out of range is never bid on (spec 3.2), even by a formula that does without it.
+
+    A missing one is NULL to the formula, which may say what then: coalesce, or another target's formula.
+    """
+    index = policy.index if policy.own_heads else 0
+    broken = [f"({p.column} is not null and {p.valid} is null)" for p in plan.predictions if p.policy == index]
+    return f"case when {' or '.join(broken)} then null else {formula} end"
 
 
 def _default_formula(plan: Plan, policy: PolicyPlan, loaded: LoadedScenario) -> str:
@@ -269,7 +279,11 @@ def _budget(plan: Plan, names: Names) -> None:
     elif budget.per in ("day", "hour"):
         if plan.local_time is None:
             raise names.loaded.error(f"budget.per: {budget.per} needs the time of each row; set columns.time", "budget")
-        plan.budget_period = f"cast(date_trunc('{budget.per}', {plan.local_time}) as varchar)"
+        begin = f"date_trunc('{budget.per}', {plan.local_time})"
+        if budget.per == "hour" and plan.time_kind == "instant":
+            # The instant at which the local hour began: when clocks go back, the hour that comes twice is two hours.
+            begin = f"({plan.roles['time']} - ({plan.local_time} - {begin}))"
+        plan.budget_period = f"cast({begin} as varchar)"
     else:
         plan.budget_period = f"cast({names.compile(budget.per, 'budget', 'per').sql} as varchar)"
 

@@ -12,6 +12,7 @@ other, but a row that the money left can't reach stays out of reach, so the grou
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,16 +21,20 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
-# Money left is only ever compared with one row's money, so beyond this it may as well be this much.
-PLENTY = 2**62
-NANO_PER_CURRENCY = 10**12
+# Money left is only ever compared with one row's money (below 9e18), so beyond this it may as well be this much.
+PLENTY = 2**63 - 1
+UNIT_DIGITS = 12
+# A budget without end: more than any log could spend.
+ENDLESS = 10**40
 
 
 def nano(currency: float) -> int:
-    """Money in currency as a whole number of 1e-9 CPM (a win priced x CPM costs x / 1000 currency), rounded down."""
-    numerator, denominator = float(currency).as_integer_ratio()
-    # Half a unit up first: a decimal such as 0.3 must not lose a unit to its binary form.
-    return (2 * numerator * NANO_PER_CURRENCY + denominator) // (2 * denominator)
+    """Money in currency as a whole number of 1e-9 CPM (a win priced x CPM costs x / 1000 currency), to the nearest.
+
+    The number meant is the decimal of at most 15 digits that the double stands for: the binary form of 8695.61 is half
+    a unit above it, and a budget one unit too large would let one more auction in once all of it is spent.
+    """
+    return int(Decimal(f"{currency:.15g}").scaleb(UNIT_DIGITS).to_integral_value())
 
 
 @dataclass(frozen=True)
@@ -182,19 +187,17 @@ def _pieces(pay: Ints, wins: Bools) -> list[int]:
     """Ends of pieces short enough that no running sum of a piece can leave 64 bits."""
     n = len(pay)
     most = int(pay.max(initial=0, where=wins))
-    size = max(1, min(n, PLENTY // max(1, most)))
+    size = max(1, min(n, (PLENTY - 1) // max(1, most)))
     return [*range(size, n, size), n] if n else []
 
 
 def _allowance(limit: Floats, spent: int, carried: int) -> Ints:
-    """Money that each row's budget allows before the piece, at most PLENTY; rows [:carried] have spent some already."""
+    """Money that each row's budget allows before the piece, in [0, PLENTY]; rows [:carried] have spent some already."""
     values, inverse = np.unique(limit, return_inverse=True)
-    exact = [
-        0 if not np.isfinite(v) and not v > 0 else PLENTY if v > 0 and not np.isfinite(v) else nano(v) for v in values
-    ]
-    fresh = np.array([max(-PLENTY, min(PLENTY, v)) for v in exact], dtype=np.int64)[inverse]
+    exact = [nano(v) if np.isfinite(v) else ENDLESS if v > 0 else 0 for v in values.tolist()]
+    fresh = np.array([max(0, min(PLENTY, v)) for v in exact], dtype=np.int64)[inverse]
     if carried:
-        late = np.array([max(-PLENTY, min(PLENTY, v - spent)) for v in exact], dtype=np.int64)
+        late = np.array([max(0, min(PLENTY, v - spent)) for v in exact], dtype=np.int64)
         fresh[:carried] = late[inverse[:carried]]
     return fresh
 

@@ -4,8 +4,9 @@
 with checked as (
   select *,
     weight_logged as w,
-    case when isfinite(price_logged) and price_logged >= 0e0 and price_logged * weight_logged < 9e9
-      then greatest(price_logged, case when isfinite(floor_logged) then floor_logged else price_logged end) end as price,
+    case when isfinite(price_logged) and price_logged >= 0e0
+      and greatest(price_logged, case when isfinite(floor_logged) then floor_logged end) * weight_logged < 9e9
+      then greatest(price_logged, case when isfinite(floor_logged) then floor_logged end) end as price,
     case when isfinite(bid_logged) and bid_logged > 0e0 then bid_logged end as bid_log,
     {{ 'coalesce(isfinite(won_logged) and won_logged <> 0e0, false)' if has_win else 'true' }} as won,
     {{ 'coalesce(isfinite(won_logged) and won_logged = 0e0, false)' if has_win else 'false' }} as lost,

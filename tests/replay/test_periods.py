@@ -1,0 +1,185 @@
+"""Windows, days and hours in the scenario's time zone (spec 3.1, 3.7), and budgets that read only the past."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from small_logs import Row, by_segment, numbers, replay
+
+TOKYO, NEW_YORK = "Asia/Tokyo", "America/New_York"
+few = settings(
+    max_examples=3,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def impressions(times: list[datetime], price: float = 1.0) -> list[Row]:
+    """Impressions of one campaign that any bid of 10 wins, at these times."""
+    return [
+        {"time": t, "request": i, "campaign": 1, "price": price, "won": 1, "click": 1, "pctr": 0.5}
+        for i, t in enumerate(times)
+    ]
+
+
+def wins(rows: list[Row], **keys: Any) -> float | None:
+    return numbers(replay(rows, bid={"formula": "10"}, **keys), "new")["wins"]
+
+
+@pytest.mark.parametrize("wall", [False, True], ids=["instants", "wall clock"])
+def test_the_window_is_closed_at_its_start_and_open_at_its_end_in_the_scenarios_zone(wall: bool) -> None:
+    zone, tick = ZoneInfo(TOKYO), timedelta(microseconds=1)
+    start, end = datetime(2026, 3, 8, 0, tzinfo=zone), datetime(2026, 3, 9, 0, tzinfo=zone)
+    times = [start - tick, start, end - tick, end]
+    rows = impressions([t.replace(tzinfo=None) if wall else t.astimezone(UTC) for t in times])
+    day = {"last_hour": "2026-03-08T23:00:00", "duration_hour": 24}
+    assert wins(rows, timezone=TOKYO, window=day) == 2.0
+    result = replay(rows, bid={"formula": "10"}, timezone=TOKYO, window=day, segments=["request", "hour", "day"])
+    assert set(by_segment(result, "new", "request", [])) == {"1", "2"}
+    assert set(by_segment(result, "new", "hour", [])) == {"0", "23"}
+    assert set(by_segment(result, "new", "day", [])) == {"2026-03-08"}
+    same = {"last_hour": "2026-03-08T23:00:00+09:00", "duration_hour": 24}
+    if not wall:
+        assert wins(rows, timezone="UTC", window=same) == 2.0
+        later = replay(rows, bid={"formula": "10"}, timezone="UTC", window=day, segments=["request"])
+        assert set(by_segment(later, "new", "request", [])) == {"2", "3"}  # the same words, nine hours later
+
+
+def test_a_day_of_budget_begins_at_midnight_of_the_scenarios_zone() -> None:
+    midnight = datetime(2026, 3, 8, tzinfo=ZoneInfo(TOKYO)).astimezone(UTC)
+    rows = impressions([midnight + timedelta(seconds=s) for s in (-3, -2, -1, 0, 1, 2)])
+    budget = {"amount": 0.002, "per": "day"}
+    assert wins(rows, timezone=TOKYO, budget=budget) == 4.0  # two on each day
+    assert wins(rows, timezone="UTC", budget=budget) == 2.0  # one and the same day
+    assert wins(rows, timezone=TOKYO, budget={**budget, "per": "hour"}) == 4.0
+    assert wins(rows, timezone=TOKYO, budget={**budget, "per": "total"}) == 2.0
+
+
+@pytest.mark.parametrize(("day", "hours"), [((2026, 3, 8), 23), ((2026, 11, 1), 25)], ids=["spring", "autumn"])
+def test_days_and_hours_across_a_change_of_clocks(day: tuple[int, int, int], hours: int) -> None:
+    zone = ZoneInfo(NEW_YORK)
+    midnight = datetime(*day, tzinfo=zone).astimezone(UTC)
+    half_hours = [midnight + timedelta(minutes=30 * i) for i in range(-2, 2 * hours + 2)]
+    rows = impressions(half_hours)
+    # The day has as many hours as it has; one impression an hour is affordable, before, during and after.
+    assert wins(rows, timezone=NEW_YORK, budget={"amount": 0.001, "per": "hour"}) == hours + 2
+    found = replay(
+        rows, bid={"formula": "10"}, timezone=NEW_YORK, budget={"amount": 0.045, "per": "day"}, segments=["day"]
+    )
+    days = {k: v["wins"] for k, v in by_segment(found, "new", "day", ["wins"]).items()}
+    date = f"{datetime(*day):%Y-%m-%d}"
+    assert days.pop(date) == 45.0
+    assert list(days.values()) == [2.0, 2.0]
+
+
+def test_a_window_across_a_change_of_clocks_has_the_hours_that_it_says() -> None:
+    end = datetime(2026, 3, 9, tzinfo=ZoneInfo(NEW_YORK)).astimezone(UTC)
+    rows = impressions([end - timedelta(hours=h) for h in range(26)])
+    window = {"last_hour": "2026-03-08T23:00:00", "duration_hour": 23}
+    assert wins(rows, timezone=NEW_YORK, window=window) == 23.0
+
+
+@st.composite
+def auctions(draw: st.DrawFn) -> list[Row]:
+    """Observed wins of two campaigns around midnight in Tokyo at distinct times."""
+    start = datetime(2026, 3, 7, 13, 0, tzinfo=UTC)
+    minutes = draw(st.lists(st.integers(0, 240), min_size=8, max_size=50, unique=True))
+    rows = []
+    for minute in sorted(minutes):
+        ts = start + timedelta(minutes=minute)
+        rows.append(
+            {
+                "time": ts,
+                "request": 0,
+                "campaign": draw(st.integers(1, 2)),
+                "price": draw(st.sampled_from([0.0, 1.0, 2.5, 4.0, 9.0])),
+                "won": 1,
+                "click": draw(st.integers(0, 1)),
+                "pctr": draw(st.sampled_from([0.125, 0.25, 0.5, 1.0])),
+                "half": int(ts >= start + timedelta(minutes=100)),
+                "block": minute // 37,
+            }
+        )
+    return rows
+
+
+PERIODS: dict[str, Callable[[Row], Any]] = {
+    "day": lambda r: r["time"].astimezone(ZoneInfo(TOKYO)).date(),
+    "hour": lambda r: r["time"].replace(minute=0),
+    "total": lambda r: 0,
+    "block": lambda r: r["block"],
+}
+budgets = st.fixed_dictionaries(
+    {
+        "amount": st.sampled_from([0.0025, 0.006, 0.011, 0.03]),
+        "per": st.sampled_from(sorted(PERIODS)),
+        "overspend": st.sampled_from(["never", "last_win"]),
+    }
+)
+kinds = st.fixed_dictionaries(
+    {"type": st.sampled_from(["second_price", "first_price"]), "ties": st.sampled_from(["win", "lose"])}
+)
+LEVEL_FREE = ("bids", "wins", "spend", "clicks", "ctr", "cpc", "win_rate", "predicted_clicks")
+
+
+@few
+@given(auctions(), budgets, kinds)
+def test_each_period_of_a_campaign_keeps_its_budget(
+    rows: list[Row], budget: dict[str, Any], auction: dict[str, Any]
+) -> None:
+    """never: at most the budget. last_win: past it by less than the one impression that crossed it."""
+    keys = [(r["campaign"], PERIODS[budget["per"]](r)) for r in rows]
+    groups = {k: i for i, k in enumerate(dict.fromkeys(keys))}
+    marked = [{**r, "unit": groups[k]} for r, k in zip(rows, keys, strict=True)]
+    result = replay(
+        marked,
+        bid={"formula": "8 * pctr"},
+        timezone=TOKYO,
+        budget=budget,
+        auction=auction,
+        segments=[{"group": "unit"}],
+    )
+    limit = Fraction(str(budget["amount"]))
+    for value, found in by_segment(result, "new", "group", ["spend"]).items():
+        mine = [r for r in marked if r["unit"] == int(value)]
+        dearest = max(r["pctr"] * 8 if auction["type"] == "first_price" else r["price"] for r in mine)
+        spend = Fraction(str(found["spend"]))
+        if budget["overspend"] == "never":
+            assert spend <= limit
+        else:
+            assert spend < limit + Fraction(dearest) / 1000 or spend == 0
+
+
+@few
+@given(auctions(), budgets, kinds, st.integers(0, 2**30))
+def test_what_comes_later_and_the_order_of_rows_change_no_decision(
+    rows: list[Row], budget: dict[str, Any], auction: dict[str, Any], seed: int
+) -> None:
+    keys: dict[str, Any] = {
+        "bid": {"formula": "8 * pctr"}, "timezone": TOKYO, "budget": budget, "auction": auction, "segments": ["half"],
+    }  # fmt: skip
+    rng = np.random.default_rng(seed)
+    later = [
+        {**r, "price": float(rng.integers(0, 9)), "pctr": float(rng.choice([0.0, 0.5, 1.0])), "click": 1}
+        if r["half"]
+        else r
+        for r in rows
+        if not r["half"] or rng.random() < 0.8
+    ]
+    one, two = replay(rows, **keys), replay(later, **keys)
+    if any(r["half"] == 0 for r in rows):
+        before, after = (numbers(r, "new", {"half": "0"}) for r in (one, two))
+        assert {k: before[k] for k in LEVEL_FREE} == {k: after[k] for k in LEVEL_FREE}
+    shuffled = replay([rows[i] for i in rng.permutation(len(rows))], threads=2, **keys)
+    for part in ("metrics", "differences", "frontier", "calibration", "data"):
+        assert getattr(shuffled, part) == getattr(one, part), part
