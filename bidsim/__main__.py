@@ -1,45 +1,97 @@
 """``python -m bidsim`` and the ``bidsim`` command: runs a command and turns what it raises into an exit status.
 
 0 done (the gate passed, warned or there is none); 1 the gate failed; 2 bad input; 130 interrupted; 70 a bug of ours.
+Terminated or hung up, it cleans up too, and exits with 128 + the signal as a shell would say it.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import sys
+from types import FrameType
 
 EXIT_BAD_INPUT = 2
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+# What the machine refuses, not a mistake in bidsim: whoever runs it can free space or give permissions.
+MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE)
+
+
+class Signals:
+    """Turns signals into KeyboardInterrupt, so that every `with` and `finally` cleans up, and remembers the first.
+
+    Libraries turn an interrupt into errors of their own, so what is raised in the end does not tell.
+    """
+
+    def __init__(self) -> None:
+        self.caught: int | None = None
+
+    def listen(self) -> None:
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+                signal.signal(number, self._catch)
+
+    def _catch(self, number: int, frame: FrameType | None) -> None:
+        self.caught = self.caught or number
+        raise KeyboardInterrupt
 
 
 def main() -> None:
     """Run the command line and exit. A traceback is always a bug."""
-    sys.exit(_run())
+    signals = Signals()
+    try:
+        signals.listen()
+        status = _run(signals)
+    except KeyboardInterrupt:
+        status = _interrupted(signals)
+    sys.exit(status)
 
 
-def _run() -> int:
+def _run(signals: Signals | None = None) -> int:
     from bidsim.errors import BidsimError
 
+    signals = signals or Signals()
     try:
         from bidsim.cli import run
 
         return run()
-    except BidsimError as error:
-        _say(f"error: {error}")
-        return EXIT_BAD_INPUT
     except KeyboardInterrupt:
-        _say("interrupted; nothing was written")
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output went away; let the interpreter's own flush at exit not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 141
-    except MemoryError:
-        _say("error: not enough memory; lower --memory or --threads, or free some memory")
-        return EXIT_BAD_INPUT
-    except Exception:
+        return _interrupted(signals)
+    except Exception as error:
+        if signals.caught:
+            return _interrupted(signals)
+        if isinstance(error, BidsimError):
+            _say(f"error: {error}")
+            return EXIT_BAD_INPUT
+        if isinstance(error, BrokenPipeError):
+            # The reader of our output went away; let the interpreter's own flush at exit not fail again.
+            _drop_stdout()
+            return EXIT_BROKEN_PIPE
+        if isinstance(error, MemoryError):
+            _say("error: not enough memory; lower --memory or --threads, or free some memory")
+            return EXIT_BAD_INPUT
+        if isinstance(error, OSError) and (error.errno in MACHINE or "temporary directory" in str(error)):
+            _drop_stdout()
+            place = f"{error.filename}: " if error.filename else ""
+            _say(f"error: {place}{error.strerror}; free space or give permissions, there or where TMPDIR points")
+            return EXIT_BAD_INPUT
         return _bug()
+
+
+def _interrupted(signals: Signals) -> int:
+    _say("interrupted; nothing was written")
+    return 128 + signals.caught if signals.caught else EXIT_INTERRUPTED
+
+
+def _drop_stdout() -> None:
+    """What could not be written is not tried again when the interpreter ends."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
 
 
 def _bug() -> int:

@@ -43,7 +43,14 @@ def run(arguments: list[str] | None = None) -> int:
         status = command.main(args=arguments, prog_name="bidsim", standalone_mode=False)
     except typer.Abort:
         raise KeyboardInterrupt from None
+    except SystemExit as error:
+        # click ends with 1, our status of a failed gate, where the reader of stdout went away.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
     except typer.Exit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
         return error.exit_code
     except USAGE_ERROR as error:
         error.show()
@@ -183,6 +190,8 @@ def parse_memory(text: str) -> int:
     size = float(match.group(1)) * base ** " kmgt".index(match.group(2).lower() or " ")
     if size < 10**9:
         raise BidsimError(f"--memory {text}: bidsim needs at least 1GB")
+    if size > 10**18:
+        raise BidsimError(f"--memory {text[:40]}: no machine has that much; write something like 4GB")
     return int(size)
 
 

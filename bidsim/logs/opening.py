@@ -31,4 +31,9 @@ def extra_files(loaded: LoadedScenario) -> Sequence[str]:
     """Files beside the log that the engine may read: the campaign table."""
     if loaded.scenario.campaigns is None:
         return []
-    return open_source("campaigns", loaded.resolve(loaded.scenario.campaigns), None).files
+    return open_campaigns(loaded, loaded.scenario.campaigns).files
+
+
+def open_campaigns(loaded: LoadedScenario, path: str) -> Source:
+    """The campaign table of the scenario. Raises LogError."""
+    return open_source("campaigns", loaded.resolve(path), None, "check campaigns in the scenario")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -31,11 +31,21 @@ COMPRESSED = (".gz", ".zst")
 
 @dataclass(frozen=True)
 class Source:
-    """Files of one table. name: as the scenario calls it; files: absolute paths in the order of the log."""
+    """Files of one table. name: as the scenario calls it; files: absolute paths in the order of the log.
+
+    The rest is filled in by `columns.settle_columns`. types: (column, type) of text formats; delimiter: of CSV;
+    by_name: whether the Parquet files differ in columns or types; lacking: a file without the column, by lower-case
+    name; mixed: what a column is where, in words, by lower-case name.
+    """
 
     name: str
     files: tuple[str, ...]
     format: Format
+    types: tuple[tuple[str, str], ...] = ()
+    delimiter: str = ","
+    by_name: bool = False
+    lacking: Mapping[str, str] = field(default_factory=dict)
+    mixed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def keeps_row_numbers(self) -> bool:
@@ -44,13 +54,21 @@ class Source:
 
     def reader(self, *, with_position: bool = False) -> str:
         """DuckDB text of the table function; with_position adds `filename` and `file_row_number` (Parquet only)."""
-        files = "[" + ", ".join("'" + f.replace("'", "''") + "'" for f in self.files) + "]"
+        files = "[" + ", ".join(quote_text(f) for f in self.files) + "]"
         if self.format == "parquet":
+            options = ", union_by_name = true" if self.by_name else ""
             position = ", filename = true, file_row_number = true" if with_position else ""
-            return f"read_parquet({files}{position})"
+            return f"read_parquet({files}{options}{position})"
+        columns = ", ".join(f"{quote_text(name)}: {quote_text(kind)}" for name, kind in self.types)
         if self.format == "csv":
-            return f"read_csv({files}, header = true, sample_size = 100000, null_padding = false)"
-        return f"read_json({files}, format = 'newline_delimited', sample_size = 100000)"
+            dialect = f"header = true, delim = {quote_text(self.delimiter)}, quote = '\"', escape = '\"', null_padding = false"
+            return f"read_csv({files}, auto_detect = false, {dialect}, columns = {{{columns}}})"
+        return f"read_json({files}, format = 'newline_delimited', columns = {{{columns}}})"
+
+
+def quote_text(text: str) -> str:
+    """A text as a SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _ending(path: str) -> str:
@@ -60,7 +78,7 @@ def _ending(path: str) -> str:
     return os.path.splitext(name)[1]
 
 
-def _expand(path: Path, name: str) -> list[str]:
+def _expand(path: Path, name: str, hint: str) -> list[str]:
     text = str(path)
     if path.is_dir():
         found = [str(p) for p in path.rglob("*") if p.is_file() and _ending(str(p)) in ENDINGS]
@@ -69,11 +87,11 @@ def _expand(path: Path, name: str) -> list[str]:
     elif path.is_file():
         found = [text]
     else:
-        raise LogError(f"table {name}: no such file or directory; check the path or --table {name}=PATH", file=text)
+        raise LogError(f"table {name}: no such file or directory; {hint}", file=text)
     # Hidden files and markers (_SUCCESS) are how other writers leave notes in a folder; they are not the log.
     found = [p for p in found if not os.path.basename(p).startswith((".", "_"))]
     if not found:
-        raise LogError(f"table {name}: no files match; check the path or --table {name}=PATH", file=text)
+        raise LogError(f"table {name}: no files match; {hint}", file=text)
     return sorted(os.path.abspath(p) for p in found)
 
 
@@ -87,13 +105,14 @@ def _told_by_content(file: str) -> Format | None:
     return None
 
 
-def open_source(name: str, path: Path, format: str | None) -> Source:
+def open_source(name: str, path: Path, format: str | None, hint: str | None = None) -> Source:
     """The files behind a table of the scenario.
 
     path: a file, a directory (all log files below it) or a glob. format: parquet, csv, ndjson or None to tell it
-    from the ending, and from the content where the ending says nothing. Raises LogError.
+    from the ending, and from the content where the ending says nothing. hint: what to do where nothing is found.
+    Raises LogError.
     """
-    files = _expand(path, name)
+    files = _expand(path, name, hint or f"check the path or --table {name}=PATH")
     formats: set[Format] = set()
     for file in files:
         if not os.access(file, os.R_OK):
@@ -137,8 +156,3 @@ def _check_parquet(source: Source) -> None:
             raise LogError(
                 f"table {source.name}: the Parquet file is cut off (its footer is missing); copy it again", file=file
             )
-
-
-def shared_directory(files: Sequence[str]) -> str:
-    """The deepest directory that holds all files, for messages."""
-    return os.path.commonpath([os.path.dirname(f) for f in files])

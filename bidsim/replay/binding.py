@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from bidsim.errors import LogError, ScenarioError
+from bidsim.logs.columns import settle_columns
 from bidsim.logs.source import Source
 from bidsim.replay.columns import (
     TIME_PARTS,
@@ -17,7 +18,9 @@ from bidsim.replay.columns import (
     check_binds,
     check_numeric,
     indicator,
+    is_numeric,
     join_campaigns,
+    not_numeric,
     role_sql,
     role_types,
     segments_of,
@@ -42,8 +45,9 @@ def make_plan(loaded: LoadedScenario, engine: Engine, source: Source, policies: 
     a name or expression at fault, LogError for a missing or ill-typed column.
     """
     scenario = loaded.scenario
+    source = settle_columns(source, engine)
     log_columns = engine.names(f"select * from {source.reader()}")
-    names = Names(loaded, {name: f"s.{quote_identifier(name)}" for name, _ in log_columns})
+    names = Names(loaded, {name: f"s.{quote_identifier(name)}" for name, _ in log_columns}, source)
     campaign_sql = role_sql(names, loaded, "campaign")
     campaigns = campaign_table(loaded, engine, campaign_sql)
     if campaigns is not None:
@@ -52,7 +56,7 @@ def make_plan(loaded: LoadedScenario, engine: Engine, source: Source, policies: 
     roles = {role: campaign_sql if role == "campaign" else role_sql(names, loaded, role) for role in ROLES}
     relation = f"{source.reader()} as s" + join_campaigns(campaigns, campaign_sql)
     types = role_types(loaded, engine, relation, roles)
-    check_numeric(loaded, types)
+    check_numeric(names, engine, relation, types, roles)
     time_kind = time_kind_of(loaded, types)
     if time_kind is not None:
         roles["time"] = f"cast({roles['time']} as {'timestamptz' if time_kind == 'instant' else 'timestamp'})"
@@ -83,7 +87,7 @@ def make_plan(loaded: LoadedScenario, engine: Engine, source: Source, policies: 
     _auction_type(plan, names)
     _predictions(plan, names, engine, relation)
     _judged_heads(plan, loaded)
-    _features(plan, loaded, {name for name, _ in log_columns})
+    _features(plan, names, {name for name, _ in log_columns})
     _formulas(plan, names)
     _budget(plan, names)
     _require(loaded, plan)
@@ -124,7 +128,10 @@ def _predictions(plan: Plan, names: Names, engine: Engine, relation: str) -> Non
             else:
                 sql, path = plan.roles[role], ("columns", role)
             if sql is not None:
-                check_binds(names.loaded, engine, relation, f"cast({sql} as double)", *path)
+                kind = check_binds(names.loaded, engine, relation, sql, *path)
+                if not is_numeric(kind):
+                    given = getattr(policy.columns or names.loaded.scenario.columns, role) or role
+                    raise not_numeric(names, engine, relation, sql, kind, given, *path)
                 plan.predictions.append(Prediction(policy.index, head, column, valid, sql))
                 policy.column_names[role] = (
                     getattr(policy.columns, role)
@@ -168,20 +175,22 @@ def _judged_heads(plan: Plan, loaded: LoadedScenario) -> None:
     plan.heads = asked
 
 
-def _features(plan: Plan, loaded: LoadedScenario, log_columns: set[str]) -> None:
+def _features(plan: Plan, names: Names, log_columns: set[str]) -> None:
+    loaded = names.loaded
     for i, name in enumerate(loaded.scenario.features):
         if name not in log_columns and not (name in TIME_PARTS and plan.local_time):
             raise loaded.error(f'features: the log has no column "{name}"{nearest(name, log_columns)}', "features", i)
     for policy in plan.policies:
         for name in policy.scorer.features if policy.scorer else ():
             if name in log_columns:
+                names.check_whole(name)
                 plan.features[name] = f"s.{quote_identifier(name)}"
             elif name in TIME_PARTS and plan.local_time:
                 plan.features[name] = TIME_PARTS[name].format(plan.local_time)
             else:
                 raise LogError(
                     f'the model needs the feature "{name}", and the log has no such column{nearest(name, log_columns)}',
-                    file=policy.model_file,
+                    file=policy.model_path,
                 )
 
 

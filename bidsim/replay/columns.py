@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from typing import Literal
 
 from bidsim.errors import BidsimError, LogError
-from bidsim.logs.source import open_source
+from bidsim.logs.columns import settle_columns
+from bidsim.logs.opening import open_campaigns
+from bidsim.logs.source import Source
 from bidsim.replay.engine import Engine
 from bidsim.replay.plan import NUMERIC_ROLES, CampaignTable, Segment
 from bidsim.scenario.expressions import Compiled, compile_expression, quote_identifier
@@ -28,9 +30,10 @@ TIME_PARTS = {
 class Names:
     """The names a user's expression may use, and what they stand for at one level of the query."""
 
-    def __init__(self, loaded: LoadedScenario, columns: Mapping[str, str]) -> None:
+    def __init__(self, loaded: LoadedScenario, columns: Mapping[str, str], source: Source | None = None) -> None:
         self.loaded = loaded
         self.columns = dict(columns)
+        self.source = source
 
     def compile(self, text: str, *path: str | int, extra: Mapping[str, str] | None = None) -> Compiled:
         """path: the key of the scenario that holds the text, for messages."""
@@ -39,7 +42,20 @@ class Names:
         def where(message: str) -> BidsimError:
             return self.loaded.error(f"{key}: {message}", *path)
 
-        return compile_expression(text, {**self.columns, **(extra or {})}, where=where)
+        compiled = compile_expression(text, {**self.columns, **(extra or {})}, where=where)
+        for name in compiled.names - set(extra or {}):
+            self.check_whole(name)
+        return compiled
+
+    def check_whole(self, name: str) -> None:
+        """Refuse a column that some files of the log lack: its missing values would pass for NULL in the log."""
+        file = self.source.lacking.get(name.lower()) if self.source else None
+        if file is not None:
+            raise LogError(
+                f'the column "{name}" is not in this file, and in other files of the log it is; write it there too, or '
+                "leave files without it out of the table's path",
+                file=file,
+            )
 
 
 def role_sql(names: Names, loaded: LoadedScenario, role: str) -> str | None:
@@ -48,6 +64,8 @@ def role_sql(names: Names, loaded: LoadedScenario, role: str) -> str | None:
     text = getattr(loaded.scenario.columns, role)
     if text is not None:
         return names.compile(text, "columns", role).sql
+    if role in names.columns:
+        names.check_whole(role)
     return names.columns.get(role)
 
 
@@ -63,7 +81,7 @@ def campaign_table(loaded: LoadedScenario, engine: Engine, campaign_sql: str | N
         return None
     if campaign_sql is None:
         raise loaded.error("campaigns: the log has no campaign column to join on; set columns.campaign", "campaigns")
-    table = open_source("campaigns", loaded.resolve(path), None)
+    table = settle_columns(open_campaigns(loaded, path), engine)
     columns = [name for name, _ in engine.names(f"select * from {table.reader()}")]
     wanted = loaded.scenario.columns.campaign or "campaign"
     key = next((k for k in (wanted, "campaign") if k in columns), None)
@@ -109,16 +127,37 @@ def check_binds(loaded: LoadedScenario, engine: Engine, relation: str, sql: str,
         raise loaded.error(f"{key}: the expression does not fit the log: {reason[:300]}", *path) from error
 
 
-def check_numeric(loaded: LoadedScenario, types: Mapping[str, str]) -> None:
+def is_numeric(kind: str) -> bool:
+    return kind.startswith(NUMERIC_TYPES) or (kind.startswith("U") and kind != "UUID") or kind == '"NULL"'
+
+
+def check_numeric(
+    names: Names, engine: Engine, relation: str, types: Mapping[str, str], roles: Mapping[str, str | None]
+) -> None:
+    """Refuse roles that must be numbers and are something else, naming a value that is none."""
     for role in NUMERIC_ROLES:
         kind = types.get(role, "DOUBLE")
-        if not kind.startswith(NUMERIC_TYPES) and not kind.startswith("U") and kind != '"NULL"':
-            raise loaded.error(
-                f"columns.{role}: the log's column is {kind}, a number is needed; "
-                f"write an expression such as cast({role} as double)",
-                "columns",
-                role,
-            )
+        if not is_numeric(kind):
+            text = getattr(names.loaded.scenario.columns, role) or role
+            raise not_numeric(names, engine, relation, str(roles[role]), kind, text, "columns", role)
+
+
+def not_numeric(
+    names: Names, engine: Engine, relation: str, sql: str, kind: str, text: str, *path: str | int
+) -> BidsimError:
+    """The error for an expression that is no number. text: as the scenario writes it."""
+    key = ".".join(str(p) for p in path)
+    mixed = names.source.mixed.get(text.strip('"').lower()) if names.source else None
+    found = engine.rows(
+        f"select cast({sql} as varchar) from {relation} "
+        f"where {sql} is not null and try_cast(cast({sql} as varchar) as double) is null limit 1"
+    )
+    why = f", {mixed}" if mixed else f', such as "{str(found[0][0])[:60].strip(chr(34))}"' if found else ""
+    return names.loaded.error(
+        f"{key}: the log's column is {kind}{why}, a number is needed; mend the log, or write "
+        f"try_cast({text} as double) to take what is no number as missing",
+        *path,
+    )
 
 
 def unit_kind(kind: str | None) -> Literal["whole", "text", "row"]:
@@ -141,7 +180,7 @@ def time_kind_of(loaded: LoadedScenario, types: Mapping[str, str]) -> str | None
         return None  # a column that merely happens to be called time
     raise loaded.error(
         f"columns.time: the log's column is {kind}, a time is needed; write to_timestamp(seconds), "
-        "epoch_ms(milliseconds) or cast(text as timestamp)",
+        "epoch_ms(milliseconds) or cast(text as timestamp), strptime(text, '%d/%m/%Y %H:%M:%S') for another order",
         "columns",
         "time",
     )

@@ -7,7 +7,6 @@ Memory is bounded and spills to the work folder.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from bidsim.errors import BidsimError, LogError
+from bidsim.replay.complaints import complaint
 
 BATCH_ROWS = 262_144
 
@@ -29,6 +29,7 @@ class Engine:
 
     def __init__(self, files: Sequence[str], work: Path, *, threads: int | None, memory_bytes: int) -> None:
         self.work = work
+        self.files = tuple(files)
         self._config: dict[str, str | bool | int | float | list[str]] = {
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
@@ -68,7 +69,7 @@ class Engine:
             rows = self._connection.execute(f"describe {sql}").fetchall()
         except duckdb.Error as error:
             # Here a name or type that does not bind is the user's, elsewhere it would be a bug of ours.
-            raise _as_log_error(error) from error
+            raise self._log_error(error) from error
         return [(str(r[0]), str(r[1])) for r in rows]
 
     def stream(self, sql: str, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
@@ -107,7 +108,7 @@ class Engine:
         except Exception as error:
             if failed:
                 raise failed[0] from None
-            raise _as_log_error(error) from error
+            raise self._log_error(error) from error
         finally:
             cursor.close()
 
@@ -119,20 +120,31 @@ class Engine:
         except (duckdb.BinderException, duckdb.ParserException, duckdb.CatalogException):
             raise  # our own SQL is wrong
         except (duckdb.Error, pa.ArrowException, OSError) as error:
-            raise _as_log_error(error) from error
+            raise self._log_error(error) from error
+
+    def _log_error(self, error: Exception) -> BidsimError:
+        text = str(error)
+        if isinstance(error, duckdb.OutOfMemoryException):
+            said = " ".join(text.split())[:200]
+            return LogError(f"the memory given is not enough ({said}); raise --memory, or lower --threads")
+        if "No space left" in text:
+            return LogError("the disk is full while bidsim spilled to it; free some space or set TMPDIR")
+        return complaint(text, self.files, self._readable)
+
+    def _readable(self, file: str) -> bool:
+        """Whether a Parquet file can be read from end to end."""
+        cursor = self._connection.cursor()
+        try:
+            cursor.execute(
+                f"select max(hash(t)) from read_parquet('{quote_path(file)}') as t"
+            ).fetchall()
+        except duckdb.Error:
+            return False
+        finally:
+            cursor.close()
+        return True
 
 
 def quote_path(path: Path | str) -> str:
     """A path as the inside of a SQL string literal."""
     return str(path).replace("'", "''")
-
-
-def _as_log_error(error: Exception) -> BidsimError:
-    text = str(error)
-    first = re.sub(r"\s+", " ", text.split("\nLINE ")[0].split("\n\nLINE")[0]).strip()
-    first = re.sub(r"^(\w+ )+Error: ", "", first)
-    if isinstance(error, duckdb.OutOfMemoryException):
-        return LogError(f"the memory given is not enough ({first[:200]}); raise --memory, or lower --threads")
-    if "No space left" in text:
-        return LogError("the disk is full while bidsim spilled to it; free some space or set TMPDIR")
-    return LogError(f"the log can't be read: {first[:600]}")

@@ -29,6 +29,7 @@ class PolicyPlan:
     path: tuple[str | int, ...]
     scorer: Scorer | None
     model_file: str | None
+    model_path: str | None
     sha256: str | None
     columns: PolicyColumns | None
     formula: str | None
@@ -118,6 +119,7 @@ def _policy(
         path=path,
         scorer=bundle.scorer() if bundle else None,
         model_file=model.name if model else None,
+        model_path=str(model) if model else None,
         sha256=bundle.sha256 if bundle else None,
         columns=None if model is not None else policy.columns,
         formula=formula,
