@@ -58,7 +58,9 @@ def _run(signals: Signals | None = None) -> int:
     try:
         from bidsim.cli import run
 
-        return run()
+        status = run()
+        # Typer makes a status of the interrupt before it gets here.
+        return _interrupted(signals) if signals.caught and status == EXIT_INTERRUPTED else status
     except KeyboardInterrupt:
         return _interrupted(signals)
     except Exception as error:

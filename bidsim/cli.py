@@ -49,8 +49,6 @@ def run(arguments: list[str] | None = None) -> int:
             raise error.__context__ from None
         raise
     except typer.Exit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise error.__context__ from None
         return error.exit_code
     except USAGE_ERROR as error:
         error.show()

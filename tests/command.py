@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 
 from bidsim.__main__ import _run
 from bidsim.models import Feature, HashedLogisticRegression, HashedSpec, pack_hashed
+from bidsim.models.manifest import Scale
 
 ROWS = 1200
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -116,7 +117,8 @@ def write_log(path: Path, table: pa.Table | None = None, **options: Any) -> Path
 def write_model(path: Path, seed: int = 0, features: Sequence[Feature] = FEATURES) -> Path:
     """A bundle with a ctr head that reads `features` of the log."""
     weights = np.random.default_rng(seed).normal(0, 0.4, size=64).astype(np.float32)
-    spec = HashedSpec(bits=6, features=tuple(f.name for f in features))
+    scaling = {f.name: Scale(mean=45.0, scale=20.0) for f in features if f.type == "numeric"}
+    spec = HashedSpec(bits=6, features=tuple(f.name for f in features), scaling=scaling)
     pack_hashed(path, {"ctr": HashedLogisticRegression(spec, tuple(features), weights, -0.8)})
     return path
 
