@@ -105,7 +105,10 @@ def _verdict(result: Result, outcomes: list[RuleOutcome], ruled: bool, fidelity_
     if warned:
         return Gate(verdict="warn", reason=warned[0].sentence + _more(len(warned), "warn"), rules=outcomes)
     held = sum(o.status == "pass" for o in outcomes)
-    return Gate(verdict="pass", reason=f"All {len(outcomes)} judgements pass." if held else "", rules=outcomes)
+    reason = f"All {held} judgements pass." if held != 1 else "The one judgement passes."
+    if held < len(outcomes):
+        reason = f"{held} of {len(outcomes)} judgements pass; the rules say to ignore the others."
+    return Gate(verdict="pass", reason=reason, rules=outcomes)
 
 
 def _more(count: int, verb: str) -> str:

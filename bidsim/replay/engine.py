@@ -135,9 +135,7 @@ class Engine:
         """Whether a Parquet file can be read from end to end."""
         cursor = self._connection.cursor()
         try:
-            cursor.execute(
-                f"select max(hash(t)) from read_parquet('{quote_path(file)}') as t"
-            ).fetchall()
+            cursor.execute(f"select max(hash(t)) from read_parquet('{quote_path(file)}') as t").fetchall()
         except duckdb.Error:
             return False
         finally:

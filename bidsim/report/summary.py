@@ -104,8 +104,9 @@ def _rules(lookup: Lookup) -> list[str]:
     gate = view.gate_table(lookup)
     counts = " · ".join(f"{n} {word}" for word, n in gate.counts)
     shown = [r for r in gate.rows if r.action in ("fail", "warn")]
+    weak = _without_evidence(lookup)
     if not shown:
-        return ["", counts] if counts else []
+        return ["", counts, *weak] if counts else []
     rows = [
         [
             f"**{r.action}**" + (f" ({r.status})" if r.status != r.action else ""),
@@ -121,7 +122,17 @@ def _rules(lookup: Lookup) -> list[str]:
     lines = table(["Outcome", "Rule", "Where", "Candidate", "Baseline", "Value", "Bound"], rows, left=4)
     more = len(shown) - RULE_ROWS + (gate.dropped if shown[-1] is gate.rows[-1] else 0)
     note = [f"{f.plural(more, 'more row')} in report.html."] if more > 0 else []
-    return ["", counts, *lines, *note]
+    return ["", counts, *weak, *lines, *note]
+
+
+def _without_evidence(lookup: Lookup) -> list[str]:
+    """A reviewer must see where a verdict rests on values that may be noise."""
+    outcomes = lookup.result.gate.rules
+    points = sum(o.evidence == "point" for o in outcomes)
+    if not points:
+        return []
+    which = "All are" if points == len(outcomes) else f"{points} of {len(outcomes)} are"
+    return ["", f"{which} judged on the value alone, without an interval as evidence."]
 
 
 def _rows(lookup: Lookup, rows: Iterable[view.Row]) -> list[str]:
