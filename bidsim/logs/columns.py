@@ -20,6 +20,11 @@ from bidsim.logs.source import Source, quote_text
 
 DELIMITERS = (",", "\t", ";", "|")
 TIMES = ("TIMESTAMP WITH TIME ZONE", "TIMESTAMP", "DATE")
+ABSENT = (
+    "is not in this file, and in other files of the log it is; write it there too, or leave files without it out of the "
+    "table's path"
+)
+ZONED = "has a time zone in this file and none in other files of the log; write them alike"
 
 
 class Asker(Protocol):
@@ -51,11 +56,17 @@ def _settle_parquet(source: Source, engine: Asker) -> Source:
     for name, kind, file, _, files in found:
         kinds.setdefault(name, []).append((kind, file))
         holders.setdefault(name, set()).update(files)
-    lacking = {
-        n: next(f for f in source.files if f not in has) for n, has in holders.items() if len(has) < len(source.files)
-    }
-    mixed = {n: " and ".join(f"{kind} in {file}" for kind, file in k[:3]) for n, k in kinds.items() if len(k) > 1}
-    return replace(source, by_name=bool(lacking or mixed), lacking=lacking, mixed=mixed)
+    unusable: dict[str, tuple[str, str]] = {}
+    for name, has in holders.items():
+        if len(has) < len(source.files):
+            unusable[name] = (next(f for f in source.files if f not in has), ABSENT)
+    mixed = {name: of for name, of in kinds.items() if len(of) > 1}
+    for name, of in mixed.items():
+        zoned = [file for kind, file in of if kind == TIMES[0]]
+        if zoned and len(of) > len(zoned):
+            unusable.setdefault(name, (zoned[0], ZONED))
+    words = {name: " and ".join(f"{kind} in {file}" for kind, file in of[:3]) for name, of in mixed.items()}
+    return replace(source, by_name=bool(unusable or mixed), unusable=unusable, mixed=words)
 
 
 def _settle_csv(source: Source, engine: Asker) -> Source:

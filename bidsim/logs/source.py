@@ -34,8 +34,8 @@ class Source:
     """Files of one table. name: as the scenario calls it; files: absolute paths in the order of the log.
 
     The rest is filled in by `columns.settle_columns`. types: (column, type) of text formats; delimiter: of CSV;
-    by_name: whether the Parquet files differ in columns or types; lacking: a file without the column, by lower-case
-    name; mixed: what a column is where, in words, by lower-case name.
+    by_name: whether the Parquet files differ in columns or types; unusable: a file and what is wrong with a
+    column in it, by lower-case name; mixed: what a column is where, in words, by lower-case name.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Source:
     types: tuple[tuple[str, str], ...] = ()
     delimiter: str = ","
     by_name: bool = False
-    lacking: Mapping[str, str] = field(default_factory=dict)
+    unusable: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     mixed: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -48,14 +48,11 @@ class Names:
         return compiled
 
     def check_whole(self, name: str) -> None:
-        """Refuse a column that some files of the log lack: its missing values would pass for NULL in the log."""
-        file = self.source.lacking.get(name.lower()) if self.source else None
-        if file is not None:
-            raise LogError(
-                f'the column "{name}" is not in this file, and in other files of the log it is; write it there too, or '
-                "leave files without it out of the table's path",
-                file=file,
-            )
+        """Refuse a column that is not the same in all files: what some lack would pass for NULL in the log."""
+        found = self.source.unusable.get(name.lower()) if self.source else None
+        if found is not None:
+            file, what = found
+            raise LogError(f'the column "{name}" {what}', file=file)
 
 
 def role_sql(names: Names, loaded: LoadedScenario, role: str) -> str | None:

@@ -313,6 +313,11 @@ def text_prices(path: Path) -> None:
     write_log(path, part.set_column(6, "paying_price", pa.array(["free"] * 75)))
 
 
+def zoneless(path: Path) -> None:
+    part = SMALL.slice(150, 75)
+    write_log(path, part.set_column(0, "ts", part["ts"].cast(pa.timestamp("us"))))
+
+
 def without(path: Path, *names: str) -> None:
     write_log(path, SMALL.slice(0, 75).drop_columns(list(names)))
 
@@ -338,6 +343,8 @@ LOGS: dict[str, tuple[Make, str]] = {
                                           r'logs/0.parquet: the column "pctr_v2" is not in this file'),
     "a file lacks a role's default column": (four(lambda f: without(f / "1.parquet", "click")),
                                              r'logs/1.parquet: the column "click" is not in this file'),
+    "a time zone in some files": (four(lambda f: zoneless(f / "2.parquet")),
+                                  r'logs/[013].parquet: the column "ts" has a time zone in this file and none in other'),
     "two formats": (lambda f: [(f / "two").mkdir(), write_log(f / "two" / "a.csv", SMALL),
                                write_log(f / "two" / "b.parquet", SMALL)][:0] or ["--table", "ad=two"],
                     r"two: table ad: files of several formats \(csv, parquet\); give one$"),

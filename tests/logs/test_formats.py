@@ -152,8 +152,7 @@ def test_a_fraction_after_many_whole_prices_is_not_rounded(
     assert value(result, "spend") == pytest.approx((cheap + 1.5) / 1000, abs=1e-12)
 
 
-@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize(("delimiter", "newline"), [(",", "\r\n"), (";", "\n"), ("\t", "\r\n"), ("|", "\n")])
 def test_csv_of_other_tools(tmp_path: Path, delimiter: str, newline: str) -> None:
     """Quotes, a delimiter and a line break in them, a byte order mark, missing values, columns nobody reads."""
     rows = ['"a ""b"", c; d|\te",' + WHOLE, '"two' + newline + 'lines",' + FRACTION, ",,1,0,0.5" + "\n"]
