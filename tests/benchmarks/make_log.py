@@ -93,7 +93,7 @@ def make_market(rows: int, campaigns: int, units: int, seed: int) -> Market:
 
     hours = np.arange(24)
     busy = 1.0 + 0.7 * np.sin((hours - 14) * np.pi / 12)
-    target_cpa: Doubles = np.round(np.exp(rng.normal(math.log(700.0), 0.5, campaigns)).astype(np.float64))
+    target_cpa = np.round(rng.lognormal(math.log(700.0), 0.5, campaigns)).astype(np.float64)
     campaign_cvr = normal(campaigns, 0.4)
     user_ctr = normal(units, 0.6)
     return Market(
