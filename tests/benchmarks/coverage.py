@@ -304,7 +304,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--units", type=int, nargs="+", default=[20, 200, 2000])
     parser.add_argument("--conversions", type=int, nargs="+", default=[30, 300, 3000, 10000])
-    parser.add_argument("--markets", type=int, default=400)
+    parser.add_argument("--markets", type=int, default=300)
     parser.add_argument("--truth-users", type=lambda text: int(float(text)), default=10_000_000)
     parser.add_argument("--confidence", type=float, default=0.95)
     parser.add_argument("--alone", action="store_true", help="a replay for each market (slow: a second or more each)")
