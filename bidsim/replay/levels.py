@@ -67,10 +67,15 @@ def _start(policy: PolicyPlan, ties_lose: bool) -> Start:
         strictly = ties_lose and not b.round_down
         reach = f" and {bar} {'<' if strictly else '<='} {policy.max!r}::double"
     raw = b.raw
+    start = f"greatest({bar}, {b.min}) / {raw}"
+    if ties_lose:
+        # Where min or a whole unit decides, reaching it is enough: start a hair lower, so that above means at or above.
+        reached = "true" if b.round_down else f"price < {b.min}"
+        start = f"{start} * case when {reached} then {1 - 2.0**-52!r}::double else 1e0 end"
     return Start(
         policy.index,
         f"case when observed and price is not null and not undecidable and not blocked "
-        f"and isfinite({raw}) and {raw} > 0e0{reach} then greatest({bar}, {b.min}) / {raw} end",
+        f"and isfinite({raw}) and {raw} > 0e0{reach} then {start} end",
     )
 
 
@@ -241,11 +246,16 @@ class _Walk:
             edges = np.searchsorted(code, np.arange(len(cuts) + 1))
             results: list[tuple[Totals, float] | None] = []
             taken = np.zeros(len(code), dtype=bool)
+            same = np.zeros(len(cuts), dtype=bool)
             for value, cut in enumerate(cuts.tolist()):
                 mine = slice(int(edges[value]), int(edges[value + 1]))
                 begin = self.levels[policy][name].upto(value, cut)
                 goal = self.goals[name][value]
                 total, at = climb(begin, Steps(*(s[mine] for s in steps)), goal)
+                if self.families[name].exact("spend", policy)[value] == goal:
+                    results.append((self._as_it_is(policy, name, value), 1.0))
+                    same[value] = True
+                    continue
                 if cut == self.grid.cells and total.spend < goal:
                     results.append(None)  # even winning everything the policy spends less
                     continue
@@ -257,8 +267,14 @@ class _Walk:
                 results.append((total, at))
             won = code[taken] * BUCKETS + bucket[taken]
             at_level = self._at_level(policy, name, won, [s[taken] for s in steps[1:]])
+            for what in ("spend", "clicks", "conversions"):
+                getattr(at_level, what)[same] = self.families[name].by_bucket(what, policy)[same]
             out[(policy, name)] = _matched(self.plan, results, at_level)
         return out
+
+    def _as_it_is(self, policy: int, name: str, value: int) -> Totals:
+        """The policy at its own level: it spends as much already, and more would only add free wins."""
+        return Totals(*(self.families[name].exact(what, policy)[value] for what in ("spend", "clicks", "conversions")))
 
     def _at_level(self, policy: int, name: str, at: Ints, rows: Sequence[npt.NDArray[Any]]) -> AtLevel:
         """at, rows: groups and sums of the rows of the crossing cells that are won at the matched level."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from bidsim.errors import LogError
 from bidsim.replay.batches import COUNTED, DECIDED, ENTERED, ROW_PRICED, ROW_UNDECIDABLE, ROW_WON, UNKNOWN, Batch, Pick
 from bidsim.replay.plan import Plan
 from bidsim.statistics.tallies import Key, Tally
@@ -28,6 +29,7 @@ AMOUNT_BITS = 32
 FINE_BITS, COARSE_BITS = (52, 47), (40, 38)
 FINE_ROWS = 1 << 21
 CLIP = 1e-15
+MOST = 2.0**74  # of a row's scaled value; beyond it is a mistake in units
 NO_LABEL = 2
 
 
@@ -89,8 +91,15 @@ class Adder:
         """values: in their own unit, shape (pick.count,), times the rows' weights as fixed-point numbers."""
         if pick.count == 0:
             return
-        scaled = values * pick.take(pick.batch["w"]) if self.plan.weighted else values
-        self.whole(key, pick, np.rint(scaled * scale))
+        with np.errstate(over="ignore"):
+            scaled = np.rint((values * pick.take(pick.batch["w"]) if self.plan.weighted else values) * scale)
+        if not np.abs(scaled).max() < MOST:
+            raise LogError(
+                f"a row's {key[0].replace('_', ' ')} is too large to be summed exactly; check the units of targets, "
+                "conversions and weights",
+                file=self.plan.source.files[0],
+            )
+        self.whole(key, pick, scaled)
 
 
 def scales(plan: Plan) -> dict[Key, int]:
@@ -175,7 +184,7 @@ def add_policy(add: Adder, batch: Batch, i: int) -> None:
     if "value" in batch.columns:
         worth = counted.pick(counted.take(batch["value"]) != 0)
         add.fixed(("value", i, None), worth, worth.take(batch["value"]), VALUE_SCALE)
-    own = [batch[f"score_{plan.sources.index(p.valid)}"] for p in plan.predictions if p.policy == i]
+    own = [batch[f"score_{source}"] for source in plan.used_sources(i)]
     if own:
         add.count(
             ("invalid_predictions", i, None), batch.pick(np.isnan(np.sum(own, axis=0) if len(own) > 1 else own[0]))

@@ -143,6 +143,13 @@ class Plan:
         """Indices in `sources` of the distinct predictions of a judged head, by policy."""
         return list(dict.fromkeys(self.source_of(p.index, head) for p in self.policies))
 
+    def used_sources(self, policy: int) -> list[int]:
+        """Indices in `sources` of the predictions that a policy bids with: its own heads and those it borrows."""
+        plan = self.policies[policy]
+        heads = [*plan.own_heads, *plan.borrowed_heads]
+        valid = [self.valid(policy, head) or self.valid(0, head) for head in heads]
+        return list(dict.fromkeys(self.sources.index(v) for v in valid if v is not None))
+
     @cached_property
     def hashed_sources(self) -> list[int]:
         """Indices in `sources` of what tells rows apart where the log has neither units nor times."""

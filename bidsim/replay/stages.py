@@ -116,7 +116,10 @@ class Stages:
         )
         if plan.budgeted:
             settled = f"{name}_settled"
-            self._store(settled, self._settled(bidders, auctions), progress or (lambda rows: None))
+            parts = [f"false as {p}_{b.key}" for b in bidders for p in ("entered", "won", "open")]
+            parts += [f"0::bigint as paid_{b.key}" for b in bidders]
+            nothing = f"select *, {', '.join(parts)} from ({auctions}) where false"
+            self._store(settled, self._settled(bidders, auctions), progress or (lambda rows: None), nothing)
             source = settled
         else:
             source = f"({auctions})"
@@ -191,12 +194,12 @@ class Stages:
         self._files += 1
         return self.engine.work / f"stage-{self._files}.parquet"
 
-    def _store(self, view: str, batches: Iterable[pa.RecordBatch], progress: Progress) -> None:
-        """Write a stream of batches aside and make it the view; an empty stream keeps no file."""
+    def _store(self, view: str, batches: Iterable[pa.RecordBatch], progress: Progress, nothing: str = "") -> None:
+        """Write a stream of batches aside and make it the view; an empty stream keeps no file, the view is `nothing`."""
         iterator = iter(batches)
         first = next(iterator, None)
         if first is None:
-            self.engine.run(f"create or replace view {view} as {self._empty()}")
+            self.engine.run(f"create or replace view {view} as {nothing or self._empty()}")
             return
         file = self._file()
 

@@ -224,7 +224,6 @@ def test_a_row_with_an_unusable_prediction_is_counted_and_never_bid_on(formula: 
     assert {f.code for f in result.findings} == {"invalid_predictions"}
 
 
-@pytest.mark.xfail(strict=True, reason="replay/measures.py counts only predictions of the candidate's own columns")
 def test_a_candidate_that_only_bids_differently_has_the_baselines_invalid_predictions() -> None:
     good: Row = {"campaign": 1, "price": 1.0, "won": 1, "click": 1, "pctr": 0.5}
     result = replay([good, {**good, "pctr": NAN}], bid={"formula": "50"})

@@ -208,10 +208,6 @@ def test_where_whole_replays_find_the_match_it_is_a_replay_that_spends_no_more(
     assert at["spend"] <= goal <= above["spend"]
 
 
-REACHED = "replay/levels.py: with ties: lose every start counts as strict, also one set by min or by round: down"
-
-
-@pytest.mark.xfail(strict=True, reason=REACHED)
 @pytest.mark.parametrize(
     "bid", [{"formula": "5", "round": "down"}, {"formula": "2.5", "min": 5.0}], ids=["round", "min"]
 )
@@ -233,9 +229,6 @@ def test_a_spend_reached_only_by_winning_everything_has_the_multiplier_of_the_la
     assert found["multiplier_at_matched_spend"] == pytest.approx(1.6, rel=0.01)  # 4 / 2.5
 
 
-@pytest.mark.xfail(
-    strict=True, reason="replay/levels.py: free rows that only a higher multiplier bids on are taken too"
-)
 def test_a_policy_that_spends_as_much_already_is_matched_as_it_is() -> None:
     rows = [
         {"campaign": 1, "price": 4.0, "won": 1, "click": 1, "pctr": 0.5},

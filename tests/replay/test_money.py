@@ -21,9 +21,6 @@ NAN = float("nan")
 GOOD: Row = {"campaign": 1, "price": 1.0, "won": 1, "click": 1, "conversion": 1.0, "target_cpa": 100.0, "pctr": 0.5}
 
 
-BIG = "replay/measures.py, levels.py: targets or conversions beyond 64 bits overflow silently, or without end"
-
-
 def counted(result: Result, policy: str = "baseline") -> tuple[float | None, ...]:
     found = numbers(result, policy)
     return found["bids"], found["wins"], found["spend"]
@@ -82,7 +79,6 @@ def test_a_floor_that_no_bid_can_pay_makes_the_price_unusable() -> None:
     assert counted(result) == (2.0, 2.0, 0.003)
 
 
-@pytest.mark.xfail(strict=True, raises=(RecursionError, AssertionError), reason=BIG)
 @pytest.mark.parametrize(
     "row",
     [{**GOOD, "target_cpa": 1e300}, {**GOOD, "conversion": 1e6, "weight": 1e6}],
@@ -150,12 +146,7 @@ def refuse(constant: str) -> Any:
         [{**GOOD, "price": None, "won": 0, "click": None, "conversion": None}],
         [{**GOOD, "pctr": NAN}],
         [{**GOOD, "weight": 0.0}],
-        pytest.param(
-            [{**GOOD, "weight": NAN}],
-            marks=pytest.mark.xfail(
-                strict=True, reason="replay/stages.py: under a budget no row with a usable weight is a traceback"
-            ),
-        ),
+        [{**GOOD, "weight": NAN}],
         [{**GOOD, "target_cpa": NAN}, {**GOOD, "target_cpa": math.inf}, {**GOOD, "target_cpa": -5.0}],
         [{**GOOD, "click": 0, "conversion": 0.0, "pctr": 0.0}],
         [{**GOOD, "pctr": 1.0}, {**GOOD, "pctr": 0.0}],
