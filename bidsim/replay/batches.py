@@ -1,6 +1,7 @@
 """A batch of the reduction's stream as numpy arrays, and the rows of it that a sum is over.
 
-Every row has a group in each family of segments: its segment value's code x BUCKETS + its unit's bucket.
+Every row has a group in each family of segments: its segment value's code x the family's buckets + its unit's bucket.
+The first family is the whole log, the others are the segments.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ class Batch:
         self.codes: list[Ints] = [self.columns[f"code_{i}"].astype(np.int64) for i in range(len(plan.segments))]
         self.hashes = self._hashes(plan, batch.column("unit"))
         self.bucket = units.buckets_of(self.hashes)
-        # One family for each segment; the whole log is the sum over the first, or a family of its own.
-        self.groups: list[Ints] = [code * units.BUCKETS + self.bucket for code in self.codes] or [self.bucket]
+        self.groups: list[Ints] = [self.bucket]
+        for code, buckets in zip(self.codes, plan.buckets, strict=True):
+            self.groups.append(code * buckets + self.bucket // (units.BUCKETS // buckets))
         self.all = Pick(self, None)
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:

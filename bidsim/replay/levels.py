@@ -198,7 +198,7 @@ class _Walk:
 
     def run(self, engine: Engine, starts: Sequence[Start], threads: int) -> None:
         self.kept = [
-            _Kept({k: [] for k in self.cuts}, {n: Tally(len(f.values) * BUCKETS) for n, f in self.families.items()})
+            _Kept({k: [] for k in self.cuts}, {n: Tally(len(f.values) * f.buckets) for n, f in self.families.items()})
             for _ in range(threads)
         ]
         if not self.cuts:
@@ -217,12 +217,12 @@ class _Walk:
             rows = np.flatnonzero(~np.isnan(start))
             cell = self.grid.cell(start[rows])
             sums = _whole(self.plan, batch, rows)
-            bucket = batch.bucket[rows]
+            bucket = {n: (batch.bucket[rows] // (BUCKETS // f.buckets)) for n, f in self.families.items()}
             for i, name in enumerate([OVERALL, *(s.name for s in self.plan.segments)]):
                 code = batch.codes[i - 1][rows] if i else np.zeros(len(rows), dtype=np.int64)
                 cut = self.cuts[(policy, name)][code]
                 below = np.flatnonzero(cell < cut)
-                at = code[below] * BUCKETS + bucket[below]
+                at = code[below] * self.families[name].buckets + bucket[name][below]
                 for what, values in sums.items():
                     kept.tallies[name].add((what, policy, None), at, values[below])
                 here = np.flatnonzero(cell == cut)
@@ -230,7 +230,7 @@ class _Walk:
                     nothing = np.zeros(len(here), dtype=np.int64)
                     clicks, conversions = (sums[n][here] if n in sums else nothing for n in ("clicks", "conversions"))
                     steps = Steps(start[rows][here], sums["spend"][here], clicks, conversions)
-                    kept.rows[(policy, name)].append((code[here], bucket[here], steps))
+                    kept.rows[(policy, name)].append((code[here], bucket[name][here], steps))
 
     def matched(self) -> dict[tuple[int, str], Matched]:
         out = {}
@@ -265,7 +265,7 @@ class _Walk:
                 else:
                     taken[mine] = steps[0][mine] <= at
                 results.append((total, at))
-            won = code[taken] * BUCKETS + bucket[taken]
+            won = code[taken] * self.families[name].buckets + bucket[taken]
             at_level = self._at_level(policy, name, won, [s[taken] for s in steps[1:]])
             for what in ("spend", "clicks", "conversions"):
                 getattr(at_level, what)[same] = self.families[name].by_bucket(what, policy)[same]
@@ -278,8 +278,8 @@ class _Walk:
 
     def _at_level(self, policy: int, name: str, at: Ints, rows: Sequence[npt.NDArray[Any]]) -> AtLevel:
         """at, rows: groups and sums of the rows of the crossing cells that are won at the matched level."""
-        size = len(self.families[name].values)
-        total = Tally(size * BUCKETS)
+        size, buckets = len(self.families[name].values), self.families[name].buckets
+        total = Tally(size * buckets)
         for what, values in zip(("spend", "clicks", "conversions"), rows, strict=True):
             for part in range(0, len(at), STREAM_ROWS):
                 cut = slice(part, part + STREAM_ROWS)
@@ -287,9 +287,9 @@ class _Walk:
         for kept in self.kept:
             sums = kept.tallies[name].sums
             total.merge(Tally(total.groups, {k: v for k, v in sums.items() if k[0][1] == policy}))
-        parts = total.exact(size, BUCKETS)[1]
+        parts = total.exact(size, buckets)[1]
         scale = {"spend": MONEY_SCALE, "clicks": _counts(self.plan), "conversions": 2**AMOUNT_BITS}
-        nothing = np.zeros((size, BUCKETS))
+        nothing = np.zeros((size, buckets))
         found = {what: parts.get((what, policy, None), nothing) / scale[what] for what in scale}
         return AtLevel(**found, **self._slopes(policy, name, scale))
 

@@ -90,6 +90,8 @@ class Plan:
     unit: Literal["whole", "text", "row"] = "row"
     # Digits of fixed-point sums of probabilities and losses; set when the number of rows is known.
     fraction_bits: int = 40
+    # Buckets of units kept for each segment; set when the numbers of their values are known.
+    buckets: list[int] = field(default_factory=list)
     loss_bits: int = 38
 
     def has(self, role: str) -> bool:

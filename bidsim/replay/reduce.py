@@ -26,11 +26,11 @@ from bidsim.replay.policies import Bidder
 from bidsim.replay.sql import render
 from bidsim.statistics.metrics import Ranked
 from bidsim.statistics.ranking import GRID_SHIFT, SMALL, Cells, Cuts, Histogram, score_bits
-from bidsim.statistics.tallies import OVERALL, Family, Key, Tally, overall
-from bidsim.statistics.units import BUCKETS, UnitCount
+from bidsim.statistics.tallies import OVERALL, Family, Key, Tally
+from bidsim.statistics.units import BUCKETS, UnitCount, buckets_for
 from bidsim.statistics.utility import expected_utility
 
-STREAM_ROWS = 262_144
+STREAM_ROWS = 65_536
 MOST_VALUES = 5_000
 INFLUENCE_BITS = 30
 UTILITY_BITS = 36
@@ -118,7 +118,6 @@ class _Worker:
     """What one thread sums."""
 
     tallies: list[Tally]
-    whole: Tally
     adder: Adder
     histograms: dict[Place, Histogram] = field(default_factory=dict)
     cells: dict[Place, Cells] = field(default_factory=dict)
@@ -181,10 +180,12 @@ class Reduction:
     ) -> None:
         self.engine = engine
         self.plan = plan
-        self.values = list(values)
         self.threads = threads
-        self.families = [s.name for s in plan.segments]
-        self.sizes = {OVERALL: 1} | {name: len(v) for name, v in zip(self.families, self.values, strict=True)}
+        plan.buckets = [buckets_for(len(v)) for v in values]
+        self.families = [OVERALL, *(s.name for s in plan.segments)]
+        self.labels = dict(zip(self.families, [("",), *values], strict=True))
+        self.sizes = {name: len(labels) for name, labels in self.labels.items()}
+        self.buckets = dict(zip(self.families, [BUCKETS, *plan.buckets], strict=True))
         self.small = counts["rows"] <= SMALL
         # Weights are whole numbers of 2^-32; where their total leaves no room, their last bits are dropped.
         total = (counts["weights"] >> COUNT_BITS) + 1 if plan.weighted else counts["rows"]
@@ -207,7 +208,7 @@ class Reduction:
         ranks = {
             (head, source, name): self._rank(positives[(head, source)], name)
             for head, source in pairs
-            for name in [OVERALL, *self.families]
+            for name in self.families
         }
         done = 0
         lock = threading.Lock()
@@ -235,7 +236,7 @@ class Reduction:
         share(self.engine.stream(stream_sql(plan, bidders, outcomes, starts), STREAM_ROWS), work, workers)
         first = workers[0]
         for other in workers[1:]:
-            for mine, theirs in zip([*first.tallies, first.whole], [*other.tallies, other.whole], strict=True):
+            for mine, theirs in zip(first.tallies, other.tallies, strict=True):
                 mine.merge(theirs)
             first.units.merge(other.units)
             for place, cells in first.cells.items():
@@ -285,7 +286,7 @@ class Reduction:
             out[pair] = _Positives(
                 joined([p.bits for p in parts]),
                 joined([p.bucket for p in parts]),
-                [joined([p.codes[i] for p in parts]) for i in range(len(self.families))],
+                [joined([p.codes[i] for p in parts]) for i in range(len(self.plan.segments))],
                 joined([p.weights for p in parts]),
             )
         return out
@@ -295,7 +296,7 @@ class Reduction:
         return batch.pick((batch[f"y_{head}"] == label) & ~np.isnan(batch[f"score_{source}"]))
 
     def _rank(self, positives: _Positives, family: str) -> _Rank:
-        code = None if family == OVERALL else positives.codes[self.families.index(family)]
+        code = None if family == OVERALL else positives.codes[self.families.index(family) - 1]
         cuts = Cuts.of(positives.bits, code, positives.weights, self.sizes[family])
         totals = np.zeros(self.sizes[family])
         np.add.at(totals, cuts.code, cuts.positive)
@@ -308,8 +309,8 @@ class Reduction:
         return _Rank(cuts, np.rint(share_of * 2.0**INFLUENCE_BITS))
 
     def _worker(self, ranks: Mapping[Place, _Rank], pairs: Sequence[tuple[str, int]]) -> _Worker:
-        tallies = [Tally(self.sizes[name] * BUCKETS) for name in self.families] or [Tally(BUCKETS)]
-        worker = _Worker(tallies, Tally(BUCKETS), Adder(self.plan, tallies))
+        tallies = [Tally(self.sizes[name] * self.buckets[name]) for name in self.families]
+        worker = _Worker(tallies, Adder(self.plan, tallies))
         worker.histograms = {place: Histogram(rank.cuts.places) for place, rank in ranks.items()}
         for place in ranks:
             codes = self.sizes[place[2]]
@@ -329,7 +330,7 @@ class Reduction:
         cell_weights = self._weights(pick, self.down_cells)
         bucket = pick.take(batch.bucket)
         worker.by_bucket[(head, source)].add(bits, bucket, cell_weights, positive=False)
-        for i, name in enumerate([OVERALL, *self.families]):
+        for i, name in enumerate(self.families):
             code = None if i == 0 else pick.take(batch.codes[i - 1])
             place = (head, source, name)
             worker.cells[place].add(bits, code, cell_weights, positive=False)
@@ -338,13 +339,12 @@ class Reduction:
             lost = ranks[place].beaten[at]
             if self.plan.weighted:
                 lost = np.rint(lost * pick.take(batch["w"]))
-            tally, group = (worker.whole, bucket) if i == 0 else (worker.tallies[i - 1], pick.group(i - 1))
-            tally.add(("lost", source, head), group, lost)
+            worker.tallies[i].add(("lost", source, head), pick.group(i), lost)
 
     def _add_positives(self, worker: _Worker, head: str, source: int, positives: _Positives) -> None:
         weights = positives.weights >> (self.down_cells - self.down)
         worker.by_bucket[(head, source)].add(positives.bits, positives.bucket, weights, positive=True)
-        for i, name in enumerate([OVERALL, *self.families]):
+        for i, name in enumerate(self.families):
             code = None if i == 0 else positives.codes[i - 1]
             worker.cells[(head, source, name)].add(positives.bits, code, weights, positive=True)
 
@@ -359,9 +359,9 @@ class Reduction:
         head, source, name = place
         negatives = sum((w.histograms[place].sums() for w in workers), start=np.zeros(rank.cuts.places, dtype=np.int64))
         ladders = rank.cuts.ladders(negatives)
-        size = self.sizes[name]
+        size, buckets = self.sizes[name], self.buckets[name]
         # What each positive beats: its own place among the cuts, then the negatives below it and half of those equal.
-        code = None if name == OVERALL else positives.codes[self.families.index(name)]
+        code = None if name == OVERALL else positives.codes[self.families.index(name) - 1]
         at = rank.cuts.place(positives.bits, code)
         beats = np.zeros(rank.cuts.places)
         for c, ladder in enumerate(ladders):
@@ -369,9 +369,10 @@ class Reduction:
             if ladder.negatives:
                 shares = (ladder.below + 0.5 * ladder.equal) / ladder.negatives
                 beats[2 * begin + 3 : 2 * (begin + len(shares)) + 3 : 2] = shares
-        group = positives.bucket if code is None else code * BUCKETS + positives.bucket
+        bucket = positives.bucket // (BUCKETS // buckets)
+        group = bucket if code is None else code * buckets + bucket
         unit = 2.0 ** -(COUNT_BITS - self.down) if self.plan.weighted else 1.0
-        won = Tally(size * BUCKETS)
+        won = Tally(size * buckets)
         for part in range(0, len(at), STREAM_ROWS):
             cut = slice(part, part + STREAM_ROWS)
             won.add(
@@ -379,8 +380,8 @@ class Reduction:
                 group[cut],
                 np.rint(beats[at[cut]] * positives.weights[cut] * unit * 2.0**INFLUENCE_BITS),
             )
-        _, parts = won.exact(size, BUCKETS)
-        nothing = np.zeros((size, BUCKETS))
+        _, parts = won.exact(size, buckets)
+        nothing = np.zeros((size, buckets))
         first = workers[0]
         return Ranked(
             ladders,
@@ -400,16 +401,13 @@ class Reduction:
                 scale[("expected_utility", policy.index, repr(beta))] = 2**UTILITY_BITS
         found: dict[str, Family] = {}
         loose: dict[str, Mapping[Key, Floats]] = {}
-        labels = self.values or [("",)]
-        for name, values, tally in zip(self.families or [OVERALL], labels, worker.tallies, strict=True):
-            sums, parts = tally.exact(len(values), BUCKETS)
+        for name, tally in zip(self.families, worker.tallies, strict=True):
+            labels, buckets = self.labels[name], self.buckets[name]
+            sums, parts = tally.exact(len(labels), buckets)
             loose[name] = parts
             known = {k: v for k, v in parts.items() if k in scale}
-            found[name] = Family(name, values, {k: v for k, v in sums.items() if k in scale}, scale, known, BUCKETS)
-        loose[OVERALL] = worker.whole.exact(1, BUCKETS)[1]
-        if not self.families:
-            return found, loose
-        return {OVERALL: overall(found[self.families[0]]), **found}, loose
+            found[name] = Family(name, labels, {k: v for k, v in sums.items() if k in scale}, scale, known, buckets)
+        return found, loose
 
     def _add_utility(self, worker: _Worker, batch: Batch, bidders: Sequence[Bidder], betas: Sequence[float]) -> None:
         if "value" not in batch.columns or not betas:

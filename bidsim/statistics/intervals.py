@@ -67,6 +67,7 @@ Bounds = tuple[Floats, Floats]
 
 def _spread(z: Floats, used: Floats) -> tuple[Floats, Floats]:
     """(standard error, degrees of freedom) of a sum of influences. z: shape (values, buckets)."""
+    used = np.minimum(used, z.shape[1])
     second = (z**2).sum(axis=1)
     fourth = (z**4).sum(axis=1)
     kurtosis = used * ratio(fourth, second**2)

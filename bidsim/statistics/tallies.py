@@ -168,13 +168,6 @@ class Family:
         return (name, policy, head) in self.scales
 
 
-def overall(family: Family) -> Family:
-    """The whole log, from a family whose values cover it."""
-    sums = {key: np.array([sum(int(v) for v in each)], dtype=object) for key, each in family.sums.items()}
-    parts = {key: each.sum(axis=0, keepdims=True) for key, each in family.parts.items()}
-    return Family(OVERALL, ("",), sums, family.scales, parts, family.buckets)
-
-
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
     """numerator / denominator, NaN where the denominator is zero or either is NaN (written as null)."""
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -19,6 +19,8 @@ Hashes = npt.NDArray[np.uint64]
 
 BUCKETS = 256
 _BASE = 0x9E3779B97F4A7C15 | 1
+# Segments with many values keep fewer, nested buckets: an interval's own error is then 9% instead of 4%.
+FEWER, MANY_VALUES = 64, 64
 # How many of the smallest hashes are kept to estimate the number of units: exact up to it, then to about 1.6%.
 KEPT = 4096
 
@@ -80,6 +82,11 @@ def hash_rows(columns: Sequence[npt.NDArray[Any]]) -> Hashes:
 def buckets_of(hashes: Hashes) -> npt.NDArray[np.int64]:
     """The bucket of each unit, in [0, BUCKETS)."""
     return (hashes & np.uint64(BUCKETS - 1)).astype(np.int64)
+
+
+def buckets_for(values: int) -> int:
+    """How many buckets a family of segments with so many values keeps; divides BUCKETS, so that buckets nest."""
+    return BUCKETS if values <= MANY_VALUES else FEWER
 
 
 class UnitCount:
