@@ -75,7 +75,8 @@ def test_the_scenario_is_one_that_bidsim_reads(demo: DemoFiles) -> None:
     scenario = Scenario.model_validate(raw)
     assert scenario.heads == ("ctr", "cvr")
     assert 5 <= len(scenario.gate) <= 8
-    assert all(rule.evidence == "point" for rule in scenario.gate)
+    # Only what has no interval under a budget is judged by its value alone.
+    assert [rule.metric for rule in scenario.gate if rule.evidence == "point"] == ["cpa_at_matched_spend"]
     assert scenario.budget is not None
     named = scenario.columns.model_dump(exclude_none=True).values()
     assert set(named) <= set(LOG_SCHEMA.names)
