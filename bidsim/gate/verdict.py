@@ -195,7 +195,7 @@ def _judge_place(index: _Index, rule: Rule, bound: Bound, place: Place, segment:
         p = float(ndtr(-excess / error)) if error > 0 else float(excess <= 0)
         inside = bound.holds(interval[0]) and bound.holds(interval[1])
         status = "pass" if inside else "fail" if bound.excludes(*interval) else "inconclusive"
-    sentence = f"{said}{', which the data can not tell' if status == 'inconclusive' else ''}."
+    sentence = f"{said}{', but the interval straddles it' if status == 'inconclusive' else ''}."
     outcome = _outcome(rule, policy, head, segment, status, bound, sentence, metric.value, base)
     update = {"low": interval[0], "high": interval[1], "detectable": DETECTABLE * error, "p": p}
     return outcome.model_copy(update=update)

@@ -18,7 +18,7 @@ import pyarrow as pa
 from bidsim.errors import BidsimError, LogError
 from bidsim.replay.complaints import complaint
 
-BATCH_ROWS = 262_144
+BATCH_ROWS = 65_536
 
 
 class Engine:

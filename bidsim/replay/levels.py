@@ -351,17 +351,9 @@ def matched_by_replays(engine: Engine, plan: Plan, stages: Stages, families: dic
                     at.append((index, x))
         if not bidders:
             return
-        view = stages.settle(bidders, "levels_outcomes")
-        write = Writer(plan.weighted)
-        sums = []
-        for b in bidders:
-            won = f"o_{b.key}"
-            clicks = write.count(f"{won} and click = 1e0")[0] if plan.has("click") else "0"
-            conversions = write.amount("conversion", won)[0] if plan.has("conversion") else "0"
-            sums += [f"sum(case when {won} then cost_{b.key} else 0 end)", f"sum({clicks})", f"sum({conversions})"]
-        row = engine.rows(f"select {', '.join(sums)} from {view}")[0]
-        for i, (index, x) in enumerate(at):
-            known[index][x] = Totals(*(int(v or 0) for v in row[3 * i : 3 * i + 3]))
+        found = stages.totals(bidders) if plan.budgeted else _totals(engine, plan, stages, bidders)
+        for (index, x), sums in zip(at, found, strict=True):
+            known[index][x] = Totals(*sums)
 
     evaluate({p.index: COARSE for p in plan.policies})
     frontier: Frontier = {i: sorted(points.items()) for i, points in known.items()}
@@ -379,6 +371,20 @@ def matched_by_replays(engine: Engine, plan: Plan, stages: Stages, families: dic
         result = (known[policy.index][low], low) if reached and low is not None else None
         matched[(policy.index, OVERALL)] = _matched(plan, [result])
     return frontier, matched
+
+
+def _totals(engine: Engine, plan: Plan, stages: Stages, bidders: Sequence[Bidder]) -> list[tuple[int, int, int]]:
+    """(spend, clicks, conversions) of each bidder's counted wins without a budget."""
+    view = stages.settle(bidders, "levels_outcomes")
+    write = Writer(plan.weighted)
+    sums = []
+    for b in bidders:
+        won = f"o_{b.key}"
+        clicks = write.count(f"{won} and click = 1e0")[0] if plan.has("click") else "0"
+        conversions = write.amount("conversion", won)[0] if plan.has("conversion") else "0"
+        sums += [f"sum(case when {won} then cost_{b.key} else 0 end)", f"sum({clicks})", f"sum({conversions})"]
+    row = [int(v or 0) for v in engine.rows(f"select {', '.join(sums)} from {view}")[0]]
+    return [(row[i], row[i + 1], row[i + 2]) for i in range(0, len(row), 3)]
 
 
 def _bracket(points: dict[float, Totals], goal: int) -> tuple[float | None, float | None]:
