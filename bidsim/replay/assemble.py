@@ -165,8 +165,8 @@ def _own_level(family: Family) -> Matched:
 
 def _sample(loaded: LoadedScenario, reduced: Reduced, name: str) -> Sample:
     given = loaded.scenario.intervals
-    used = (reduced.tables.families[name].by_bucket("rows") > 0).sum(axis=1).astype(np.float64)
-    return Sample(given.confidence if given else 0.95, used, reduced.tables.units)
+    rows = reduced.tables.families[name].by_bucket("rows")
+    return Sample(given.confidence if given else 0.95, rows, reduced.tables.units)
 
 
 def _over_campaigns(reduced: Reduced, cuts: dict[tuple[int, str], _Cut]) -> None:

@@ -42,7 +42,7 @@ def bands(bins: Bins, cells: Cells, sample: Sample) -> Bounds:
 
     positives, rows = by_bin(above), by_bin(below + above)
     hits = positives.sum(axis=1)
-    used = Sample(sample.confidence, (rows > 0).sum(axis=1).astype(np.float64), sample.units)
+    used = Sample(sample.confidence, rows, sample.units)
     low, high = interval(ratio_of(bins.observed, positives, rows), used)
     # Weights are in the unit of the scan; a bin's own count of labels is what the exact interval is about.
     few = hits < FEW

@@ -5,14 +5,18 @@ infinitesimal jackknife over groups). Deng, Knoblich, Lu (2018), "Applying the D
 Chamandy et al. (2012), "Estimating Uncertainty for Massive Data Streams". Positive metrics are taken on the log scale.
 Differences use the difference of influences, so what both policies share cancels.
 
-The t quantile's degrees of freedom follow from how unevenly the buckets weigh (Satterthwaite's matching of the
-variance of a variance, with the buckets' kurtosis): few units, few conversions or one dominating unit give few
-degrees of freedom, and below `LEAST_FREEDOM` there is no interval at all.
+With few units two things are corrected. A bucket that holds much of the log pulls the estimate towards itself, so its
+influence is scaled up by 1 / (1 - its share) (the delete-one jackknife's scale; CR3 in Bell, McCaffrey 2002). And the t
+quantile's degrees of freedom follow from how unevenly the buckets weigh: by Satterthwaite's matching of the variance
+of a variance with the influences' kurtosis, and at most the effective number of buckets (Carter, Schnepel,
+Steigerwald 2017) less one. Few units, few conversions or one dominating unit give few degrees of freedom, and below
+`LEAST_FREEDOM` there is no interval at all.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -51,12 +55,22 @@ class Measured:
 
 @dataclass(frozen=True)
 class Sample:
-    """What intervals need to know of the log. used: number of non-empty buckets by segment value, shape (values,);
-    units: number of units of the whole log."""
+    """What intervals need to know of the log. rows: by segment value and bucket, shape (values, buckets); units: number
+    of units of the whole log."""
 
     confidence: float
-    used: Floats
+    rows: Floats
     units: int
+
+    @cached_property
+    def used(self) -> Floats:
+        """Number of non-empty buckets, shape (values,)."""
+        return (self.rows > 0).sum(axis=1).astype(np.float64)
+
+    def shares(self, buckets: int) -> Floats:
+        """Share of the rows that each bucket holds, shape (values, buckets); fewer buckets nest in more."""
+        grouped = self.rows.reshape(len(self.rows), buckets, -1).sum(axis=2)
+        return np.asarray(ratio(grouped, grouped.sum(axis=1, keepdims=True)))
 
     def quantile(self, freedom: Floats) -> Floats:
         return np.asarray(stdtrit(np.maximum(freedom, 1.0), 0.5 + self.confidence / 2))
@@ -65,16 +79,25 @@ class Sample:
 Bounds = tuple[Floats, Floats]
 
 
-def _spread(z: Floats, used: Floats) -> tuple[Floats, Floats]:
-    """(standard error, degrees of freedom) of a sum of influences. z: shape (values, buckets)."""
-    used = np.minimum(used, z.shape[1])
-    second = (z**2).sum(axis=1)
-    fourth = (z**4).sum(axis=1)
+def _freedom(z: Floats, shares: Floats) -> Floats:
+    """Degrees of freedom of a variance estimated from influences z, shape (values,)."""
+    used = (shares > 0).sum(axis=1).astype(np.float64)
+    second, fourth = (z**2).sum(axis=1), (z**4).sum(axis=1)
     kurtosis = used * ratio(fourth, second**2)
-    freedom = np.minimum(used - 1, 2 * ratio(used, np.maximum(kurtosis - 1, 1e-9)))
+    effective = ratio(np.ones(len(z)), (shares**2).sum(axis=1))
+    most = np.minimum(used, effective) - 1
     # No influence at all: the number does not vary.
-    freedom = np.where(second == 0, used - 1, freedom)
-    return np.sqrt(second * ratio(used, np.maximum(used - 1, 1e-9))), freedom
+    spread = np.minimum(most, 2 * ratio(used, np.maximum(kurtosis - 1, 1e-9)))
+    return np.asarray(np.where(second == 0, most, spread), dtype=np.float64)
+
+
+def _spread(z: Floats, sample: Sample) -> tuple[Floats, Floats]:
+    """(standard error, degrees of freedom) of a sum of influences. z: shape (values, buckets)."""
+    shares = sample.shares(z.shape[1])
+    used = (shares > 0).sum(axis=1)
+    scaled = z / np.maximum(1 - shares, 0.1)
+    variance = (scaled**2).sum(axis=1) * ratio(np.maximum(used - 1.0, 0.0), used.astype(np.float64))
+    return np.sqrt(variance), _freedom(z, shares)
 
 
 def _total_spread(x: Floats, sample: Sample) -> tuple[Floats, Floats]:
@@ -86,11 +109,10 @@ def _total_spread(x: Floats, sample: Sample) -> tuple[Floats, Floats]:
     buckets = x.shape[1]
     total = x.sum(axis=1)
     centred = x - total[:, None] / buckets
-    second = (centred**2).sum(axis=1)
-    kurtosis = buckets * ratio((centred**4).sum(axis=1), second**2)
-    freedom = np.minimum(sample.used - 1, 2 * ratio(np.full(len(x), float(buckets)), np.maximum(kurtosis - 1, 1e-9)))
-    freedom = np.where(second == 0, sample.used - 1, freedom)
-    variance = second * buckets / (buckets - 1)
+    shares = sample.shares(buckets)
+    # Where buckets are empty the mean is over more of them than there are units; only those in use tell of the spread.
+    freedom = _freedom(np.where(shares > 0, centred, 0.0), shares)
+    variance = (centred**2).sum(axis=1) * buckets / (buckets - 1)
     given = np.maximum(variance - total**2 / max(sample.units, 1), LEAST_VARIANCE * variance)
     return np.sqrt(given), freedom
 
@@ -115,7 +137,7 @@ def interval(measured: Measured, sample: Sample) -> Bounds:
     if measured.kind in ("count", "sum"):
         error, freedom = _total_spread(measured.parts, sample)
     else:
-        error, freedom = _spread(measured.parts, sample.used)
+        error, freedom = _spread(measured.parts, sample)
     if measured.kind in ("count", "log"):
         return _bounds(np.where(value > 0, value, np.nan), ratio(error, value), freedom, sample, log=True)
     return _bounds(value, error, freedom, sample, log=False)
@@ -132,7 +154,7 @@ def absolute_interval(base: Measured, candidate: Measured, sample: Sample) -> Bo
     if base.kind in ("count", "sum"):
         error, freedom = _total_spread(z, sample)
     else:
-        error, freedom = _spread(z, sample.used)
+        error, freedom = _spread(z, sample)
     return _bounds(change, error, freedom, sample, log=False)
 
 
@@ -149,11 +171,11 @@ def relative_interval(base: Measured, candidate: Measured, sample: Sample) -> Bo
     if base.kind in ("count", "log"):
         usable = (ours > 0) & (theirs > 0)
         z = ratio(candidate.parts, theirs[:, None]) - ratio(base.parts, ours[:, None])
-        error, freedom = _spread(z, sample.used)
+        error, freedom = _spread(z, sample)
         rate = np.where(usable, ratio(theirs, ours), np.nan)
         return _bounds(rate, error, freedom, sample, log=True, shift=-1.0)
     z = ratio(candidate.parts - base.parts * ratio(theirs, ours)[:, None], np.abs(ours)[:, None])
-    error, freedom = _spread(z, sample.used)
+    error, freedom = _spread(z, sample)
     return _bounds(change, error, freedom, sample, log=False)
 
 
