@@ -196,6 +196,7 @@ def _segment(family: Family, code: int) -> dict[str, str]:
     return {} if family.name == OVERALL else {family.name: family.values[code]}
 
 
+# Tens of thousands of records of plain floats and texts: they are built without validation, which tests make up for.
 def _metrics(policy: str, index: int, family: Family, values: Values, sample: Sample) -> Iterator[Metric]:
     unknown = family.get("unknown_wins", index) + family.get("unknown_outcomes", index)
     for (metric, head, beta), measured in values.items():
@@ -204,7 +205,7 @@ def _metrics(policy: str, index: int, family: Family, values: Values, sample: Sa
         for code in range(len(family.values)):
             value = _null(array[code])
             sure = exact and unknown[code] == 0 and value is not None
-            yield Metric(
+            yield Metric.model_construct(
                 policy=policy,
                 metric=metric,
                 head=head,
@@ -212,13 +213,13 @@ def _metrics(policy: str, index: int, family: Family, values: Values, sample: Sa
                 value=value,
                 low=_null(low[code]),
                 high=_null(high[code]),
-                identified=Range(low=value, high=value) if sure else None,
+                identified=Range.model_construct(low=value, high=value) if sure else None,
                 beta=beta,
             )
 
 
 def _estimate(value: Floats, bounds: Bounds, code: int) -> Estimate:
-    return Estimate(value=_null(value[code]), low=_null(bounds[0][code]), high=_null(bounds[1][code]))
+    return Estimate.model_construct(value=_null(value[code]), low=_null(bounds[0][code]), high=_null(bounds[1][code]))
 
 
 def _differences(
@@ -226,7 +227,7 @@ def _differences(
 ) -> Iterator[Difference]:
     for (metric, head, beta), change in differences(baseline, candidate, sample):
         for code in range(len(family.values)):
-            yield Difference(
+            yield Difference.model_construct(
                 policy=policy,
                 metric=metric,
                 head=head,

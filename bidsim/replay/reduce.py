@@ -252,7 +252,10 @@ class Reduction:
         return Tables(families, ranked, tuple(betas), first.units.value())
 
     def _positive(self) -> str:
-        return " or ".join(f"y_{head} = 1e0" for head in self.plan.heads) or "false"
+        labels = " or ".join(f"y_{head} = 1e0" for head in self.plan.heads) or "false"
+        # The log's own columns first: a filter that the scan itself can apply.
+        raw = [f"{role}_logged > 0e0" for role in ("click", "conversion") if self.plan.has(role)]
+        return f"({' or '.join(raw)}) and ({labels})"
 
     def _weights(self, pick: Pick, down: int) -> Ints | None:
         return pick.take(pick.batch["wi"]) >> down if self.plan.weighted else None

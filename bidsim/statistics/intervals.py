@@ -65,7 +65,7 @@ class Sample:
     @cached_property
     def used(self) -> Floats:
         """Number of non-empty buckets, shape (values,)."""
-        return (self.rows > 0).sum(axis=1).astype(np.float64)
+        return np.asarray((self.rows > 0).sum(axis=1), dtype=np.float64)
 
     def shares(self, buckets: int) -> Floats:
         """Share of the rows that each bucket holds, shape (values, buckets); fewer buckets nest in more."""
