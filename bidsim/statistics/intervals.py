@@ -69,7 +69,7 @@ class Sample:
 
     def shares(self, buckets: int) -> Floats:
         """Share of the rows that each bucket holds, shape (values, buckets); fewer buckets nest in more."""
-        grouped = self.rows.reshape(len(self.rows), buckets, -1).sum(axis=2)
+        grouped = self.rows.reshape(len(self.rows), buckets, self.rows.shape[1] // buckets).sum(axis=2)
         return np.asarray(ratio(grouped, grouped.sum(axis=1, keepdims=True)))
 
     def quantile(self, freedom: Floats) -> Floats:
