@@ -73,10 +73,6 @@ def replay_to_directory(
     return result, directory
 
 
-def _warm_up() -> None:
-    pass
-
-
 def default_directory(loaded: LoadedScenario, result: Result, models: Sequence[Path]) -> Path:
     """runs/<scenario>-<model>-<hash>: the same run always has the same place."""
     content = json.dumps([loaded.sha256, [p.sha256 for p in result.policies], result.data.fingerprint, result.as_of])

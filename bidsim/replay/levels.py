@@ -20,8 +20,8 @@ from bidsim.replay.engine import Engine
 from bidsim.replay.measures import AMOUNT_BITS, COUNT_BITS, MONEY_SCALE, Writer
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import Bidder, PolicyPlan, bidder
-from bidsim.replay.reduce import STREAM_ROWS, share, stream_sql
 from bidsim.replay.stages import Stages
+from bidsim.replay.stream import STREAM_ROWS, share, stream_sql
 from bidsim.statistics.frontier import MULTIPLIERS, Grid, Levels, Steps, Totals, climb
 from bidsim.statistics.metrics import AtLevel, Matched
 from bidsim.statistics.tallies import OVERALL, Family, Key, Tally

@@ -16,13 +16,14 @@ from bidsim.gate import judge
 from bidsim.logs.opening import extra_files, open_log
 from bidsim.replay.assemble import Reduced, assemble
 from bidsim.replay.binding import make_plan
+from bidsim.replay.census import census, segment_values
 from bidsim.replay.engine import Engine
 from bidsim.replay.fidelity import check_fidelity
 from bidsim.replay.levels import level_scans, level_starts, matched_by_cells, matched_by_replays
 from bidsim.replay.measures import COARSE_BITS, COUNT_BITS, FINE_BITS, FINE_ROWS, MONEY_SCALE, result_value
 from bidsim.replay.policies import bidder, resolve
 from bidsim.replay.progress import Progress, Silent
-from bidsim.replay.reduce import Reduction, census, segment_values
+from bidsim.replay.reduce import Reduction
 from bidsim.replay.sql import render
 from bidsim.replay.stages import Stages
 from bidsim.result import Result

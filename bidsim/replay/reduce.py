@@ -8,77 +8,30 @@ can't change a digit, and intervals need no further look at the log.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from bidsim.errors import LogError
 from bidsim.replay.batches import Batch, Pick
 from bidsim.replay.engine import Engine
-from bidsim.replay.measures import COUNT_BITS, NO_LABEL, Adder, add_head, add_log, add_policy, result_value, scales
+from bidsim.replay.measures import COUNT_BITS, NO_LABEL, Adder, add_head, add_log, add_policy, scales
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import Bidder
-from bidsim.replay.sql import render
+from bidsim.replay.stream import STREAM_ROWS, share, stream_sql
 from bidsim.statistics.metrics import Ranked
 from bidsim.statistics.ranking import GRID_SHIFT, SMALL, Cells, Cuts, Histogram, score_bits
 from bidsim.statistics.tallies import OVERALL, Family, Key, Tally
 from bidsim.statistics.units import BUCKETS, UnitCount, buckets_for
 from bidsim.statistics.utility import expected_utility
 
-STREAM_ROWS = 65_536
-MOST_VALUES = 5_000
 INFLUENCE_BITS = 30
 UTILITY_BITS = 36
-State = TypeVar("State")
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-
-
-def census(engine: Engine, plan: Plan, rows: str) -> dict[str, int]:
-    """Counts of rows that can't be used as they are. Raises LogError for an empty window or unusable auction types."""
-    sql = render("census", rows=rows)
-    names = [name for name, _ in engine.names(sql)]
-    counts = {name: int(value or 0) for name, value in zip(names, engine.rows(sql)[0], strict=True)}
-    if counts["rows"] == 0:
-        files = plan.source.files[0] + (f" and {len(plan.source.files) - 1} more" if len(plan.source.files) > 1 else "")
-        raise LogError(
-            "no row of the log lies in the window and meets all conditions; "
-            "check last_hour, duration_hour, timezone and conditions",
-            file=files,
-        )
-    if counts["unknown_auction_types"]:
-        raise LogError(
-            f"auction.type gave neither first_price (1) nor second_price (2) on {counts['unknown_auction_types']} rows; "
-            "write an expression that gives one of them for every row",
-            file=plan.source.files[0],
-        )
-    return counts
-
-
-def segment_values(engine: Engine, plan: Plan) -> list[tuple[str, ...]]:
-    """The values of each segment as texts, in the log's order; leaves tables codes_<i> with the code of each."""
-    found = []
-    for i, segment in enumerate(plan.segments):
-        engine.run(
-            f"create or replace table codes_{i} as select value, "
-            "cast(row_number() over (order by value) - 1 as integer) as code "
-            f"from (select distinct {segment.column} as value from facts)"
-        )
-        count = engine.rows(f"select count(*) from codes_{i}")[0][0]
-        if count > MOST_VALUES:
-            raise LogError(
-                f'segment "{segment.name}" has {count} values, at most {MOST_VALUES} can be reported; '
-                "use a coarser expression",
-                file=plan.source.files[0],
-            )
-        rows = engine.rows(f"select cast(value as varchar) from codes_{i} order by code")
-        found.append(tuple("null" if r[0] is None else str(r[0]) for r in rows))
-    return found
 
 
 Place = tuple[str, int, str]  # head, source, family name
@@ -123,53 +76,6 @@ class _Worker:
     cells: dict[Place, Cells] = field(default_factory=dict)
     by_bucket: dict[tuple[str, int], Cells] = field(default_factory=dict)
     units: UnitCount = field(default_factory=UnitCount)
-
-
-def stream_sql(
-    plan: Plan,
-    bidders: Sequence[Bidder],
-    outcomes: str,
-    starts: Sequence[Any] = (),
-    where: str = "",
-    sources: Sequence[int] | None = None,
-) -> str:
-    """The text of the stream: see sql/stream.sql. sources: indices of the predictions that are needed, None for all."""
-    wanted = range(len(plan.sources)) if sources is None else sources
-    return render(
-        "stream",
-        outcomes=outcomes,
-        weighted=plan.weighted,
-        has_click=plan.has("click"),
-        has_conversion=plan.has("conversion"),
-        value=result_value(plan),
-        any_first_price=plan.any_first_price,
-        labels=plan.labels,
-        bidders=bidders,
-        starts=starts,
-        sources=[(i, plan.sources[i]) for i in wanted],
-        segments=plan.segments,
-        unit="unit",
-        where=where,
-    )
-
-
-def share(
-    batches: Iterator[pa.RecordBatch], work: Callable[[pa.RecordBatch, State], None], states: list[State]
-) -> None:
-    """Hand batches to as many threads as there are states; a state is touched by its own thread only."""
-    lock = threading.Lock()
-
-    def run(state: State) -> None:
-        while True:
-            with lock:
-                batch = next(batches, None)
-            if batch is None:
-                return
-            work(batch, state)
-
-    with ThreadPoolExecutor(len(states)) as pool:
-        for future in [pool.submit(run, state) for state in states]:
-            future.result()
 
 
 class Reduction:

@@ -1,0 +1,52 @@
+"""What must be known of the log before its rows are reduced: rows that can't be used, and the values of its segments."""
+
+from __future__ import annotations
+
+from bidsim.errors import LogError
+from bidsim.replay.engine import Engine
+from bidsim.replay.plan import Plan
+from bidsim.replay.sql import render
+
+MOST_VALUES = 5_000
+
+
+def census(engine: Engine, plan: Plan, rows: str) -> dict[str, int]:
+    """Counts of rows that can't be used as they are. Raises LogError for an empty window or unusable auction types."""
+    sql = render("census", rows=rows)
+    names = [name for name, _ in engine.names(sql)]
+    counts = {name: int(value or 0) for name, value in zip(names, engine.rows(sql)[0], strict=True)}
+    if counts["rows"] == 0:
+        files = plan.source.files[0] + (f" and {len(plan.source.files) - 1} more" if len(plan.source.files) > 1 else "")
+        raise LogError(
+            "no row of the log lies in the window and meets all conditions; "
+            "check last_hour, duration_hour, timezone and conditions",
+            file=files,
+        )
+    if counts["unknown_auction_types"]:
+        raise LogError(
+            f"auction.type gave neither first_price (1) nor second_price (2) on {counts['unknown_auction_types']} rows; "
+            "write an expression that gives one of them for every row",
+            file=plan.source.files[0],
+        )
+    return counts
+
+
+def segment_values(engine: Engine, plan: Plan) -> list[tuple[str, ...]]:
+    """The values of each segment as texts, in the log's order; leaves tables codes_<i> with the code of each."""
+    found = []
+    for i, segment in enumerate(plan.segments):
+        engine.run(
+            f"create or replace table codes_{i} as select value, "
+            "cast(row_number() over (order by value) - 1 as integer) as code "
+            f"from (select distinct {segment.column} as value from facts)"
+        )
+        count = engine.rows(f"select count(*) from codes_{i}")[0][0]
+        if count > MOST_VALUES:
+            raise LogError(
+                f'segment "{segment.name}" has {count} values, at most {MOST_VALUES} can be reported; '
+                "use a coarser expression",
+                file=plan.source.files[0],
+            )
+        rows = engine.rows(f"select cast(value as varchar) from codes_{i} order by code")
+        found.append(tuple("null" if r[0] is None else str(r[0]) for r in rows))
+    return found
