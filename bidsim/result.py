@@ -83,7 +83,7 @@ class Difference(Record):
     baseline: float | None
     candidate: float | None
     absolute: Estimate = Field(description="candidate - baseline")
-    relative: Estimate = Field(description="candidate / baseline - 1, null where the baseline is 0")
+    relative: Estimate = Field(description="(candidate - baseline) / |baseline|, null where the baseline is 0")
     beta: float | None = None
 
 

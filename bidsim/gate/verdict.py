@@ -23,6 +23,7 @@ Action = Literal["pass", "fail", "warn", "ignore"]
 # Power of 80% at a two-sided 95%: an effect of this many standard errors is usually seen.
 DETECTABLE = 2.8
 DISCOVERY_RATE = 0.10
+STRADDLES = ", but the interval straddles it"
 
 Place = tuple[str, str, str | None, tuple[tuple[str, str], ...], float | None]
 
@@ -160,6 +161,8 @@ def _discoveries(rule: Rule, outcomes: list[RuleOutcome]) -> list[RuleOutcome]:
         sentence = o.sentence
         if o.status == "fail" and status == "inconclusive":
             sentence = sentence.removesuffix(".") + ", which among so many values may be chance."
+        elif o.status == "inconclusive" and status == "fail":
+            sentence = sentence.removesuffix(f"{STRADDLES}.") + ", and so many values beyond it are not chance."
         found.append(o.model_copy(update={"status": status, "action": _action(rule, status), "sentence": sentence}))
     return found
 
@@ -195,7 +198,7 @@ def _judge_place(index: _Index, rule: Rule, bound: Bound, place: Place, segment:
         p = float(ndtr(-excess / error)) if error > 0 else float(excess <= 0)
         inside = bound.holds(interval[0]) and bound.holds(interval[1])
         status = "pass" if inside else "fail" if bound.excludes(*interval) else "inconclusive"
-    sentence = f"{said}{', but the interval straddles it' if status == 'inconclusive' else ''}."
+    sentence = f"{said}{STRADDLES if status == 'inconclusive' else ''}."
     outcome = _outcome(rule, policy, head, segment, status, bound, sentence, metric.value, base)
     update = {"low": interval[0], "high": interval[1], "detectable": DETECTABLE * error, "p": p}
     return outcome.model_copy(update=update)

@@ -246,7 +246,8 @@ def _curves(
     for head, by_value in bins.items():
         ranked = reduced.tables.ranked[(head, reduced.plan.source_of(policy.index, head), family.name)]
         for code, b in enumerate(by_value):
-            low, high = bands(b, ranked.by_bucket, sample) if ranked.by_bucket is not None else no_bands(b)
+            grid, weighted = ranked.by_bucket, reduced.plan.weighted
+            low, high = bands(b, grid, sample, weighted=weighted) if grid is not None else no_bands(b)
             columns = (b.predicted, b.observed, b.weight, low, high)
             yield CalibrationCurve(
                 policy=policy.name,

@@ -246,8 +246,7 @@ def _never_on_invalid(plan: Plan, policy: PolicyPlan, formula: str) -> str:
 
     A missing one is NULL to the formula, which may say what then: coalesce, or another target's formula.
     """
-    index = policy.index if policy.own_heads else 0
-    broken = [f"({p.column} is not null and {p.valid} is null)" for p in plan.predictions if p.policy == index]
+    broken = [f"({p.column} is not null and {p.valid} is null)" for p in plan.used(policy.index)]
     return f"case when {' or '.join(broken)} then null else {formula} end"
 
 

@@ -81,8 +81,9 @@ def _of_policy(policy: PolicyPlan, overall: Family) -> Iterator[Finding]:
         yield Finding(
             code="invalid_predictions",
             severity="warning",
-            message=f'"{policy.name}" has {invalid:,g} rows with a missing, NaN or out-of-range prediction: never bid on, '
-            "and left out of its prediction metrics, which are then over fewer rows than the others'.",
+            message=f'"{policy.name}" has {invalid:,g} rows with a missing, NaN or out-of-range prediction: not bid on '
+            "(a missing one only where the formula says so), and left out of its prediction metrics, which are then over "
+            "fewer rows than the others'.",
         )
     spend, unobserved = (overall.get(name, policy.index)[0] for name in ("spend", "unobserved_spend"))
     coverage = spend / (spend + unobserved) if spend + unobserved else 1.0

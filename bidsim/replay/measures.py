@@ -184,11 +184,8 @@ def add_policy(add: Adder, batch: Batch, i: int) -> None:
     if "value" in batch.columns:
         worth = counted.pick(counted.take(batch["value"]) != 0)
         add.fixed(("value", i, None), worth, worth.take(batch["value"]), VALUE_SCALE)
-    own = [batch[f"score_{source}"] for source in plan.used_sources(i)]
-    if own:
-        add.count(
-            ("invalid_predictions", i, None), batch.pick(np.isnan(np.sum(own, axis=0) if len(own) > 1 else own[0]))
-        )
+    used = [batch[f"score_{plan.sources.index(p.valid)}"] for p in plan.used(i)]
+    add.count(("invalid_predictions", i, None), batch.pick(np.isnan(sum(used[1:], start=used[0]))))
     for name, head, role in (("predicted_clicks", "ctr", "click"), ("predicted_conversions", "ctcvr", "conversion")):
         sql = plan.prediction(i, head)
         if sql is not None and plan.has(role):

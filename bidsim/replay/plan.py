@@ -145,12 +145,10 @@ class Plan:
         """Indices in `sources` of the distinct predictions of a judged head, by policy."""
         return list(dict.fromkeys(self.source_of(p.index, head) for p in self.policies))
 
-    def used_sources(self, policy: int) -> list[int]:
-        """Indices in `sources` of the predictions that a policy bids with: its own heads and those it borrows."""
-        plan = self.policies[policy]
-        heads = [*plan.own_heads, *plan.borrowed_heads]
-        valid = [self.valid(policy, head) or self.valid(0, head) for head in heads]
-        return list(dict.fromkeys(self.sources.index(v) for v in valid if v is not None))
+    def used(self, policy: int) -> list[Prediction]:
+        """The predictions that a policy bids with: its own heads and those it borrows from the baseline."""
+        borrowed = self.policies[policy].borrowed_heads
+        return [p for p in self.predictions if p.policy == policy or (p.policy == 0 and p.head in borrowed)]
 
     @cached_property
     def hashed_sources(self) -> list[int]:

@@ -220,12 +220,13 @@ class Reduction:
     def _worker(self, ranks: Mapping[Place, _Rank], pairs: Sequence[tuple[str, int]]) -> _Worker:
         tallies = [Tally(self.sizes[name] * self.buckets[name]) for name in self.families]
         worker = _Worker(tallies, Adder(self.plan, tallies))
+        unit = 2.0 ** (self.down_cells - COUNT_BITS) if self.plan.weighted else 1.0
         worker.histograms = {place: Histogram(rank.cuts.places) for place, rank in ranks.items()}
         for place in ranks:
             codes = self.sizes[place[2]]
             coarser = 0 if codes <= 64 else 1 if codes <= 512 else 2 if codes <= 2048 else 3
-            worker.cells[place] = Cells(0 if self.small else GRID_SHIFT + coarser, codes)
-        worker.by_bucket = {pair: Cells(GRID_SHIFT, BUCKETS, means=False) for pair in pairs}
+            worker.cells[place] = Cells(0 if self.small else GRID_SHIFT + coarser, codes, unit=unit)
+        worker.by_bucket = {pair: Cells(GRID_SHIFT, BUCKETS, unit=unit, means=False) for pair in pairs}
         return worker
 
     def _add_negatives(

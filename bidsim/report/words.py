@@ -89,7 +89,7 @@ WORDS: dict[str, Word] = {
         "Unknown outcomes", "count", "wins whose impression the log never showed: no click or conversion to count"
     ),
     "undecidable": Word("Undecidable rows", "count", "neither a price nor a logged result: left out for every policy"),
-    "invalid_predictions": Word("Invalid predictions", "count", "missing, NaN or outside 0 to 1: never bid on"),
+    "invalid_predictions": Word("Invalid predictions", "count", "missing, NaN or outside 0 to 1"),
     "clipped_predictions": Word("Clipped predictions", "count", "0 or 1 exactly: clipped before the logarithm"),
 }
 

@@ -1,7 +1,7 @@
 """Bands of the reliability curve: how far each bin's observed rate can be trusted, clustered by unit.
 
 Where a bin holds fewer than `FEW` positives the clustered interval is too rough; there Clopper and Pearson (1934) holds
-for any number of independent labels.
+for any number of independent labels. It counts labels, so a weighted log has no band there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def no_bands(bins: Bins) -> Bounds:
     return nothing, nothing
 
 
-def bands(bins: Bins, cells: Cells, sample: Sample) -> Bounds:
+def bands(bins: Bins, cells: Cells, sample: Sample, *, weighted: bool) -> Bounds:
     """Of the observed rate of each equal-mass bin, shape (bins,). cells: a grid of score cells by bucket of units."""
     below, above, _ = cells.matrix()
     if len(bins.weight) == 0 or below.shape[1] == 0:
@@ -44,8 +44,9 @@ def bands(bins: Bins, cells: Cells, sample: Sample) -> Bounds:
     hits = positives.sum(axis=1)
     used = Sample(sample.confidence, rows, sample.units)
     low, high = interval(ratio_of(bins.observed, positives, rows), used)
-    # Weights are in the unit of the scan; a bin's own count of labels is what the exact interval is about.
     few = hits < FEW
+    if weighted:
+        return np.where(few, np.nan, low), np.where(few, np.nan, high)
     tail = (1 - sample.confidence) / 2
     n = rows.sum(axis=1)
     with np.errstate(invalid="ignore"):

@@ -27,7 +27,7 @@ from bidsim.statistics.tallies import ratio
 from bidsim.statistics.units import mix
 
 Floats = npt.NDArray[np.float64]
-Kind = Literal["count", "sum", "log", "linear"]
+Kind = Literal["count", "sum", "log", "linear", "fact"]
 
 LEAST_BUCKETS = 5
 LEAST_FREEDOM = 4.0
@@ -43,7 +43,8 @@ class Measured:
 
     value: shape (values,), NaN where undefined. parts: what each bucket of units adds, shape (values, buckets): for
     the kinds "count" and "sum" the bucket's own total (a count is never negative, a sum may be), for "log" and
-    "linear" the influence on the value, which sums to zero over buckets. Log: positive, judged on the log scale.
+    "linear" the influence on the value, which sums to zero over buckets. Log: positive, judged on the log scale. A
+    "fact" is about this log and no other: its interval is the value itself.
     draws: for metrics that are not smooth, the metric in each resampling of the buckets, shape (DRAWS,), one value only.
     """
 
@@ -130,6 +131,8 @@ def _bounds(centre: Floats, error: Floats, freedom: Floats, sample: Sample, *, l
 def interval(measured: Measured, sample: Sample) -> Bounds:
     """Of the metric itself, shape (values,) each; NaN where there is not enough data."""
     value = measured.value
+    if measured.kind == "fact":
+        return value, value
     if measured.draws is not None:
         return _drawn(value, measured.draws, sample)
     if measured.parts is None:
@@ -146,6 +149,8 @@ def interval(measured: Measured, sample: Sample) -> Bounds:
 def absolute_interval(base: Measured, candidate: Measured, sample: Sample) -> Bounds:
     """Of candidate - baseline, paired by bucket."""
     change = candidate.value - base.value
+    if base.kind == "fact":
+        return change, change
     if base.draws is not None and candidate.draws is not None:
         return _drawn(change, candidate.draws - base.draws, sample)
     if base.parts is None or candidate.parts is None:
@@ -162,6 +167,8 @@ def relative_interval(base: Measured, candidate: Measured, sample: Sample) -> Bo
     """Of (candidate - baseline) / |baseline|, paired by bucket."""
     ours, theirs = base.value, candidate.value
     change = ratio(theirs - ours, np.abs(ours))
+    if base.kind == "fact":
+        return change, change
     if base.draws is not None and candidate.draws is not None:
         with np.errstate(divide="ignore", invalid="ignore"):
             draws = (candidate.draws - base.draws) / np.abs(base.draws)
@@ -188,6 +195,11 @@ def _drawn(value: Floats, draws: Floats, sample: Sample) -> Bounds:
 def total_of(parts: Floats, value: Floats, *, signed: bool = False) -> Measured:
     """A sum over rows. parts: by bucket."""
     return Measured(value, parts, "sum" if signed else "count")
+
+
+def fact_of(value: Floats) -> Measured:
+    """How many rows of this log could not be used or known: no sample of anything."""
+    return Measured(value, kind="fact")
 
 
 def ratio_of(value: Floats, numerator: Floats, denominator: Floats, *, log: bool = True) -> Measured:

@@ -21,6 +21,7 @@ from bidsim.statistics.intervals import (
     Measured,
     Sample,
     absolute_interval,
+    fact_of,
     ratio_of,
     relative_interval,
     total_of,
@@ -129,8 +130,8 @@ def economic_values(family: Family, policy: int, *, has_click: bool, has_convers
     decided, decided_parts = value("spend") + value("unobserved_spend"), part("spend") + part("unobserved_spend")
     out[("coverage", None, None)] = ratio_of(ratio(value("spend"), decided), part("spend"), decided_parts, log=False)
     for name in ("unknown_wins", "unknown_outcomes", "invalid_predictions"):
-        count(name)
-    out[("undecidable", None, None)] = total_of(family.by_bucket("undecidable"), family.get("undecidable"))
+        out[(name, None, None)] = fact_of(value(name))
+    out[("undecidable", None, None)] = fact_of(family.get("undecidable"))
     return out
 
 
@@ -234,7 +235,7 @@ def head_values(
         "ece": Measured(np.array([ece(b) for b in bins])),
         "ece_if_calibrated": Measured(np.array([ece_if_calibrated(b, float(m)) for b, m in zip(bins, n, strict=True)])),
         "calibration_error": Measured(np.array([calibration_error(b, float(m)) for b, m in zip(bins, n, strict=True)])),
-        "clipped_predictions": total_of(part("clipped_predictions"), get("clipped_predictions")),
+        "clipped_predictions": fact_of(get("clipped_predictions")),
     }
     if weights is not None and ranked.by_bucket is not None:
         for name, draws in resampled(ranked.by_bucket, part("n").sum(axis=0), weights).items():

@@ -203,12 +203,14 @@ class Cells:
     """Rows by (segment value, score cell). `add` takes batches in any order; `table` is their exact sum.
 
     shift: how many low bits of the score a cell spans; 0: every distinct score is a cell. codes: number of segment
-    values; means: whether to keep each cell's exact mean score, instead of its middle.
+    values; unit: the weight that the whole number 1 stands for; means: whether to keep each cell's exact mean score,
+    instead of its middle.
     """
 
-    def __init__(self, shift: int, codes: int, *, means: bool = True) -> None:
+    def __init__(self, shift: int, codes: int, *, unit: float = 1.0, means: bool = True) -> None:
         self.shift = shift
         self.codes = codes
+        self.unit = unit
         self.means = means
         self._parts: list[tuple[Ints, ...]] = []
         self._held = 0
@@ -273,22 +275,22 @@ class Cells:
             for mine, theirs in zip(self._dense, other._dense, strict=True):
                 mine[:, at : at + other._span] += theirs
 
+    def _weight(self, counts: Ints) -> Floats:
+        return np.asarray(counts * self.unit, dtype=np.float64)
+
     def _compact(self) -> None:
         if len(self._parts) > 1:
             self._parts = [group_sums(*(np.concatenate(c) for c in zip(*self._parts, strict=True)))]
         self._held = len(self._parts[0][0]) if self._parts else 0
 
     def table(self) -> tuple[Ints, Floats, Floats, Floats]:
-        """(code, negative weight, positive weight, mean score) of each cell, by code then score.
-
-        Weights are in the whole-number unit they were added in, as float64.
-        """
+        """(code, negative weight, positive weight, mean score) of each cell, by code then score."""
         if self.shift == 0:
             self._compact()
             none = np.zeros(0, dtype=np.int64)
             keys, negative, positive = self._parts[0] if self._parts else (none, none, none)
             scores = bits_score(keys & ((1 << SCORE_BITS) - 1))
-            return keys >> SCORE_BITS, negative.astype(np.float64), positive.astype(np.float64), scores
+            return keys >> SCORE_BITS, self._weight(negative), self._weight(positive), scores
         if not self._span:
             nothing = np.zeros(0)
             return np.zeros(0, dtype=np.int64), nothing, nothing, nothing
@@ -298,7 +300,7 @@ class Cells:
         half = mass << max(self.shift - 1, 0)
         lows = self._dense[2].reshape(-1)[used] if self.means else half
         score = _mean_score((used % self._span + self._first) << self.shift, lows, mass)
-        return used // self._span, negative[used].astype(np.float64), positive[used].astype(np.float64), score
+        return used // self._span, self._weight(negative[used]), self._weight(positive[used]), score
 
     def matrix(self) -> tuple[Floats, Floats, Floats]:
         """(negative weight, positive weight, middle of the score) of the grid: shape (codes, cells) twice, (cells,)."""
@@ -307,7 +309,7 @@ class Cells:
         used = np.flatnonzero((self._dense[0] + self._dense[1]).sum(axis=0))
         base = (used + self._first) << self.shift
         ones = np.ones(len(used), dtype=np.int64)
-        negative, positive = (self._dense[i][:, used].astype(np.float64) for i in (0, 1))
+        negative, positive = (self._weight(self._dense[i][:, used]) for i in (0, 1))
         return negative, positive, _mean_score(base, ones << (self.shift - 1), ones)
 
 

@@ -323,3 +323,14 @@ def test_over_many_segment_values_chance_alone_does_not_fail_a_release() -> None
     # What is far outside fails among however many.
     far = metric("cpa", 10, 20, half=1.0, segment={"campaign": "0"})
     assert [o.status for o in judged(result(far, *others), rule).rules] == ["fail"] + ["pass"] * 39
+
+
+def test_many_values_a_little_beyond_the_bound_are_more_than_chance() -> None:
+    """Each interval straddles (one-sided p about 0.05), all of twenty together do not."""
+    hairs = [metric("cpa", 10, 11.84, half=1.0, segment={"campaign": str(i)}) for i in range(20)]
+    rule = {"metric": "cpa", "by": "campaign", "max_increase": "10%"}
+    outcomes = judged(result(*hairs), rule).rules
+    assert {o.status for o in judged(result(hairs[0]), rule).rules} == {"inconclusive"}
+    assert {o.status for o in outcomes} == {"fail"}
+    assert "straddles" not in outcomes[0].sentence
+    assert "not chance" in outcomes[0].sentence

@@ -232,6 +232,15 @@ def test_a_candidate_that_only_bids_differently_has_the_baselines_invalid_predic
     assert numbers(result, "new")["invalid_predictions"] == 1.0
 
 
+def test_a_borrowed_prediction_that_is_impossible_is_no_bid_and_is_counted() -> None:
+    good: Row = {"campaign": 1, "price": 1.0, "won": 1, "click": 1, "pctr": 0.5, "pcvr": 0.5, "conversion": 1.0}
+    rows = [good, {**good, "pcvr": NAN}, {**good, "pcvr": 1.5}]
+    candidates = {"new": {"columns": {"pctr": "pctr / 2"}}}
+    found = numbers(replay(rows, bid={"formula": "50 * coalesce(pcvr, 1)"}, candidates=candidates), "new")
+    assert found["bids"] == 1.0
+    assert found["invalid_predictions"] == 2.0
+
+
 def test_ties_rounding_min_and_max_at_their_very_edges() -> None:
     rows = [{"campaign": i, "price": float(i), "won": 1, "click": 0, "pctr": 0.5} for i in range(11)]
     cases = {

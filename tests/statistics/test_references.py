@@ -248,3 +248,30 @@ def test_expected_utility_is_the_sum_of_chapelles_formula_row_by_row(case: Case)
         found = numbers(case.result, policy)
         for beta, expected in total.items():
             assert found[("expected_utility", beta)] == pytest.approx(expected, rel=1e-9, abs=1e-9), (policy, beta)
+
+
+def test_the_reliability_curve_holds_all_labels_by_weight(case: Case) -> None:
+    """The bins' masses are the labelled rows, their sums the predictions and the clicks, overall and by campaign."""
+    for curve in case.result.calibration:
+        y, p, w, campaign = case.head(curve.policy, curve.head)
+        keep = np.ones(len(y), dtype=bool)
+        if curve.segment:
+            name = curve.segment["campaign"]
+            keep = np.isnan(campaign) if name == "null" else campaign == int(name)
+        mass = np.array([b.weight for b in curve.bins])
+        assert mass.sum() == pytest.approx(w[keep].sum(), rel=1e-9)
+        assert mass @ [b.predicted for b in curve.bins] == pytest.approx((w * p)[keep].sum(), rel=1e-7)
+        assert mass @ [b.observed for b in curve.bins] == pytest.approx((w * y)[keep].sum(), rel=1e-7)
+
+
+def test_the_interval_of_auc_is_delongs_where_rows_are_units(case: Case) -> None:
+    """Rows without a unit are units of their own; DeLong's variance over the rows themselves says the same."""
+    found = next(m for m in case.result.metrics if (m.policy, m.metric, m.segment) == ("baseline", "auc", {}))
+    if case.weighted:
+        return  # DeLong's variance knows no weights
+    y, p, _, _ = case.head("baseline", "ctr")
+    above = (p[y == 1][:, None] > p[y == 0][None, :]) + 0.5 * (p[y == 1][:, None] == p[y == 0][None, :])
+    error = np.sqrt(above.mean(axis=1).var(ddof=1) / (y == 1).sum() + above.mean(axis=0).var(ddof=1) / (y == 0).sum())
+    assert found.low is not None
+    assert found.high is not None
+    assert (found.high - found.low) / 2 / 1.96 == pytest.approx(error, rel=0.25)
