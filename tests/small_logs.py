@@ -9,11 +9,21 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from hypothesis import HealthCheck, Phase, settings
 
 import bidsim
 from bidsim.result import Result
 
 Row = dict[str, Any]
+
+# A replay takes a good part of a second: few examples, several checks of each, and no search for a smaller one.
+few = settings(
+    max_examples=3,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
 
 FLOATS = ("price", "bid", "weight", "floor", "target_cpa", "target_cpc", "limit", "conversion")
 TYPES: dict[str, pa.DataType] = {

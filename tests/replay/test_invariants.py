@@ -7,9 +7,9 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from small_logs import Row, numbers, replay
+from small_logs import Row, few, numbers, replay
 
 from bidsim.result import Result
 
@@ -18,14 +18,6 @@ FORMULA = "target_cpa * pctr * pcvr"
 SUMS = ("bids", "wins", "spend", "clicks", "conversions", "value", "unknown_wins", "unknown_outcomes", "undecidable",
         "invalid_predictions", "predicted_clicks", "predicted_conversions")  # fmt: skip
 
-# A replay takes a good part of a second: few examples, several checks of each, and no search for a smaller one.
-few = settings(
-    max_examples=3,
-    deadline=None,
-    derandomize=True,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
 
 prediction = st.sampled_from([0.0, 0.05, 0.1, 0.25, 0.5, 0.5, 0.75, 1.0, NAN, -0.5, 1.5])
 

@@ -10,18 +10,11 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from small_logs import Row, by_segment, numbers, replay
+from small_logs import Row, by_segment, few, numbers, replay
 
 TOKYO, NEW_YORK = "Asia/Tokyo", "America/New_York"
-few = settings(
-    max_examples=3,
-    deadline=None,
-    derandomize=True,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
 
 
 def impressions(times: list[datetime], price: float = 1.0) -> list[Row]:

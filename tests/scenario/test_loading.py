@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spec_text import EXTRACTION
 
 from bidsim.errors import BidsimError, NotSupportedYetError, ScenarioError
 from bidsim.scenario.loading import (
@@ -20,20 +21,6 @@ from bidsim.scenario.loading import (
     refuse_unsupported,
     scenario_from_dict,
 )
-
-EXTRACTION = """\
-sample_type: imp-click             # imp-click | click-conversion | imp-conversion, or a list: which heads are judged
-logs_tables:
-  ad:                              # the log; a table may also be given as {path: ..., format: parquet|csv|ndjson}
-    last_hour: "2017-10-15T12:00:00"   # the last hour read, inclusive
-    duration_hour: 24                  # how many hours are read; without both keys the whole log is
-conditions:                        # filters, SQL boolean expressions over log columns, all must hold
-  - billing_type = 1
-  - is_application = 1
-features: [ad_id, hour, spot_id]
-remove_anomaly_cvr_cpns: true      # the historic spelling remove_anormaly_cvr_cpns is accepted too
-performance_indicator_type: cpa    # cpc | cpa: picks the default bid formula
-"""
 
 REPLAY = """\
 columns:                           # log column (or SQL expression) for each role; defaults are the role names
