@@ -102,6 +102,19 @@ class CalibrationCurve(Record):
     bins: list[CalibrationBin]
 
 
+class SplitPart(Record):
+    """A part of the candidate's change of one metric; the parts level, mix and ranking add up to the whole change."""
+
+    policy: str
+    metric: str
+    part: Literal["level", "mix", "ranking"] = Field(
+        description="level: the baseline's bids all multiplied so that their mean is the candidate's; mix: then each "
+        "campaign's; ranking: what remains to the candidate itself, the order within campaigns"
+    )
+    absolute: Estimate
+    relative: Estimate = Field(description="to the size of the baseline's metric")
+
+
 class FrontierPoint(Record):
     policy: str
     multiplier: float
@@ -175,6 +188,7 @@ class Result(Record):
     metrics: list[Metric]
     differences: list[Difference]
     calibration: list[CalibrationCurve]
+    split: list[SplitPart] = []
     frontier: list[FrontierPoint]
     diagnostics: dict[str, Any]
     findings: list[Finding]

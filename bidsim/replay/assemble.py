@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bidsim.replay.findings import find_all
-from bidsim.replay.levels import Frontier
+from bidsim.replay.levels import Frontier, OtherLevels
 from bidsim.replay.measures import AMOUNT_BITS, COUNT_BITS, MONEY_SCALE
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import PolicyPlan
@@ -36,6 +36,7 @@ from bidsim.result import (
     PolicyInfo,
     Range,
     Result,
+    SplitPart,
     Window,
 )
 from bidsim.scenario.loading import LoadedScenario
@@ -54,6 +55,7 @@ from bidsim.statistics.metrics import (
     matched_values,
     target_attainment,
 )
+from bidsim.statistics.split import split, stage_of
 from bidsim.statistics.tallies import OVERALL, Family
 from bidsim.statistics.units import BUCKETS
 
@@ -67,8 +69,7 @@ class Reduced:
     plan: Plan
     census: dict[str, int]
     tables: Tables
-    frontier: Frontier
-    matched: dict[tuple[int, str], Matched]
+    levels: OtherLevels
     fidelity: Fidelity
     removed: list[tuple[str, int, int]] | None
 
@@ -123,7 +124,8 @@ def assemble(loaded: LoadedScenario, reduced: Reduced, as_of: date) -> Result:
         metrics=metrics,
         differences=changes,
         calibration=curves,
-        frontier=_frontier(plan, reduced.frontier),
+        split=list(_split(reduced, samples[OVERALL])),
+        frontier=_frontier(plan, reduced.levels.frontier),
         diagnostics=_diagnostics(reduced),
         findings=list(find_all(plan, reduced.census, families[OVERALL], reduced.removed)),
         fidelity=reduced.fidelity,
@@ -135,7 +137,7 @@ def _cut(reduced: Reduced, policy: int, name: str) -> _Cut:
     plan, family = reduced.plan, reduced.tables.families[name]
     has_click, has_conversion = plan.has("click"), plan.has("conversion")
     values = economic_values(family, policy, has_click=has_click, has_conversion=has_conversion)
-    matched = reduced.matched.get((policy, name))
+    matched = reduced.levels.matched.get((policy, name))
     if policy == 0:
         # The baseline at its own spend is the baseline.
         matched = _own_level(family)
@@ -172,7 +174,8 @@ def _sample(loaded: LoadedScenario, reduced: Reduced, name: str) -> Sample:
 def _over_campaigns(reduced: Reduced, cuts: dict[tuple[int, str], _Cut]) -> None:
     """gauc and target_attainment are means over campaigns: given overall, and for each campaign itself."""
     plan = reduced.plan
-    name = next((s.name for s in plan.segments if s.sql == plan.roles["campaign"]), None)
+    place = plan.campaign_segment
+    name = None if place is None else plan.segments[place].name
     for policy in plan.policies:
         campaigns = reduced.tables.families[name or OVERALL]
         whole, each = cuts[(policy.index, OVERALL)], cuts[(policy.index, name or OVERALL)]
@@ -260,10 +263,31 @@ def _curves(
             )
 
 
+def _split(reduced: Reduced, sample: Sample) -> Iterator[SplitPart]:
+    overall = reduced.tables.families[OVERALL]
+    for index, (level, mix) in reduced.levels.stages.items():
+        buckets = len(level.parts["spend"])
+        ends = (stage_of(overall, index_of, buckets) for index_of in (0, index))
+        stages = (next(ends), level, mix, next(ends))
+        for part in split(stages, sample):
+            yield SplitPart(
+                policy=reduced.plan.policies[index].name,
+                metric=part.metric,
+                part=part.part,
+                absolute=_given(part.absolute, part.absolute_bounds),
+                relative=_given(part.relative, part.relative_bounds),
+            )
+
+
+def _given(value: float, bounds: tuple[float, float]) -> Estimate:
+    return Estimate(value=_null(value), low=_null(bounds[0]), high=_null(bounds[1]))
+
+
 def _data(loaded: LoadedScenario, reduced: Reduced) -> DataInfo:
     plan, overall = reduced.plan, reduced.tables.families[OVERALL]
     window = loaded.window()
-    name = next((s.name for s in plan.segments if s.sql == plan.roles["campaign"]), None)
+    place = plan.campaign_segment
+    name = None if place is None else plan.segments[place].name
     return DataInfo(
         rows=reduced.census["rows"],
         labelled={h: overall.exact("labelled_rows", None, h)[0] for h in plan.heads},

@@ -22,6 +22,8 @@ Ints = npt.NDArray[np.int64]
 
 MONEY_SCALE = 10**12
 VALUE_SCALE = 10**9
+BID_SCALE = 2**30
+MOST_BID = 2.0**23
 COUNT_BITS = 32
 AMOUNT_BITS = 32
 # Fixed-point digits of probabilities and losses: all that a double holds where a log is small enough to pay for it;
@@ -141,6 +143,16 @@ def _policy_scales(plan: Plan, policy: int, count: int) -> Iterator[tuple[str, i
         yield "predicted_clicks", 2**plan.fraction_bits
     if plan.prediction(policy, "ctcvr") is not None and plan.has("conversion"):
         yield "predicted_conversions", 2**plan.fraction_bits
+    if policy > 0:
+        yield "bid_level", BID_SCALE
+        yield "bid_level_from", BID_SCALE
+        for side in ("gained", "lost"):
+            yield f"wins_{side}", count
+            yield f"spend_{side}", MONEY_SCALE
+            if plan.has("click"):
+                yield f"clicks_{side}", count
+            if plan.has("conversion"):
+                yield f"conversions_{side}", 2**AMOUNT_BITS
 
 
 def add_log(add: Adder, batch: Batch) -> None:
@@ -168,19 +180,16 @@ def add_policy(add: Adder, batch: Batch, i: int) -> None:
     plan, state = add.plan, batch[f"policy_{i}"]
     add.count(("bids", i, None), batch.pick((state & ENTERED) != 0))
     counted = batch.pick((state & COUNTED) != 0)
-    add.count(("wins", i, None), counted)
+    _add_wins(add, counted, batch[f"cost_{i}"], i, "")
+    if i > 0:
+        _add_disagreement(add, batch, i)
+        _add_level(add, batch, i)
     decided = batch.pick((state & DECIDED) != 0)
     cost = batch[f"cost_{i}"]
-    add.whole(("spend", i, None), counted, counted.take(cost))
     unseen = decided.pick(decided.take(state) & COUNTED == 0)
     add.count(("unknown_outcomes", i, None), unseen)
     add.whole(("unobserved_spend", i, None), unseen, unseen.take(cost))
     add.count(("unknown_wins", i, None), batch.pick((state & UNKNOWN) != 0))
-    if plan.has("click"):
-        add.count(("clicks", i, None), counted.pick(counted.take(batch["click"]) == 1))
-    if plan.has("conversion"):
-        converted = counted.pick(counted.take(batch["conversion"]) > 0)
-        add.fixed(("conversions", i, None), converted, converted.take(batch["conversion"]), 2.0**AMOUNT_BITS)
     if "value" in batch.columns:
         worth = counted.pick(counted.take(batch["value"]) != 0)
         add.fixed(("value", i, None), worth, worth.take(batch["value"]), VALUE_SCALE)
@@ -191,6 +200,37 @@ def add_policy(add: Adder, batch: Batch, i: int) -> None:
         if sql is not None and plan.has(role):
             predicted = np.nan_to_num(counted.take(batch[f"score_{plan.sources.index(sql)}"]), nan=0.0)
             add.fixed((name, i, None), counted, predicted, 2.0**add.plan.fraction_bits)
+
+
+def _add_wins(add: Adder, won: Pick, cost: Ints, i: int, side: str) -> None:
+    """Wins of a policy with their money and results. cost: of the batch's rows."""
+    plan, batch = add.plan, won.batch
+    add.count((f"wins{side}", i, None), won)
+    add.whole((f"spend{side}", i, None), won, won.take(cost))
+    if plan.has("click"):
+        add.count((f"clicks{side}", i, None), won.pick(won.take(batch["click"]) == 1))
+    if plan.has("conversion"):
+        converted = won.pick(won.take(batch["conversion"]) > 0)
+        amounts = converted.take(batch["conversion"])
+        add.fixed((f"conversions{side}", i, None), converted, amounts, 2.0**AMOUNT_BITS)
+
+
+def _add_disagreement(add: Adder, batch: Batch, i: int) -> None:
+    """Where a candidate and the baseline decide differently: wins that only one of them has, at its own cost."""
+    ours, theirs = (batch[f"policy_{k}"] & COUNTED for k in (0, i))
+    _add_wins(add, batch.pick(theirs > ours), batch[f"cost_{i}"], i, "_gained")
+    _add_wins(add, batch.pick(theirs < ours), batch["cost_0"], i, "_lost")
+
+
+def _add_level(add: Adder, batch: Batch, i: int) -> None:
+    """Both bids where both policies bid: their ratio is how far the candidate's level has moved.
+
+    Bids that no price can reach say nothing of a level.
+    """
+    ours, theirs = batch["bid_0"], batch[f"bid_{i}"]
+    both = batch.pick((ours < MOST_BID) & (theirs < MOST_BID))
+    add.fixed(("bid_level", i, None), both, both.take(theirs), BID_SCALE)
+    add.fixed(("bid_level_from", i, None), both, both.take(ours), BID_SCALE)
 
 
 def add_head(add: Adder, batch: Batch, i: int, head: str) -> None:

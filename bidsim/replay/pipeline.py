@@ -19,13 +19,15 @@ from bidsim.replay.binding import make_plan
 from bidsim.replay.census import census, segment_values
 from bidsim.replay.engine import Engine
 from bidsim.replay.fidelity import check_fidelity
-from bidsim.replay.levels import level_scans, level_starts, matched_by_cells, matched_by_replays
+from bidsim.replay.levels import level_scans, level_starts
 from bidsim.replay.measures import COARSE_BITS, COUNT_BITS, FINE_BITS, FINE_ROWS, MONEY_SCALE, result_value
 from bidsim.replay.policies import bidder, resolve
 from bidsim.replay.progress import Progress, Silent
 from bidsim.replay.reduce import Reduction
 from bidsim.replay.sql import render
 from bidsim.replay.stages import Stages
+from bidsim.replay.sweeps import sweep_levels
+from bidsim.replay.walk import walk_levels
 from bidsim.result import Result
 from bidsim.scenario.loading import LoadedScenario, refuse_unsupported
 from bidsim.statistics.utility import RELATIVE_BETAS
@@ -93,15 +95,15 @@ def run_replay(
         betas = _betas(loaded, counts) if result_value(plan) is not None else ()
         reduced_to = reduction.run(bidders, "outcomes", betas, starts, [s.add for s in scans], progress.rows)
         progress.step("other bid levels")
-        frontier, matched = (
-            matched_by_cells(engine, plan, scans, starts, reduced_to.families)
+        levels = (
+            walk_levels(engine, plan, scans, starts, reduced_to.families)
             if starts
-            else matched_by_replays(engine, plan, stages, reduced_to.families)
+            else sweep_levels(engine, plan, stages, reduced_to.families)
         )
         progress.step("checking the replay against the log")
         unbudgeted = render("bids", formulas="formulas", bidders=bidders, any_first_price=plan.any_first_price)
         fidelity = check_fidelity(engine, plan, f"({unbudgeted})", ties_lose=ties_lose)
-    reduced = Reduced(plan, counts, reduced_to, frontier, matched, fidelity, removed)
+    reduced = Reduced(plan, counts, reduced_to, levels, fidelity, removed)
     return judge(assemble(loaded, reduced, as_of), scenario.gate, fidelity_warns=scenario.fidelity == "warn")
 
 

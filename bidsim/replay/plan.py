@@ -98,6 +98,12 @@ class Plan:
         return self.roles[role] is not None
 
     @property
+    def campaign_segment(self) -> int | None:
+        """Index of the segment that cuts the log by campaign; it is there, if hidden, wherever the log has campaigns."""
+        found = [i for i, s in enumerate(self.segments) if s.sql == self.roles["campaign"]]
+        return found[0] if found else None
+
+    @property
     def weighted(self) -> bool:
         return self.has("weight")
 

@@ -22,11 +22,9 @@ import pyarrow.compute as pc
 from bidsim.errors import ModelError
 from bidsim.replay.budget import Ledger, Rows
 from bidsim.replay.engine import Engine, quote_path
-from bidsim.replay.measures import AMOUNT_BITS
 from bidsim.replay.plan import NUMERIC_ROLES, Plan
 from bidsim.replay.policies import Bidder
 from bidsim.replay.sql import render
-from bidsim.statistics.tallies import whole_sum
 
 Progress = Callable[[int], None]
 
@@ -129,28 +127,15 @@ class Stages:
         engine.run(f"create or replace view {name} as {outcomes}")
         return name
 
-    def totals(self, bidders: Sequence[Bidder]) -> list[tuple[int, int, int]]:
-        """(spend, clicks, conversions) of each bidder's counted wins under the budget, as whole numbers.
-
-        Only the columns that decide them are read, and nothing is kept.
-        """
+    def settled_sums(self, bidders: Sequence[Bidder]) -> Iterator[pa.RecordBatch]:
+        """What the budget leaves of each bidder's wins, with only the columns that sums over wins need; nothing is kept."""
         plan = self.plan
         bids = render("bids", formulas="formulas", bidders=bidders, any_first_price=plan.any_first_price)
         auctions = render("auctions", bids=f"({bids})", bidders=bidders, ties_lose=self.ties_lose, budgeted=True)
         columns = ["campaign", "period", "budget_amount", "first_price", "bar", "bid_log", "w", "wi", "lost", "price"]
-        columns += ["observed", "click", "conversion"]
+        columns += ["observed", "click", "conversion", "unit"]
         columns += [f"{part}_{b.key}" for b in bidders for part in ("bid", "wins", "unknown", "pay")]
-        found = np.zeros((len(bidders), 3), dtype=object)
-        for batch in self._settled(bidders, f"select {', '.join(columns)} from ({auctions})"):
-            observed = _bools(batch, "observed")
-            clicks = np.where(_floats(batch, "click") == 1.0, _ints(batch, "wi"), 0)
-            amount = np.nan_to_num(_floats(batch, "conversion") * (_floats(batch, "w") if plan.weighted else 1.0))
-            conversions = np.rint(amount * 2.0**AMOUNT_BITS).astype(np.int64)
-            for i, b in enumerate(bidders):
-                counted = _bools(batch, f"won_{b.key}") & observed
-                for k, values in enumerate((_ints(batch, f"paid_{b.key}"), clicks, conversions)):
-                    found[i, k] += whole_sum(values[counted])
-        return [(int(a), int(b), int(c)) for a, b, c in found]
+        return self._settled(bidders, f"select {', '.join(columns)} from ({auctions})")
 
     def _settled(self, bidders: Sequence[Bidder], auctions: str) -> Iterator[pa.RecordBatch]:
         ledgers = {b.key: Ledger(never=self.never, strict=self.ties_lose) for b in bidders}

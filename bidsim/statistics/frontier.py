@@ -75,6 +75,21 @@ class Levels:
         """Sums of the first `cells` cells."""
         return Totals(*(int(sum(a[value, :cells])) for a in (self.spend, self.clicks, self.conversions)))
 
+    def slopes(self, grid: Grid, multiplier: Floats) -> dict[str, Floats]:
+        """How the sums of each segment value move with the logarithm of the multiplier, from the cells of an octave
+        around it. multiplier: shape (values,)."""
+        half = max(1, grid.per_octave // 2)
+        cell = grid.cell(multiplier)
+        first, last = np.maximum(cell - half, 0), np.minimum(cell + half + 1, grid.cells)
+        width = (last - first) * math.log(2.0) / grid.per_octave
+        value = np.arange(len(multiplier))
+        out = {}
+        for name in ("spend", "clicks", "conversions"):
+            sums = getattr(self, name).astype(np.float64)
+            running = np.concatenate([np.zeros((len(sums), 1)), np.cumsum(sums, axis=1)], axis=1)
+            out[name] = (running[value, last] - running[value, first]) / width
+        return out
+
     def crossing(self, value: int, goal: int) -> int | None:
         """The first cell that takes spend above the goal; None where even winning everything does not."""
         above = np.flatnonzero(np.cumsum(self.spend[value]) > goal)

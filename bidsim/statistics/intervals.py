@@ -186,6 +186,20 @@ def relative_interval(base: Measured, candidate: Measured, sample: Sample) -> Bo
     return _bounds(change, error, freedom, sample, log=False)
 
 
+def step_interval(base: Measured, before: Measured, after: Measured, sample: Sample) -> Bounds:
+    """Of (after - before) / |base|, a step on the way from the baseline, paired by bucket."""
+    assert base.parts is not None
+    assert before.parts is not None
+    assert after.parts is not None
+    size = np.abs(base.value)
+    change = ratio(after.value - before.value, size)
+    z = ratio(
+        after.parts - before.parts - ratio(after.value - before.value, base.value)[:, None] * base.parts, size[:, None]
+    )
+    error, freedom = _spread(z, sample)
+    return _bounds(change, error, freedom, sample, log=False)
+
+
 def _drawn(value: Floats, draws: Floats, sample: Sample) -> Bounds:
     """value -+ t x the standard deviation over resamplings; NaN where a resampling is undefined."""
     error = np.full(len(value), draws.std(ddof=1) if np.isfinite(draws).all() else np.nan)

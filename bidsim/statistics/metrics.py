@@ -129,9 +129,29 @@ def economic_values(family: Family, policy: int, *, has_click: bool, has_convers
             out[("calibration_on_wins", head, None)] = own
     decided, decided_parts = value("spend") + value("unobserved_spend"), part("spend") + part("unobserved_spend")
     out[("coverage", None, None)] = ratio_of(ratio(value("spend"), decided), part("spend"), decided_parts, log=False)
+    if family.has("wins_gained", policy):
+        out |= _disagreement(family, policy)
     for name in ("unknown_wins", "unknown_outcomes", "invalid_predictions"):
         out[(name, None, None)] = fact_of(value(name))
     out[("undecidable", None, None)] = fact_of(family.get("undecidable"))
+    return out
+
+
+def _disagreement(family: Family, policy: int) -> Values:
+    """The rows that only the candidate wins (gained) or only the baseline (lost), and their share of all that either
+    wins."""
+    out: Values = {}
+    for side in ("gained", "lost"):
+        for name in ("wins", "spend", "clicks", "conversions"):
+            key = f"{name}_{side}"
+            if family.has(key, policy):
+                out[(key, None, None)] = total_of(family.by_bucket(key, policy), family.get(key, policy))
+    gained, lost = (family.get(f"wins_{side}", policy) for side in ("gained", "lost"))
+    parts = [family.by_bucket(f"wins_{side}", policy) for side in ("gained", "lost")]
+    either, either_parts = family.get("wins", 0) + gained, family.by_bucket("wins", 0) + parts[0]
+    out[("disagreement", None, None)] = ratio_of(
+        ratio(gained + lost, either), parts[0] + parts[1], either_parts, log=False
+    )
     return out
 
 

@@ -168,11 +168,6 @@ class Family:
         return (name, policy, head) in self.scales
 
 
-def whole_sum(values: Ints) -> int:
-    """The exact sum of whole numbers whose sum may not fit 64 bits."""
-    return (int((values >> LIMB).sum()) << LIMB) + int((values & (2**LIMB - 1)).sum())
-
-
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
     """numerator / denominator, NaN where the denominator is zero or either is NaN (written as null)."""
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -17,6 +17,7 @@ NAN = float("nan")
 FORMULA = "target_cpa * pctr * pcvr"
 SUMS = ("bids", "wins", "spend", "clicks", "conversions", "value", "unknown_wins", "unknown_outcomes", "undecidable",
         "invalid_predictions", "predicted_clicks", "predicted_conversions")  # fmt: skip
+ALONE = tuple(f"{name}_{side}" for name in ("wins", "spend", "clicks", "conversions") for side in ("gained", "lost"))
 
 
 prediction = st.sampled_from([0.0, 0.05, 0.1, 0.25, 0.5, 0.5, 0.75, 1.0, NAN, -0.5, 1.5])
@@ -94,7 +95,7 @@ def test_segments_add_up_to_the_whole_and_each_is_a_replay_of_its_rows(
     for policy in ("baseline", "new"):
         whole = numbers(result, policy)
         for segment in ("campaign", "half"):
-            for name in SUMS:
+            for name in (*SUMS, *(ALONE if policy == "new" else ())):
                 parts = [
                     m.value for m in result.metrics if m.policy == policy and m.metric == name and segment in m.segment
                 ]
@@ -127,7 +128,7 @@ def test_a_weight_of_two_is_the_row_twice_and_the_unit_of_weights_cancels_in_rat
     assert_close(everything(once), everything(twice), rel=1e-9)
     other = everything(run([{**r, "weight": unit} for r in rows], auction=auction, bid=bid))
     # The debiased and the calibrated errors know how many rows there are.
-    sums = {*SUMS, "surplus", "expected_utility", "clicks_at_matched_spend", "conversions_at_matched_spend",
+    sums = {*SUMS, *ALONE, "surplus", "expected_utility", "clicks_at_matched_spend", "conversions_at_matched_spend",
             "clipped_predictions", "ece_if_calibrated", "calibration_error"}  # fmt: skip
     ratios = {k: v for k, v in everything(twice).items() if k[1] not in sums}
     if auction["type"] == "first_price":  # rounded to whole 1e-12 currency after weighing

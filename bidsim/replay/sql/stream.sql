@@ -26,9 +26,7 @@ select
   cast(cast(e_{{ b.key }} as utinyint) + 2 * cast(d_{{ b.key }} as utinyint) + 4 * cast(o_{{ b.key }} as utinyint)
     + 8 * cast(u_{{ b.key }} as utinyint) as utinyint) as policy_{{ b.policy }},
   cost_{{ b.key }} as cost_{{ b.policy }},
-  {%- if value %}
   coalesce(bid_{{ b.key }}, 'nan'::double) as bid_{{ b.policy }},
-  {%- endif %}
   {%- endfor %}
   {%- for s in starts %}
   coalesce({{ s.sql }}, 'nan'::double) as start_{{ s.policy }},

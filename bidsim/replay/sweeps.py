@@ -1,0 +1,260 @@
+"""Other bid levels where one multiplier a row can't say what wins: first-price payments, and budgets.
+
+There a win's price or chance depends on the multiplier itself, so the log is replayed whole at many multipliers: a
+coarse grid gives the frontier, finer ones between its points the level at the baseline's spend, and two more replays
+move the baseline to each candidate's level, for the split of changes. Sums are kept by bucket of units; how results
+move with the level is taken from neighbouring multipliers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bidsim.replay.engine import Engine
+from bidsim.replay.levels import OtherLevels, matched_at, sum_scales
+from bidsim.replay.measures import AMOUNT_BITS
+from bidsim.replay.plan import Plan
+from bidsim.replay.policies import Bidder, bidder
+from bidsim.replay.stages import Stages
+from bidsim.statistics import units
+from bidsim.statistics.frontier import Totals
+from bidsim.statistics.metrics import AtLevel, Matched
+from bidsim.statistics.split import SUMS, Stage, fewer, level_of
+from bidsim.statistics.tallies import OVERALL, Family, Tally
+
+Floats = npt.NDArray[np.float64]
+
+COARSE: tuple[float, ...] = tuple(float(2.0 ** (j / 2)) for j in range(-8, 9))
+REFINEMENTS = 2
+FINE = 13
+# How far apart, on both sides, the multipliers are that slopes are taken from.
+AROUND = 2.0**0.25
+
+
+@dataclass(frozen=True)
+class _At:
+    """What wins come to at one multiplier: exact totals, and parts by bucket of units in plain units, by name of SUMS."""
+
+    totals: Totals
+    parts: dict[str, Floats]
+
+
+def sweep_levels(engine: Engine, plan: Plan, stages: Stages, families: dict[str, Family]) -> OtherLevels:
+    """Everything about other levels, for the whole log."""
+    sweep = _Sweep(engine, plan, stages)
+    for policy in plan.policies:
+        sweep.wanted += [(policy.index, x) for x in COARSE]
+    sweep.replay()
+    frontier = {i: [(x, at.totals) for x, at in sorted(points.items())] for i, points in sweep.known.items()}
+    goal = families[OVERALL].exact("spend", 0)[0]
+    for _ in range(REFINEMENTS):
+        for policy in plan.policies[1:]:
+            low, high = sweep.bracket(policy.index, goal)
+            if low is not None and high is not None:
+                sweep.wanted += [(policy.index, float(x)) for x in np.geomspace(low, high, FINE)[1:-1]]
+        sweep.replay()
+    matched = {(p.index, OVERALL): sweep.matched(p.index, goal) for p in plan.policies[1:]}
+    return OtherLevels(frontier, matched, sweep.stages(families))
+
+
+class _Sweep:
+    """Replays at many multipliers. known: by policy and multiplier; wanted: what the next replay is to find."""
+
+    def __init__(self, engine: Engine, plan: Plan, stages: Stages) -> None:
+        self.engine = engine
+        self.plan = plan
+        self.way = stages
+        self.known: dict[int, dict[float, _At]] = {p.index: {} for p in plan.policies}
+        self.wanted: list[tuple[int, float]] = []
+        # Rows that are units of their own fall into other buckets here than in the reduction, so nothing would pair.
+        self.clustered = plan.unit != "row"
+
+    def replay(self) -> None:
+        """Replay at what is wanted and not yet known."""
+        new = [(i, x) for i, x in dict.fromkeys(self.wanted) if x not in self.known[i]]
+        self.wanted = []
+        bidders = [bidder(self.plan.policies[i], f"x{k}", x) for k, (i, x) in enumerate(new)]
+        for (i, x), at in zip(new, self._sums(bidders), strict=True):
+            self.known[i][x] = at
+
+    def bracket(self, policy: int, goal: int) -> tuple[float | None, float | None]:
+        """The largest multiplier before spend first exceeds the goal, and the first that exceeds it."""
+        low: float | None = None
+        points = self.known[policy]
+        for x in sorted(points):
+            if points[x].totals.spend > goal:
+                return low, x
+            low = x
+        return low, None
+
+    def matched(self, policy: int, goal: int) -> Matched:
+        """The policy at the largest multiplier at which it spends no more than the baseline."""
+        low, high = self.bracket(policy, goal)
+        points = self.known[policy]
+        if low is None or (high is None and points[low].totals.spend != goal):
+            return matched_at(self.plan, [None])
+        at = points[low]
+        if not self.clustered:
+            return matched_at(self.plan, [(at.totals, low)])
+        slopes = self._slopes(policy, low)
+        spend = slopes["spend"]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            per_spend = {name: np.array([np.float64(slopes.get(name, 0.0)) / spend]) for name in SUMS}
+            multiplier = np.array([np.float64(1.0) / spend])
+        # Where spend does not move with the level (all budgets are used up), results don't move with it either.
+        still = np.zeros(1)
+        level = AtLevel(
+            spend=self._part(at, "spend")[None, :],
+            clicks=self._part(at, "clicks")[None, :],
+            conversions=self._part(at, "conversions")[None, :],
+            clicks_slope=per_spend["clicks"] if spend > 0 else still,
+            conversions_slope=per_spend["conversions"] if spend > 0 else still,
+            multiplier_slope=multiplier if spend > 0 else np.full(1, np.nan),
+        )
+        return matched_at(self.plan, [(at.totals, low)], level)
+
+    def stages(self, families: dict[str, Family]) -> dict[int, tuple[Stage, Stage]]:
+        """The baseline moved to each candidate's level: overall, and campaign by campaign."""
+        place = self.plan.campaign_segment
+        campaigns = families[OVERALL if place is None else self.plan.segments[place].name]
+        found = {p.index: level_of(campaigns, p.index) for p in self.plan.policies[1:]}
+        levels = {i: level for i, level in found.items() if level is not None}
+        bidders = []
+        for i, level in levels.items():
+            bidders.append(bidder(self.plan.policies[0], f"level{i}", level.overall))
+            each = bidder(self.plan.policies[0], f"mix{i}", level.overall)
+            if place is not None:
+                each = self._by_campaign(each, place, level.by_campaign)
+            bidders.append(each)
+        sums = iter(self._sums(bidders))
+        scale = {name: s for name, s in sum_scales(self.plan).items() if families[OVERALL].has(name, 0)}
+        spend = campaigns.get("spend", 0)
+        weight = spend / spend.sum() if spend.sum() > 0 else np.zeros(len(spend))
+        out = {}
+        for i, level in levels.items():
+            slopes = self._slopes(0, level.overall)
+            # Campaigns' own slopes are not known here: each is given its share of the spend of the whole one.
+            moved = (level.moved, weight @ level.moved_by_campaign)
+            out[i] = tuple(self._stage(next(sums), scale, slopes, m, campaigns.buckets) for m in moved)
+        return {i: (first, second) for i, (first, second) in out.items()}
+
+    def _stage(self, at: _At, scale: dict[str, int], slopes: dict[str, float], moved: Floats, buckets: int) -> Stage:
+        totals = {name: getattr(at.totals, name) / scale[name] for name in scale}
+        if not self.clustered:
+            return Stage(totals, {name: np.full(buckets, np.nan) for name in scale})
+        return Stage(totals, {name: fewer(self._part(at, name), buckets) + slopes[name] * moved for name in scale})
+
+    def _part(self, at: _At, name: str) -> Floats:
+        return at.parts.get(name, np.zeros(units.BUCKETS))
+
+    def _slopes(self, policy: int, at: float) -> dict[str, float]:
+        """How sums move with the logarithm of the multiplier around one, in plain units."""
+        points = self.known[policy]
+        below = [x for x in points if x <= at / AROUND]
+        above = [x for x in points if x >= at * AROUND]
+        first, last = max(below, default=min(points)), min(above, default=max(points))
+        if first >= last:
+            return dict.fromkeys(SUMS, 0.0)
+        width = math.log(last / first)
+        a, b = points[first].totals, points[last].totals
+        return {
+            name: (getattr(b, name) - getattr(a, name)) / scale / width for name, scale in sum_scales(self.plan).items()
+        }
+
+    def _by_campaign(self, given: Bidder, place: int, factors: Floats) -> Bidder:
+        """The bidder with each campaign's bids multiplied by its own factor: a search tree over the campaigns' codes,
+        since a join would not keep the budget's order."""
+        kind = self.engine.names(f"select value from codes_{place}")[0][1]
+        values = [r[0] for r in self.engine.rows(f"select cast(value as varchar) from codes_{place} order by code")]
+        known = [(str(v), repr(float(f))) for v, f in zip(values, factors, strict=True) if v is not None]
+        loose = [repr(float(f)) for v, f in zip(values, factors, strict=True) if v is None]
+
+        def tree(part: Sequence[tuple[str, str]]) -> str:
+            if len(part) == 1:
+                return f"{part[0][1]}::double"
+            middle = len(part) // 2
+            pivot = part[middle][0].replace("'", "''")
+            return (
+                f"case when campaign < cast('{pivot}' as {kind}) then {tree(part[:middle])} "
+                f"else {tree(part[middle:])} end"
+            )
+
+        factor = tree(known) if known else "1e0"
+        if loose:
+            factor = f"case when campaign is null then {loose[0]}::double else {factor} end"
+        policy = self.plan.policies[0]
+        raw = f"(raw_0 * {policy.multiplier!r}::double * ({factor}))"
+        return replace(given, raw=raw, limited=given.limited.replace(given.raw, raw))
+
+    def _sums(self, bidders: Sequence[Bidder]) -> list[_At]:
+        """What each bidder's counted wins come to."""
+        if not bidders:
+            return []
+        tally = Tally(units.BUCKETS)
+        for batch, won in self._outcomes(bidders):
+            bucket = self._buckets(batch)
+            weight = _ints(batch, "wi")
+            clicks = np.where(_floats(batch, "click") == 1.0, weight, 0)
+            amount = np.nan_to_num(_floats(batch, "conversion") * (_floats(batch, "w") if self.plan.weighted else 1.0))
+            conversions = np.rint(amount * 2.0**AMOUNT_BITS).astype(np.int64)
+            for k, b in enumerate(bidders):
+                rows = np.flatnonzero(won[k])
+                for name, values in (
+                    ("spend", _ints(batch, f"paid_{b.key}")),
+                    ("clicks", clicks),
+                    ("conversions", conversions),
+                ):
+                    tally.add((name, k, None), bucket[rows], values[rows])
+        sums, parts = tally.exact(1, units.BUCKETS)
+        scale, none, nothing = sum_scales(self.plan), np.zeros(1, dtype=object), np.zeros((1, units.BUCKETS))
+        return [
+            _At(
+                Totals(*(int(sums.get((name, k, None), none)[0]) for name in SUMS)),
+                {name: parts.get((name, k, None), nothing)[0] / scale[name] for name in SUMS},
+            )
+            for k in range(len(bidders))
+        ]
+
+    def _outcomes(self, bidders: Sequence[Bidder]) -> Iterator[tuple[pa.RecordBatch, list[npt.NDArray[np.bool_]]]]:
+        """Batches, and for each bidder which rows it wins with an observed outcome."""
+        if self.plan.budgeted:
+            for batch in self.way.settled_sums(bidders):
+                observed = _bools(batch, "observed")
+                yield batch, [_bools(batch, f"won_{b.key}") & observed for b in bidders]
+            return
+        view = self.way.settle(bidders, "levels_outcomes")
+        wins = [f"o_{b.key}, cost_{b.key} as paid_{b.key}" for b in bidders]
+        sql = f"select unit, price, w, wi, click, conversion, {', '.join(wins)} from {view}"
+        for batch in self.engine.stream(sql):
+            yield batch, [_bools(batch, f"o_{b.key}") for b in bidders]
+
+    def _buckets(self, batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
+        if not self.clustered:
+            return np.zeros(batch.num_rows, dtype=np.int64)
+        unit = batch.column("unit")
+        whole = self.plan.unit == "whole"
+        hashes = units.hash_whole(np.asarray(unit.fill_null(0))) if whole else units.hash_texts(unit)
+        if unit.null_count:
+            own = units.hash_rows([np.nan_to_num(_floats(batch, "price"))])
+            hashes = np.where(np.asarray(unit.is_valid()), hashes, own)
+        return units.buckets_of(hashes)
+
+
+def _bools(batch: pa.RecordBatch, name: str) -> npt.NDArray[np.bool_]:
+    return np.asarray(pc.fill_null(batch.column(name), False))
+
+
+def _ints(batch: pa.RecordBatch, name: str) -> npt.NDArray[np.int64]:
+    return np.asarray(pc.fill_null(batch.column(name), 0))
+
+
+def _floats(batch: pa.RecordBatch, name: str) -> npt.NDArray[Any]:
+    return np.asarray(pc.fill_null(batch.column(name), float("nan")))

@@ -1,0 +1,256 @@
+"""The second look at a second-price log without a budget, of few columns: what wins at levels that the first look set.
+
+Each policy at the baseline's spend, exactly: the scan's cells say in which cell of the starting multiplier the spend is
+crossed, and its rows are walked one by one. And the baseline moved to each candidate's level, for the split of changes.
+Both by bucket of units, so that they have intervals.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bidsim.replay.batches import Batch
+from bidsim.replay.engine import Engine
+from bidsim.replay.levels import LevelScan, OtherLevels, Start, matched_at, sum_scales, whole_sums
+from bidsim.replay.plan import Plan
+from bidsim.replay.stream import STREAM_ROWS, share, stream_sql
+from bidsim.statistics.frontier import MULTIPLIERS, Grid, Levels, Steps, Totals, climb
+from bidsim.statistics.metrics import AtLevel, Matched
+from bidsim.statistics.split import SUMS, Level, Stage, level_of
+from bidsim.statistics.tallies import OVERALL, Family, Tally
+from bidsim.statistics.units import BUCKETS
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+def walk_levels(
+    engine: Engine, plan: Plan, scans: Sequence[LevelScan], starts: Sequence[Start], families: dict[str, Family]
+) -> OtherLevels:
+    """Everything about other levels that the scan prepared; one more stream of the log."""
+    whole = scans[0]
+    for other in scans[1:]:
+        whole.merge(other)
+    names = [s.name for s in plan.segments]
+    levels = {p.index: whole.levels(p.index, names) for p in plan.policies}
+    frontier = {
+        index: [(x, found[OVERALL].upto(0, whole.grid.below(x))) for x in MULTIPLIERS]
+        for index, found in levels.items()
+    }
+    walk = _Walk(plan, whole.grid, families, levels)
+    walk.run(engine, starts, len(scans))
+    return OtherLevels(frontier, walk.matched(), walk.stages())
+
+
+@dataclass
+class _Kept:
+    """What one thread's batches hold at the matched level: rows of crossing cells, and sums by bucket below them; and what
+    the baseline wins when it is moved to a candidate's level, by bucket."""
+
+    rows: dict[tuple[int, str], list[tuple[Ints, Ints, Steps]]]
+    tallies: dict[str, Tally]
+    moved: Tally
+
+
+class _Walk:
+    """The state of the second look. levels: by policy and family, from the first."""
+
+    def __init__(
+        self, plan: Plan, grid: Grid, families: dict[str, Family], levels: dict[int, dict[str, Levels]]
+    ) -> None:
+        self.plan = plan
+        self.grid = grid
+        self.families = families
+        self.levels = levels
+        self.goals = {name: family.exact("spend", 0) for name, family in families.items()}
+        # One past the last cell where spend never gets above the goal: then everything is below.
+        self.cuts = {
+            (policy, name): np.array(
+                [_or(found[name].crossing(v, goal), grid.cells) for v, goal in enumerate(self.goals[name])],
+                dtype=np.int64,
+            )
+            for policy, found in levels.items()
+            if policy > 0
+            for name in families
+        }
+        place = plan.campaign_segment
+        self.campaigns = OVERALL if place is None else plan.segments[place].name
+        self.place = place
+        found_levels = {p: level_of(families[self.campaigns], p) for p in levels if p > 0}
+        self.targets: dict[int, Level] = {p: level for p, level in found_levels.items() if level is not None}
+        self.kept: list[_Kept] = []
+
+    def run(self, engine: Engine, starts: Sequence[Start], threads: int) -> None:
+        self.kept = [
+            _Kept(
+                {k: [] for k in self.cuts},
+                {n: Tally(len(f.values) * f.buckets) for n, f in self.families.items()},
+                Tally(self.families[self.campaigns].buckets),
+            )
+            for _ in range(threads)
+        ]
+        if not self.cuts:
+            return
+        wanted = [s for s in starts if s.policy > 0 or self.targets]
+        sql = stream_sql(self.plan, [], "formulas", wanted, sources=self.plan.hashed_sources)
+        share(
+            engine.stream(sql, STREAM_ROWS),
+            lambda incoming, kept: self._add(Batch(self.plan, incoming), kept),
+            self.kept,
+        )
+
+    def _add(self, batch: Batch, kept: _Kept) -> None:
+        for policy in (p for p in self.levels if p > 0):
+            start = batch[f"start_{policy}"]
+            rows = np.flatnonzero(~np.isnan(start))
+            cell = self.grid.cell(start[rows])
+            sums = whole_sums(self.plan, batch, rows)
+            bucket = {n: (batch.bucket[rows] // (BUCKETS // f.buckets)) for n, f in self.families.items()}
+            for i, name in enumerate([OVERALL, *(s.name for s in self.plan.segments)]):
+                code = batch.codes[i - 1][rows] if i else np.zeros(len(rows), dtype=np.int64)
+                cut = self.cuts[(policy, name)][code]
+                below = np.flatnonzero(cell < cut)
+                at = code[below] * self.families[name].buckets + bucket[name][below]
+                for what, values in sums.items():
+                    kept.tallies[name].add((what, policy, None), at, values[below])
+                here = np.flatnonzero(cell == cut)
+                if len(here):
+                    nothing = np.zeros(len(here), dtype=np.int64)
+                    clicks, conversions = (sums[n][here] if n in sums else nothing for n in ("clicks", "conversions"))
+                    steps = Steps(start[rows][here], sums["spend"][here], clicks, conversions)
+                    kept.rows[(policy, name)].append((code[here], bucket[name][here], steps))
+
+        if self.targets:
+            self._add_moved(batch, kept.moved)
+
+    def _add_moved(self, batch: Batch, tally: Tally) -> None:
+        """What the baseline wins of a batch at each candidate's level, overall and campaign by campaign."""
+        start = batch["start_0"]
+        rows = np.flatnonzero(~np.isnan(start))
+        start = start[rows]
+        sums = whole_sums(self.plan, batch, rows)
+        bucket = batch.bucket[rows] // (BUCKETS // tally.groups)
+        code = np.zeros(len(rows), dtype=np.int64) if self.place is None else batch.codes[self.place][rows]
+        for policy, level in self.targets.items():
+            for stage, reach in (("level", level.overall), ("mix", level.by_campaign[code])):
+                won = np.flatnonzero(start < reach if self.grid.ties_lose else start <= reach)
+                for what, values in sums.items():
+                    tally.add((what, policy, stage), bucket[won], values[won])
+
+    def stages(self) -> dict[int, tuple[Stage, Stage]]:
+        """The baseline moved to each candidate's level: overall, and campaign by campaign."""
+        out: dict[int, tuple[Stage, Stage]] = {}
+        if not self.kept:
+            return out
+        total = Tally(self.kept[0].moved.groups)
+        for kept in self.kept:
+            total.merge(kept.moved)
+        sums, parts = total.exact(1, total.groups)
+        scale = {name: s for name, s in sum_scales(self.plan).items() if self.families[OVERALL].has(name, 0)}
+        nothing, none = np.zeros((1, total.groups)), np.zeros(1, dtype=object)
+        for policy, level in self.targets.items():
+            made = []
+            for stage, name, reach, moved in (
+                ("level", OVERALL, np.array([level.overall]), level.moved[None, :]),
+                ("mix", self.campaigns, level.by_campaign, level.moved_by_campaign),
+            ):
+                slopes = self.levels[0][name].slopes(self.grid, reach)
+                made.append(
+                    Stage(
+                        {w: int(sums.get((w, policy, stage), none)[0]) / scale[w] for w in scale},
+                        {
+                            w: parts.get((w, policy, stage), nothing)[0] / scale[w] + slopes[w] @ moved / scale[w]
+                            for w in scale
+                        },
+                    )
+                )
+            out[policy] = (made[0], made[1])
+        return out
+
+    def matched(self) -> dict[tuple[int, str], Matched]:
+        out = {}
+        for (policy, name), cuts in self.cuts.items():
+            parts = [p for kept in self.kept for p in kept.rows[(policy, name)]]
+            code, bucket = (_joined([p[i] for p in parts]) for i in (0, 1))  # type: ignore[misc]
+            order = np.argsort(code, kind="stable")
+            steps = [
+                _joined([getattr(p[2], what) for p in parts])[order]
+                for what in ("start", "spend", "clicks", "conversions")
+            ]
+            code, bucket = code[order], bucket[order]
+            edges = np.searchsorted(code, np.arange(len(cuts) + 1))
+            results: list[tuple[Totals, float] | None] = []
+            taken = np.zeros(len(code), dtype=bool)
+            same = np.zeros(len(cuts), dtype=bool)
+            for value, cut in enumerate(cuts.tolist()):
+                mine = slice(int(edges[value]), int(edges[value + 1]))
+                begin = self.levels[policy][name].upto(value, cut)
+                goal = self.goals[name][value]
+                total, at = climb(begin, Steps(*(s[mine] for s in steps)), goal)
+                if self.families[name].exact("spend", policy)[value] == goal:
+                    results.append((self._as_it_is(policy, name, value), 1.0))
+                    same[value] = True
+                    continue
+                if cut == self.grid.cells and total.spend < goal:
+                    results.append(None)  # even winning everything the policy spends less
+                    continue
+                if at is None:
+                    filled = np.flatnonzero(self.levels[policy][name].spend[value, :cut])
+                    at = self.grid.upper(int(filled[-1])) if len(filled) else self.grid.upper(cut - 1)
+                else:
+                    taken[mine] = steps[0][mine] <= at
+                results.append((total, at))
+            won = code[taken] * self.families[name].buckets + bucket[taken]
+            at_level = self._at_level(policy, name, won, [s[taken] for s in steps[1:]])
+            for what in SUMS:
+                getattr(at_level, what)[same] = self.families[name].by_bucket(what, policy)[same]
+            out[(policy, name)] = matched_at(self.plan, results, at_level)
+        return out
+
+    def _as_it_is(self, policy: int, name: str, value: int) -> Totals:
+        """The policy at its own level: it spends as much already, and more would only add free wins."""
+        return Totals(*(self.families[name].exact(what, policy)[value] for what in SUMS))
+
+    def _at_level(self, policy: int, name: str, at: Ints, rows: Sequence[npt.NDArray[Any]]) -> AtLevel:
+        """at, rows: groups and sums of the rows of the crossing cells that are won at the matched level."""
+        size, buckets = len(self.families[name].values), self.families[name].buckets
+        total = Tally(size * buckets)
+        for what, values in zip(SUMS, rows, strict=True):
+            for part in range(0, len(at), STREAM_ROWS):
+                cut = slice(part, part + STREAM_ROWS)
+                total.add((what, policy, None), at[cut], values[cut])
+        for kept in self.kept:
+            sums = kept.tallies[name].sums
+            total.merge(Tally(total.groups, {k: v for k, v in sums.items() if k[0][1] == policy}))
+        parts = total.exact(size, buckets)[1]
+        scale = sum_scales(self.plan)
+        nothing = np.zeros((size, buckets))
+        found = {what: parts.get((what, policy, None), nothing) / scale[what] for what in scale}
+        return AtLevel(**found, **self._slopes(policy, name, scale))
+
+    def _slopes(self, policy: int, name: str, scale: Mapping[str, int]) -> dict[str, Floats]:
+        """How results and the multiplier's logarithm move with spend around the crossing cells, an octave wide."""
+        levels, half = self.levels[policy][name], max(1, self.grid.per_octave // 2)
+        clicks, conversions, multiplier = (np.zeros(len(self.families[name].values)) for _ in range(3))
+        for value, cut in enumerate(self.cuts[(policy, name)].tolist()):
+            window = slice(max(0, min(cut, self.grid.cells - 1) - half), min(self.grid.cells, cut + half + 1))
+            spend = int(levels.spend[value, window].sum()) / scale["spend"]
+            if spend > 0:
+                clicks[value] = int(levels.clicks[value, window].sum()) / scale["clicks"] / spend
+                conversions[value] = int(levels.conversions[value, window].sum()) / scale["conversions"] / spend
+                multiplier[value] = math.log(2.0) * (window.stop - window.start) / self.grid.per_octave / spend
+        return {"clicks_slope": clicks, "conversions_slope": conversions, "multiplier_slope": multiplier}
+
+
+def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+
+def _or(value: int | None, otherwise: int) -> int:
+    return otherwise if value is None else value
