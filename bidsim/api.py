@@ -51,4 +51,4 @@ def replay(
         as_of=as_of or date.today(),
         settings=Settings(threads=threads, memory_bytes=memory_bytes),
         progress=progress,
-    )
+    ).result

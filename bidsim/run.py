@@ -20,6 +20,7 @@ from bidsim.replay.progress import Progress, Silent
 from bidsim.result import Result
 from bidsim.scenario.loading import LoadedScenario, load_scenario
 from bidsim.store.runs import check_free, write_run
+from bidsim.store.statistics import tables_to_parquet
 
 LIBRARIES = ("duckdb", "numpy", "pyarrow", "scipy", "sqlglot", "pydantic", "altair", "vl-convert-python")
 
@@ -48,7 +49,7 @@ def replay_to_directory(
     if out is not None:
         check_free(out)
     loaded = load_scenario(scenario)
-    result = run_replay(
+    replayed = run_replay(
         loaded,
         models,
         as_of=as_of,
@@ -57,18 +58,20 @@ def replay_to_directory(
         settings=Settings(threads=threads, memory_bytes=memory_bytes),
         progress=progress,
     )
-    replayed = time.monotonic() - clock
+    result = replayed.result
+    seconds = time.monotonic() - clock
     progress.step("writing the report")
     from bidsim.report import render_junit, render_report, render_summary
 
     directory = out or default_directory(loaded, result, models)
-    files = {
+    files: dict[str, str | bytes] = {
         "result.json": result.to_json(),
+        "statistics.parquet": tables_to_parquet(replayed.tables),
         "report.html": render_report(result),
         "summary.md": render_summary(result),
         "junit.xml": render_junit(result),
     }
-    files["run.json"] = _run_facts(started, replayed, time.monotonic() - clock, command, threads, memory_bytes)
+    files["run.json"] = _run_facts(started, seconds, time.monotonic() - clock, command, threads, memory_bytes)
     write_run(directory, files)
     return result, directory
 

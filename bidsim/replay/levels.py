@@ -18,8 +18,8 @@ from bidsim.replay.measures import AMOUNT_BITS, COUNT_BITS, MONEY_SCALE
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import PolicyPlan, bidder
 from bidsim.statistics.frontier import Grid, Levels, Totals
-from bidsim.statistics.metrics import AtLevel, Matched
 from bidsim.statistics.split import Stage
+from bidsim.statistics.tables import AtLevel, Matched
 from bidsim.statistics.tallies import OVERALL, Key, Tally
 
 Frontier = dict[int, list[tuple[float, Totals]]]

@@ -23,13 +23,14 @@ from bidsim.replay.levels import level_scans, level_starts
 from bidsim.replay.measures import COARSE_BITS, COUNT_BITS, FINE_BITS, FINE_ROWS, MONEY_SCALE, result_value
 from bidsim.replay.policies import bidder, resolve
 from bidsim.replay.progress import Progress, Silent
-from bidsim.replay.reduce import Reduction
+from bidsim.replay.reduce import Reduction, outline_of
 from bidsim.replay.sql import render
 from bidsim.replay.stages import Stages
 from bidsim.replay.sweeps import sweep_levels
 from bidsim.replay.walk import walk_levels
 from bidsim.result import Result
 from bidsim.scenario.loading import LoadedScenario, refuse_unsupported
+from bidsim.statistics.tables import Tables
 from bidsim.statistics.utility import RELATIVE_BETAS
 
 # What Python itself needs beside the engine: interpreter, libraries, a few batches.
@@ -46,6 +47,14 @@ class Settings:
     directory: Path | None = None
 
 
+@dataclass(frozen=True)
+class Replayed:
+    """A judged result, and the tables that it was computed from."""
+
+    result: Result
+    tables: Tables
+
+
 def run_replay(
     loaded: LoadedScenario,
     models: Sequence[Path],
@@ -55,7 +64,7 @@ def run_replay(
     tables: Mapping[str, str] | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
-) -> Result:
+) -> Replayed:
     """Replay a scenario. models: bundles of candidates; tables: paths of tables by name, as on the command line.
 
     Raises BidsimError for anything that can't be used; writes nothing but a work folder that is gone at the end.
@@ -93,18 +102,20 @@ def run_replay(
         scans = level_scans(plan, values, ties_lose, threads) if starts else []
         reduction = Reduction(engine, plan, values, counts, threads=threads)
         betas = _betas(loaded, counts) if result_value(plan) is not None else ()
-        reduced_to = reduction.run(bidders, "outcomes", betas, starts, [s.add for s in scans], progress.rows)
+        scanned = reduction.run(bidders, "outcomes", betas, starts, [s.add for s in scans], progress.rows)
         progress.step("other bid levels")
         levels = (
-            walk_levels(engine, plan, scans, starts, reduced_to.families)
+            walk_levels(engine, plan, scans, starts, scanned.families)
             if starts
-            else sweep_levels(engine, plan, stages, reduced_to.families)
+            else sweep_levels(engine, plan, stages, scanned.families)
         )
         progress.step("checking the replay against the log")
         unbudgeted = render("bids", formulas="formulas", bidders=bidders, any_first_price=plan.any_first_price)
         fidelity = check_fidelity(engine, plan, f"({unbudgeted})", ties_lose=ties_lose)
-    reduced = Reduced(plan, counts, reduced_to, levels, fidelity, removed)
-    return judge(assemble(loaded, reduced, as_of), scenario.gate, fidelity_warns=scenario.fidelity == "warn")
+    outline = outline_of(plan, betas, scanned.units)
+    reduced = Tables(outline, scanned.families, scanned.ranked, levels.matched, levels.stages)
+    result = assemble(loaded, Reduced(plan, counts, reduced, levels.frontier, fidelity, removed), as_of)
+    return Replayed(judge(result, scenario.gate, fidelity_warns=scenario.fidelity == "warn"), reduced)
 
 
 def _betas(loaded: LoadedScenario, counts: Mapping[str, int]) -> tuple[float, ...]:

@@ -22,8 +22,10 @@ from bidsim.replay.measures import COUNT_BITS, NO_LABEL, Adder, add_head, add_lo
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import Bidder
 from bidsim.replay.stream import STREAM_ROWS, share, stream_sql
-from bidsim.statistics.metrics import Ranked
+from bidsim.statistics.auc import auc
+from bidsim.statistics.calibration import bins_by_code, recalibrated_brier
 from bidsim.statistics.ranking import GRID_SHIFT, SMALL, Cells, Cuts, Histogram, score_bits
+from bidsim.statistics.tables import Outline, Place, Ranked, ScoreGrid
 from bidsim.statistics.tallies import OVERALL, Family, Key, Tally
 from bidsim.statistics.units import BUCKETS, UnitCount, buckets_for
 from bidsim.statistics.utility import expected_utility
@@ -34,16 +36,12 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
-Place = tuple[str, int, str]  # head, source, family name
-
-
 @dataclass(frozen=True)
-class Tables:
-    """Everything that the scan leaves: sums by family, rank tables by head, source and family, units, and bid levels."""
+class Scanned:
+    """What the scan leaves: sums by family, rank tables by head, source and family, number of units."""
 
     families: dict[str, Family]
     ranked: dict[Place, Ranked]
-    betas: tuple[float, ...]
     units: int
 
 
@@ -78,6 +76,23 @@ class _Worker:
     units: UnitCount = field(default_factory=UnitCount)
 
 
+def outline_of(plan: Plan, betas: Sequence[float], units: int) -> Outline:
+    """What of a plan the tables need to speak for themselves."""
+    place = plan.campaign_segment
+    return Outline(
+        policies=tuple(p.name for p in plan.policies),
+        heads=tuple(str(h) for h in plan.heads),
+        sources={(p.index, str(h)): plan.source_of(p.index, h) for p in plan.policies for h in plan.heads},
+        shown=(OVERALL, *(s.name for s in plan.segments if s.shown)),
+        campaigns=None if place is None else plan.segments[place].name,
+        has_click=plan.has("click"),
+        has_conversion=plan.has("conversion"),
+        weighted=plan.weighted,
+        betas=tuple(betas),
+        units=units,
+    )
+
+
 class Reduction:
     """One reduction of one set of outcomes. more: further work on each batch (bid levels), with a state a thread."""
 
@@ -107,7 +122,7 @@ class Reduction:
         starts: Sequence[Any],
         more: Sequence[Callable[[Batch], None]],
         progress: Callable[[int], None],
-    ) -> Tables:
+    ) -> Scanned:
         plan = self.plan
         pairs = [(str(head), source) for head in plan.heads for source in plan.head_sources(head)]
         positives = self._positives(pairs, stream_sql(plan, bidders, outcomes, (), self._positive()))
@@ -155,7 +170,7 @@ class Reduction:
         ranked = {
             place: self._ranked(place, rank, workers, positives[place[:2]], loose) for place, rank in ranks.items()
         }
-        return Tables(families, ranked, tuple(betas), first.units.value())
+        return Scanned(families, ranked, first.units.value())
 
     def _positive(self) -> str:
         labels = " or ".join(f"y_{head} = 1e0" for head in self.plan.heads) or "false"
@@ -294,11 +309,12 @@ class Reduction:
         nothing = np.zeros((size, buckets))
         first = workers[0]
         return Ranked(
-            ladders,
-            first.cells[place],
-            loose[name].get(("lost", source, head), nothing) / 2.0**INFLUENCE_BITS,
-            parts.get(("won", source, head), nothing) / 2.0**INFLUENCE_BITS,
-            first.by_bucket[(head, source)] if name == OVERALL else None,
+            auc=np.array([auc(ladder) for ladder in ladders]),
+            recalibrated=np.array([recalibrated_brier(ladder) for ladder in ladders]),
+            bins=bins_by_code(first.cells[place], size),
+            won=parts.get(("won", source, head), nothing) / 2.0**INFLUENCE_BITS,
+            lost=loose[name].get(("lost", source, head), nothing) / 2.0**INFLUENCE_BITS,
+            grid=ScoreGrid(*first.by_bucket[(head, source)].matrix()) if name == OVERALL else None,
         )
 
     def _families(

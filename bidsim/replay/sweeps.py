@@ -26,8 +26,8 @@ from bidsim.replay.policies import Bidder, bidder
 from bidsim.replay.stages import Stages
 from bidsim.statistics import units
 from bidsim.statistics.frontier import Totals
-from bidsim.statistics.metrics import AtLevel, Matched
 from bidsim.statistics.split import SUMS, Stage, fewer, level_of
+from bidsim.statistics.tables import AtLevel, Matched
 from bidsim.statistics.tallies import OVERALL, Family, Tally
 
 Floats = npt.NDArray[np.float64]

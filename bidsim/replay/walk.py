@@ -21,8 +21,8 @@ from bidsim.replay.levels import LevelScan, OtherLevels, Start, matched_at, sum_
 from bidsim.replay.plan import Plan
 from bidsim.replay.stream import STREAM_ROWS, share, stream_sql
 from bidsim.statistics.frontier import MULTIPLIERS, Grid, Levels, Steps, Totals, climb
-from bidsim.statistics.metrics import AtLevel, Matched
 from bidsim.statistics.split import SUMS, Level, Stage, level_of
+from bidsim.statistics.tables import AtLevel, Matched
 from bidsim.statistics.tallies import OVERALL, Family, Tally
 from bidsim.statistics.units import BUCKETS
 

@@ -12,7 +12,7 @@ from scipy.special import betaincinv
 
 from bidsim.statistics.calibration import Bins
 from bidsim.statistics.intervals import Bounds, Sample, interval, ratio_of
-from bidsim.statistics.ranking import Cells
+from bidsim.statistics.tables import ScoreGrid
 
 Floats = npt.NDArray[np.float64]
 FEW = 10
@@ -23,9 +23,9 @@ def no_bands(bins: Bins) -> Bounds:
     return nothing, nothing
 
 
-def bands(bins: Bins, cells: Cells, sample: Sample, *, weighted: bool) -> Bounds:
-    """Of the observed rate of each equal-mass bin, shape (bins,). cells: a grid of score cells by bucket of units."""
-    below, above, _ = cells.matrix()
+def bands(bins: Bins, grid: ScoreGrid, sample: Sample, *, weighted: bool) -> Bounds:
+    """Of the observed rate of each equal-mass bin, shape (bins,)."""
+    below, above = grid.negative, grid.positive
     if len(bins.weight) == 0 or below.shape[1] == 0:
         return no_bands(bins)
     mass = (below + above).sum(axis=0)

@@ -6,13 +6,14 @@ in proportion, so the result does not depend on an order among ties.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import isotonic_regression
 
-from bidsim.statistics.ranking import Ladder
+from bidsim.statistics.ranking import Cells, Ladder
 
 Floats = npt.NDArray[np.float64]
 BINS = 20
@@ -85,29 +86,20 @@ def calibration_error(bins: Bins, rows: float) -> float:
     return float(np.sign(mean) * np.sqrt(abs(mean)))
 
 
-@dataclass(frozen=True)
-class Corp:
-    """Parts of the Brier score: brier = miscalibration - discrimination + uncertainty."""
+def recalibrated_brier(ladder: Ladder) -> float:
+    """The Brier score that isotonic recalibration would leave; NaN without rows.
 
-    miscalibration: float
-    discrimination: float
-    uncertainty: float
-
-
-def corp(ladder: Ladder, brier: float) -> Corp:
-    """CORP decomposition (Dimitriadis, Gneiting, Jordan 2021) by isotonic recalibration.
-
-    brier: of the same rows. In the isotonic fit negatives between two positives always pool with the positive below
-    them (their labels are lower than any block's mean), so the ladder holds all that the fit depends on.
+    It gives the CORP parts (Dimitriadis, Gneiting, Jordan 2021) of a Brier score over the same rows, with the
+    uncertainty r (1 - r) of the base rate r: miscalibration = brier - this, discrimination = uncertainty - this. In the
+    isotonic fit negatives between two positives always pool with the positive below them (their labels are lower than
+    any block's mean), so the ladder holds all that the fit depends on.
     """
     positives = int(ladder.positive.sum())
     total = positives + ladder.negatives
     if total == 0:
-        return Corp(float("nan"), float("nan"), float("nan"))
-    rate = positives / total
-    uncertainty = rate * (1 - rate)
+        return float("nan")
     if positives == 0:
-        return Corp(brier - uncertainty, 0.0, uncertainty)
+        return 0.0
     weight = (ladder.positive + ladder.equal + ladder.between()).astype(np.float64)
     weighs = weight > 0
     weight, positive = weight[weighs], ladder.positive[weighs].astype(np.float64)
@@ -116,5 +108,11 @@ def corp(ladder: Ladder, brier: float) -> Corp:
     starts = fit.blocks[:-1]
     mass = np.add.reduceat(weight, starts)
     hits = np.add.reduceat(positive, starts)
-    recalibrated = float((hits * (1 - hits / mass)).sum() / total)
-    return Corp(brier - recalibrated, uncertainty - recalibrated, uncertainty)
+    return float((hits * (1 - hits / mass)).sum() / total)
+
+
+def bins_by_code(cells: Cells, codes: int) -> list[Bins]:
+    """Equal-mass bins of each segment value."""
+    code, negative, positive, score = cells.table()
+    edges = np.searchsorted(code, np.arange(codes + 1))
+    return [equal_mass_bins(negative[a:b], positive[a:b], score[a:b]) for a, b in itertools.pairwise(edges)]

@@ -7,15 +7,14 @@ prediction numbers over the labelled rows with a valid prediction of the policy,
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from bidsim.statistics.auc import auc, auc_influence, grouped_auc, grouped_influence
-from bidsim.statistics.calibration import Bins, calibration_error, corp, ece, ece_if_calibrated, equal_mass_bins
+from bidsim.statistics.auc import auc_influence, grouped_auc, grouped_influence
+from bidsim.statistics.calibration import Bins, calibration_error, ece, ece_if_calibrated
 from bidsim.statistics.intervals import (
     Bounds,
     Measured,
@@ -26,8 +25,8 @@ from bidsim.statistics.intervals import (
     relative_interval,
     total_of,
 )
-from bidsim.statistics.ranking import Cells, Ladder
 from bidsim.statistics.resampling import resampled
+from bidsim.statistics.tables import Matched, Ranked
 from bidsim.statistics.tallies import Family, ratio
 
 Floats = npt.NDArray[np.float64]
@@ -39,46 +38,6 @@ Values = dict[tuple[str, str | None, float | None], Measured]
 EXACT_WITHOUT_UNKNOWNS = frozenset(
     ["wins", "win_rate", "spend", "clicks", "conversions", "ctr", "cvr", "cpm", "cpc", "cpa", "value", "surplus", "roi"]
 )
-
-
-@dataclass(frozen=True)
-class AtLevel:
-    """What a policy's wins come to at its matched level by bucket of units, shape (values, buckets), and how its
-    results and the logarithm of its multiplier move with its spend there, shape (values,), per currency."""
-
-    spend: Floats
-    clicks: Floats
-    conversions: Floats
-    clicks_slope: Floats
-    conversions_slope: Floats
-    multiplier_slope: Floats
-
-
-@dataclass(frozen=True)
-class Matched:
-    """Results at the baseline's spend, shape (values,), NaN where the policy can't spend as much."""
-
-    multiplier: Floats
-    spend: Floats
-    clicks: Floats
-    conversions: Floats
-    level: AtLevel | None = None
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """One prediction of one head in one family.
-
-    ladders: by segment value; cells: score cells by segment value. won, lost: shape (values, buckets), over positives
-    the share of negatives that score below them (ties half), over negatives the share of positives that do.
-    by_bucket: score cells by bucket of units, for the whole log only.
-    """
-
-    ladders: list[Ladder]
-    cells: Cells
-    lost: Floats
-    won: Floats
-    by_bucket: Cells | None = None
 
 
 def economic_values(family: Family, policy: int, *, has_click: bool, has_conversion: bool) -> Values:
@@ -229,14 +188,13 @@ def head_values(
         entropy = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
         slope = np.log1p(-rate) - np.log(rate)
     entropy = np.where(entropy > 0, entropy, 0.0)
-    parts = [corp(ladder, float(b)) for ladder, b in zip(ranked.ladders, brier, strict=True)]
-    bins = bins_by_code(ranked.cells, len(family.values))
+    uncertainty = rate * (1 - rate)
+    bins = ranked.bins
     loss = ratio_of(logloss, part("loss"), part("n"))
     base_rate = ratio_of(rate, part("y"), part("n"))
     assert loss.parts is not None
     assert base_rate.parts is not None
     relative = ratio(logloss, entropy)
-    area = np.array([auc(ladder) for ladder in ranked.ladders])
     values: dict[str, Measured] = {
         "logloss": loss,
         "normalized_entropy": Measured(
@@ -244,21 +202,19 @@ def head_values(
             ratio(loss.parts - relative[:, None] * slope[:, None] * base_rate.parts, entropy[:, None]),
             "log",
         ),
-        "auc": Measured(area, auc_influence(area, ranked.won, ranked.lost, part("y"), part("n"))),
+        "auc": Measured(ranked.auc, auc_influence(ranked.auc, ranked.won, ranked.lost, part("y"), part("n"))),
         "brier": ratio_of(brier, part("squared"), part("n")),
-        "miscalibration": Measured(np.array([c.miscalibration for c in parts])),
-        "discrimination": Measured(np.array([c.discrimination for c in parts])),
-        "uncertainty": Measured(
-            np.array([c.uncertainty for c in parts]), (1 - 2 * rate)[:, None] * base_rate.parts, "linear"
-        ),
+        "miscalibration": Measured(brier - ranked.recalibrated),
+        "discrimination": Measured(uncertainty - ranked.recalibrated),
+        "uncertainty": Measured(uncertainty, (1 - 2 * rate)[:, None] * base_rate.parts, "linear"),
         "calibration": ratio_of(ratio(p, y), part("p"), part("y")),
         "ece": Measured(np.array([ece(b) for b in bins])),
         "ece_if_calibrated": Measured(np.array([ece_if_calibrated(b, float(m)) for b, m in zip(bins, n, strict=True)])),
         "calibration_error": Measured(np.array([calibration_error(b, float(m)) for b, m in zip(bins, n, strict=True)])),
         "clipped_predictions": fact_of(get("clipped_predictions")),
     }
-    if weights is not None and ranked.by_bucket is not None:
-        for name, draws in resampled(ranked.by_bucket, part("n").sum(axis=0), weights).items():
+    if weights is not None and ranked.grid is not None:
+        for name, draws in resampled(ranked.grid, part("n").sum(axis=0), weights).items():
             values[name] = Measured(values[name].value, draws=draws)
     if family.has("moved", policy, head):
         moved = ratio(get("moved"), get("moved_from"))
@@ -271,13 +227,6 @@ def campaign_auc(campaigns: Family, policy: int, head: str, aucs: Measured) -> M
     rows, parts = campaigns.get("n", policy, head), campaigns.by_bucket("n", policy, head)
     value = grouped_auc(aucs.value, rows)
     return Measured(np.array([value]), grouped_influence(value, aucs, rows, parts))
-
-
-def bins_by_code(cells: Cells, codes: int) -> list[Bins]:
-    """Equal-mass bins of each segment value."""
-    code, negative, positive, score = cells.table()
-    edges = np.searchsorted(code, np.arange(codes + 1))
-    return [equal_mass_bins(negative[a:b], positive[a:b], score[a:b]) for a, b in itertools.pairwise(edges)]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.optimize import isotonic_regression
 
 from bidsim.statistics.calibration import calibration_error, ece, ece_if_calibrated, equal_mass_bins
-from bidsim.statistics.ranking import Cells
+from bidsim.statistics.tables import ScoreGrid
 
 Floats = npt.NDArray[np.float64]
 GROUPS = 400
@@ -30,10 +30,10 @@ def _coarser(below: Floats, above: Floats, score: Floats) -> tuple[Floats, Float
     )
 
 
-def resampled(cells: Cells, rows: Floats, weights: Floats) -> dict[str, Floats]:
-    """Each metric in each resampling, shape (draws,). cells: a grid by bucket; rows: labelled rows by bucket; weights: of the
+def resampled(grid: ScoreGrid, rows: Floats, weights: Floats) -> dict[str, Floats]:
+    """Each metric in each resampling, shape (draws,). rows: labelled rows by bucket; weights: of the
     buckets, shape (draws, buckets)."""
-    below, above, score = cells.matrix()
+    below, above, score = grid.negative, grid.positive, grid.score
     names = ("ece", "ece_if_calibrated", "calibration_error", "miscalibration", "discrimination")
     out = {name: np.full(len(weights), np.nan) for name in names}
     if below.shape[1] == 0:

@@ -27,8 +27,8 @@ def check_free(directory: Path) -> None:
         )
 
 
-def write_run(directory: Path, files: Mapping[str, str]) -> None:
-    """Write files (name -> text, UTF-8) into a new folder, atomically. Raises BidsimError, leaving nothing behind."""
+def write_run(directory: Path, files: Mapping[str, str | bytes]) -> None:
+    """Write files (name -> content, text as UTF-8) into a new folder, atomically. Raises BidsimError, leaving nothing behind."""
     check_free(directory)
     made: list[Path] = []
     parent = directory.parent
@@ -42,9 +42,9 @@ def write_run(directory: Path, files: Mapping[str, str]) -> None:
     except OSError as error:
         raise BidsimError(f"the output folder can't be made: {error.strerror}", file=str(directory)) from error
     try:
-        for name, text in files.items():
-            with open(aside / name, "w", encoding="utf-8", newline="\n") as stream:
-                stream.write(text)
+        for name, content in files.items():
+            with open(aside / name, "wb") as stream:
+                stream.write(content if isinstance(content, bytes) else content.encode("utf-8"))
                 stream.flush()
                 os.fsync(stream.fileno())
         os.chmod(aside, 0o777 & ~_umask())

@@ -1,0 +1,234 @@
+"""From tables to numbers: metrics by policy and segment, differences, curves and splits, each with its interval.
+
+Needs nothing but the tables and a confidence, so a saved run can be given other intervals without its log. The order of
+records is fixed: policies as given, families as in the scenario, metrics as computed, segment values as the log orders
+them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bidsim.result import CalibrationBin, CalibrationCurve, Difference, Estimate, Metric, Range, Result, SplitPart
+from bidsim.statistics.bands import bands, no_bands
+from bidsim.statistics.calibration import Bins
+from bidsim.statistics.intervals import Bounds, Sample, bucket_weights, interval, total_of
+from bidsim.statistics.metrics import (
+    EXACT_WITHOUT_UNKNOWNS,
+    Values,
+    campaign_auc,
+    differences,
+    economic_values,
+    head_values,
+    matched_values,
+    target_attainment,
+)
+from bidsim.statistics.split import split, stage_of
+from bidsim.statistics.tables import AtLevel, Matched, Tables
+from bidsim.statistics.tallies import OVERALL, Family
+from bidsim.statistics.units import BUCKETS
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The records of a result that come from the tables."""
+
+    metrics: list[Metric]
+    differences: list[Difference]
+    calibration: list[CalibrationCurve]
+    split: list[SplitPart]
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Everything computed for one policy in one family."""
+
+    values: Values
+    bins: dict[str, list[Bins]]
+
+
+def numbers_of(tables: Tables, confidence: float) -> Numbers:
+    """Every number of spec section 4, with two-sided intervals at a confidence such as 0.95."""
+    outline, families = tables.outline, tables.families
+    cuts = {
+        (index, name): _cut(tables, index, name)
+        for index in range(len(outline.policies))
+        for name in dict.fromkeys([*outline.shown, *families])
+    }
+    _over_campaigns(tables, cuts)
+    samples = {name: Sample(confidence, families[name].by_bucket("rows"), outline.units) for name in outline.shown}
+    metrics: list[Metric] = []
+    changes: list[Difference] = []
+    curves: list[CalibrationCurve] = []
+    for index, policy in enumerate(outline.policies):
+        for name in outline.shown:
+            cut, family = cuts[(index, name)], families[name]
+            metrics += _metrics(policy, index, family, cut.values, samples[name])
+            curves += _curves(tables, index, family, cut.bins, samples[name])
+            if index > 0:
+                changes += _differences(policy, family, cuts[(0, name)].values, cut.values, samples[name])
+    return Numbers(metrics, changes, curves, list(_split(tables, samples[OVERALL])))
+
+
+def with_confidence(result: Result, tables: Tables, confidence: float) -> Result:
+    """A saved result with the intervals of another confidence. Its gate is as it was: judge it again."""
+    numbers = numbers_of(tables, confidence)
+    intervals = {**(result.scenario.get("intervals") or {}), "confidence": confidence}
+    return result.model_copy(
+        update={
+            "scenario": {**result.scenario, "intervals": intervals},
+            "metrics": numbers.metrics,
+            "differences": numbers.differences,
+            "calibration": numbers.calibration,
+            "split": numbers.split,
+        }
+    )
+
+
+def _cut(tables: Tables, policy: int, name: str) -> _Cut:
+    outline, family = tables.outline, tables.families[name]
+    has_click, has_conversion = outline.has_click, outline.has_conversion
+    values = economic_values(family, policy, has_click=has_click, has_conversion=has_conversion)
+    matched = tables.matched.get((policy, name))
+    if policy == 0:
+        # The baseline at its own spend is the baseline.
+        matched = _own_level(family)
+    if matched is not None:
+        values |= matched_values(matched, family, has_click=has_click, has_conversion=has_conversion)
+    for beta in outline.betas:
+        key = ("expected_utility", policy, repr(beta))
+        values[("expected_utility", None, beta)] = total_of(family.by_bucket(*key), family.get(*key), signed=True)
+    bins: dict[str, list[Bins]] = {}
+    for head in outline.heads:
+        ranked = tables.ranked[(head, outline.sources[(policy, head)], name)]
+        more, bins[head] = head_values(
+            family, policy, head, ranked, bucket_weights(BUCKETS) if name == OVERALL else None
+        )
+        values |= more
+    return _Cut(values, bins)
+
+
+def _own_level(family: Family) -> Matched:
+    spend, clicks, conversions = (family.get(n, 0) for n in ("spend", "clicks", "conversions"))
+    own = [family.by_bucket(n, 0) for n in ("spend", "clicks", "conversions")]
+    still = np.zeros(len(family.values))
+    return Matched(
+        np.ones(len(family.values)), spend, clicks, conversions, AtLevel(own[0], own[1], own[2], still, still, still)
+    )
+
+
+def _over_campaigns(tables: Tables, cuts: dict[tuple[int, str], _Cut]) -> None:
+    """gauc and target_attainment are means over campaigns: given overall, and for each campaign itself."""
+    name = tables.outline.campaigns
+    campaigns = tables.families[name or OVERALL]
+    for index in range(len(tables.outline.policies)):
+        whole, each = cuts[(index, OVERALL)], cuts[(index, name or OVERALL)]
+        if campaigns.has("value", index):
+            rates, mean = target_attainment(campaigns, index)
+            if name:
+                each.values[("target_attainment", None, None)] = rates
+            whole.values[("target_attainment", None, None)] = mean
+        for head in tables.outline.heads:
+            aucs = each.values[("auc", head, None)]
+            if name:
+                each.values[("gauc", head, None)] = aucs
+            whole.values[("gauc", head, None)] = campaign_auc(campaigns, index, head, aucs)
+
+
+def _null(value: float) -> float | None:
+    return None if not math.isfinite(value) else float(value)
+
+
+def _segment(family: Family, code: int) -> dict[str, str]:
+    return {} if family.name == OVERALL else {family.name: family.values[code]}
+
+
+# Tens of thousands of records of plain floats and texts: they are built without validation, which tests make up for.
+def _metrics(policy: str, index: int, family: Family, values: Values, sample: Sample) -> Iterator[Metric]:
+    unknown = family.get("unknown_wins", index) + family.get("unknown_outcomes", index)
+    for (metric, head, beta), measured in values.items():
+        array, (low, high) = measured.value, interval(measured, sample)
+        exact = head is None and metric in EXACT_WITHOUT_UNKNOWNS
+        for code in range(len(family.values)):
+            value = _null(array[code])
+            sure = exact and unknown[code] == 0 and value is not None
+            yield Metric.model_construct(
+                policy=policy,
+                metric=metric,
+                head=head,
+                segment=_segment(family, code),
+                value=value,
+                low=_null(low[code]),
+                high=_null(high[code]),
+                identified=Range.model_construct(low=value, high=value) if sure else None,
+                beta=beta,
+            )
+
+
+def _estimate(value: Floats, bounds: Bounds, code: int) -> Estimate:
+    return Estimate.model_construct(value=_null(value[code]), low=_null(bounds[0][code]), high=_null(bounds[1][code]))
+
+
+def _differences(
+    policy: str, family: Family, baseline: Values, candidate: Values, sample: Sample
+) -> Iterator[Difference]:
+    for (metric, head, beta), change in differences(baseline, candidate, sample):
+        for code in range(len(family.values)):
+            yield Difference.model_construct(
+                policy=policy,
+                metric=metric,
+                head=head,
+                segment=_segment(family, code),
+                baseline=_null(change.baseline[code]),
+                candidate=_null(change.candidate[code]),
+                absolute=_estimate(change.absolute, change.absolute_bounds, code),
+                relative=_estimate(change.relative, change.relative_bounds, code),
+                beta=beta,
+            )
+
+
+def _curves(
+    tables: Tables, index: int, family: Family, bins: Mapping[str, list[Bins]], sample: Sample
+) -> Iterator[CalibrationCurve]:
+    outline = tables.outline
+    for head, by_value in bins.items():
+        ranked = tables.ranked[(head, outline.sources[(index, head)], family.name)]
+        for code, b in enumerate(by_value):
+            grid, weighted = ranked.grid, outline.weighted
+            low, high = bands(b, grid, sample, weighted=weighted) if grid is not None else no_bands(b)
+            columns = (b.predicted, b.observed, b.weight, low, high)
+            yield CalibrationCurve(
+                policy=outline.policies[index],
+                head=head,
+                segment=_segment(family, code),
+                bins=[
+                    CalibrationBin(predicted=p, observed=o, weight=w, low=_null(lower), high=_null(upper))
+                    for p, o, w, lower, upper in zip(*(c.tolist() for c in columns), strict=True)
+                ],
+            )
+
+
+def _split(tables: Tables, sample: Sample) -> Iterator[SplitPart]:
+    overall = tables.families[OVERALL]
+    for index, (level, mix) in tables.stages.items():
+        buckets = len(level.parts["spend"])
+        stages = (stage_of(overall, 0, buckets), level, mix, stage_of(overall, index, buckets))
+        for part in split(stages, sample):
+            yield SplitPart(
+                policy=tables.outline.policies[index],
+                metric=part.metric,
+                part=part.part,
+                absolute=_given(part.absolute, part.absolute_bounds),
+                relative=_given(part.relative, part.relative_bounds),
+            )
+
+
+def _given(value: float, bounds: tuple[float, float]) -> Estimate:
+    return Estimate(value=_null(value), low=_null(bounds[0]), high=_null(bounds[1]))

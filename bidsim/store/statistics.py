@@ -1,0 +1,339 @@
+"""statistics.parquet: the tables of one run in one long table, so that it can be judged and reported again.
+
+One row a number: what it is (`table`, `name`, `policy`, `head`), where (`family`, `value`, `bucket`), and the number.
+Totals of sums are whole numbers, high * 2^32 + low, in units of 1 / scale; sums by bucket are the same as doubles, so
+tables of parts of a log add up. What the codes mean is JSON in the file's metadata. Zeros of sums are left out. A file
+may come from anyone: it is read as data, and what does not fit together is refused.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bidsim.errors import BidsimError
+from bidsim.statistics.calibration import Bins
+from bidsim.statistics.split import SUMS, Stage
+from bidsim.statistics.tables import AtLevel, Matched, Outline, Ranked, ScoreGrid, Tables
+from bidsim.statistics.tallies import LIMB, OVERALL, Family, Key
+
+SCHEMA = "bidsim.statistics/1"
+MOST_BYTES = 2**30
+TABLES = ("total", "sum", "rank", "bins", "grid", "matched", "level", "stage")
+COLUMNS = {
+    "table": pa.dictionary(pa.int8(), pa.string()),
+    "name": pa.dictionary(pa.int16(), pa.string()),
+    "policy": pa.int16(),
+    "head": pa.dictionary(pa.int8(), pa.string()),
+    "family": pa.dictionary(pa.int16(), pa.string()),
+    "value": pa.int32(),
+    "bucket": pa.int32(),
+    "number": pa.float64(),
+    "high": pa.int64(),
+    "low": pa.int64(),
+}
+Floats = npt.NDArray[np.float64]
+Place = tuple[str, str, int, str, str]  # table, name, policy, head, family
+
+
+def tables_to_parquet(tables: Tables) -> bytes:
+    """The file's content: the same tables give the same bytes."""
+    blocks = list(_blocks(tables))
+    sizes = [len(block[1]) for block in blocks]
+    columns: list[pa.Array] = []
+    for i, name in enumerate(("table", "name", "policy", "head", "family")):
+        each = [block[0][i] for block in blocks]
+        if name == "policy":
+            columns.append(pa.array(np.repeat(np.array(each, dtype=np.int16), sizes)))
+            continue
+        distinct = list(dict.fromkeys(each))
+        place = {text: k for k, text in enumerate(distinct)}
+        kind = COLUMNS[name]
+        codes = np.repeat(np.array([place[text] for text in each], dtype=kind.index_type.to_pandas_dtype()), sizes)
+        columns.append(pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(distinct, type=pa.string())))
+    for i in range(1, 6):
+        parts = [block[i] for block in blocks]
+        columns.append(pa.array(np.concatenate(parts)))
+    schema = pa.schema(
+        list(COLUMNS.items()),
+        metadata={"bidsim": json.dumps(_outline(tables) | {"rows": sum(sizes)}, ensure_ascii=True)},
+    )
+    table = pa.Table.from_arrays(columns, schema=schema)
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    return sink.getvalue()
+
+
+Block = tuple[Place, Any, Any, Any, Any, Any]
+
+
+def _block(place: Place, numbers: Floats, *, drop_zeros: bool = False) -> Block:
+    """Rows of an array of shape (values,) or (values, buckets)."""
+    flat = np.asarray(numbers, dtype=np.float64)
+    buckets = flat.shape[1] if flat.ndim == 2 else 1
+    flat = flat.reshape(-1)
+    kept = np.flatnonzero(flat) if drop_zeros else np.arange(len(flat))
+    zero = np.zeros(len(kept), dtype=np.int64)
+    return (
+        place,
+        (kept // buckets).astype(np.int32),
+        (kept % buckets).astype(np.int32),
+        flat[kept],
+        zero,
+        zero,
+    )
+
+
+def _totals(place: Place, whole: npt.NDArray[np.object_]) -> Block:
+    count = len(whole)
+    high = np.array([int(v) >> LIMB for v in whole], dtype=np.int64)
+    low = np.array([int(v) & (2**LIMB - 1) for v in whole], dtype=np.int64)
+    values = np.arange(count, dtype=np.int32)
+    return place, values, np.zeros(count, dtype=np.int32), np.zeros(count), high, low
+
+
+def _blocks(tables: Tables) -> Iterator[Block]:
+    for name, family in tables.families.items():
+        for key, sums in sorted(family.sums.items(), key=lambda item: str(item[0])):
+            yield _totals(("total", *_key(key), name), sums)
+        for key, parts in sorted(family.parts.items(), key=lambda item: str(item[0])):
+            yield _block(("sum", *_key(key), name), parts, drop_zeros=True)
+    for (head, source, name), ranked in tables.ranked.items():
+        for what in ("auc", "recalibrated", "won", "lost"):
+            yield _block(("rank", what, source, head, name), getattr(ranked, what), drop_zeros=what in ("won", "lost"))
+        width = max((len(b.weight) for b in ranked.bins), default=0)
+        for what in ("weight", "predicted", "observed"):
+            rows = [np.append(getattr(b, what), np.full(width - len(b.weight), np.nan)) for b in ranked.bins]
+            yield _block(("bins", what, source, head, name), np.array(rows).reshape(len(rows), width))
+        if ranked.grid is not None:
+            yield _block(("grid", "negative", source, head, name), ranked.grid.negative, drop_zeros=True)
+            yield _block(("grid", "positive", source, head, name), ranked.grid.positive, drop_zeros=True)
+            yield _block(("grid", "score", source, head, name), ranked.grid.score)
+    for (policy, name), matched in tables.matched.items():
+        for what in ("multiplier", *SUMS):
+            yield _block(("matched", what, policy, "", name), getattr(matched, what))
+        if matched.level is not None:
+            for part in fields(AtLevel):
+                yield _block(("level", part.name, policy, "", name), getattr(matched.level, part.name))
+    for policy, pair in tables.stages.items():
+        for stage, name in zip(pair, ("level", "mix"), strict=True):
+            for what, total in stage.totals.items():
+                yield _block(("stage", what, policy, name, "total"), np.array([total]))
+                yield _block(("stage", what, policy, name, "parts"), stage.parts[what][None, :])
+
+
+def _key(key: Key) -> tuple[str, int, str]:
+    return key[0], -1 if key[1] is None else key[1], key[2] or ""
+
+
+def _outline(tables: Tables) -> dict[str, Any]:
+    outline = asdict(tables.outline)
+    outline["sources"] = [[policy, head, source] for (policy, head), source in tables.outline.sources.items()]
+    scales = tables.families[OVERALL].scales
+    return {
+        "schema": SCHEMA,
+        "outline": outline,
+        "families": {name: {"values": f.values, "buckets": f.buckets} for name, f in tables.families.items()},
+        "scales": [[*_key(key), scale] for key, scale in scales.items()],
+    }
+
+
+def read_tables(file: Path) -> Tables:
+    """The tables of a saved run. Raises BidsimError where the file is missing, of another version, or damaged."""
+    name = str(file)
+    try:
+        if file.stat().st_size > MOST_BYTES:
+            raise BidsimError("the statistics are larger than 1 GB; this is not a file that bidsim wrote", file=name)
+        table = pq.read_table(io.BytesIO(file.read_bytes()), page_checksum_verification=True)
+        given = json.loads((table.schema.metadata or {}).get(b"bidsim", b"{}"))
+    except FileNotFoundError:
+        raise BidsimError(
+            "the run has no statistics.parquet (it was made by an older bidsim); replay the log again", file=name
+        ) from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise BidsimError(f"the statistics can't be read ({str(error).splitlines()[0][:120]})", file=name) from error
+    if not isinstance(given, dict) or given.get("schema") != SCHEMA:
+        found = given.get("schema") if isinstance(given, dict) else None
+        raise BidsimError(
+            f"the statistics are {found or 'of no known schema'}, this bidsim reads {SCHEMA}; replay the log again",
+            file=name,
+        )
+    try:
+        return _Reader(table, given).tables()
+    except (KeyError, IndexError, TypeError, ValueError, pa.ArrowException) as error:
+        raise BidsimError(
+            "the statistics are damaged: their parts don't fit together; replay the log again", file=name
+        ) from error
+
+
+class _Reader:
+    """The long table, cut into blocks of one place each."""
+
+    def __init__(self, table: pa.Table, given: dict[str, Any]) -> None:
+        if table.schema.names != list(COLUMNS):
+            raise ValueError("columns")
+        if given["rows"] != len(table):
+            raise ValueError("rows")
+        self.given = given
+        texts: list[list[str]] = []
+        codes = []
+        for name in ("table", "name", "head", "family"):
+            column = table.column(name).combine_chunks().dictionary_encode()
+            texts.append(column.dictionary.to_pylist())
+            codes.append(np.asarray(column.indices).astype(np.int64))
+        policy = np.asarray(table.column("policy")).astype(np.int64)
+        key = policy + 1
+        for code, text in zip(codes, texts, strict=True):
+            key = key * (len(text) + 1) + code
+        edges = (
+            np.concatenate([[0], np.flatnonzero(key[1:] != key[:-1]) + 1, [len(key)]]) if len(key) else np.zeros(1, int)
+        )
+        self.columns = {n: np.asarray(table.column(n)) for n in ("value", "bucket", "number", "high", "low")}
+        self.places: dict[Place, slice] = {}
+        for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+            what, name, head, family = (text[code[begin]] for text, code in zip(texts, codes, strict=True))
+            place = (what, name, int(policy[begin]), head, family)
+            if place in self.places:
+                raise ValueError("order")
+            self.places[place] = slice(begin, end)
+
+    def array(self, place: Place, shape: tuple[int, ...]) -> Floats:
+        out = np.zeros(shape)
+        if place not in self.places:
+            return out
+        rows = self.places[place]
+        value, bucket = self.columns["value"][rows], self.columns["bucket"][rows]
+        at = value if len(shape) == 1 else value.astype(np.int64) * shape[1] + bucket
+        if (value < 0).any() or (bucket < 0).any() or (len(shape) == 2 and (bucket >= shape[1]).any()):
+            raise ValueError("place")
+        out.reshape(-1)[at] = self.columns["number"][rows]
+        return out
+
+    def width(self, place: Place) -> int:
+        rows = self.places.get(place)
+        return 0 if rows is None else int(self.columns["bucket"][rows].max()) + 1
+
+    def has(self, place: Place) -> bool:
+        return place in self.places
+
+    def family(self, name: str) -> Family:
+        about = self.given["families"][name]
+        values, buckets = tuple(str(v) for v in about["values"]), int(about["buckets"])
+        scales: dict[Key, int] = {_unkey(*k): int(scale) for *k, scale in self.given["scales"]}
+        sums: dict[Key, npt.NDArray[np.object_]] = {}
+        parts: dict[Key, Floats] = {}
+        for (table, what, policy, head, family), rows in self.places.items():
+            if family != name or table not in ("total", "sum"):
+                continue
+            key = _unkey(what, policy, head)
+            if table == "total":
+                high, low = (self.columns[c][rows].astype(object) for c in ("high", "low"))
+                if len(high) != len(values):
+                    raise ValueError("totals")
+                sums[key] = high * (1 << LIMB) + low
+            else:
+                parts[key] = self.array((table, what, policy, head, family), (len(values), buckets))
+        return Family(name, values, sums, scales, parts, buckets)
+
+    def ranked(self, head: str, source: int, family: Family) -> Ranked:
+        size, buckets = len(family.values), family.buckets
+
+        def place(table: str, what: str) -> Place:
+            return (table, what, source, head, family.name)
+
+        width = self.width(place("bins", "weight"))
+        columns = [self.array(place("bins", what), (size, width)) for what in ("weight", "predicted", "observed")]
+        bins = []
+        for row in zip(*columns, strict=True):
+            used = ~np.isnan(row[0])
+            bins.append(Bins(*(c[used] for c in row)))
+        grid = None
+        if self.has(place("grid", "score")):
+            cells = self.places[place("grid", "score")]
+            count = cells.stop - cells.start
+            grid = ScoreGrid(
+                self.array(place("grid", "negative"), (buckets, count)),
+                self.array(place("grid", "positive"), (buckets, count)),
+                self.array(place("grid", "score"), (count,)),
+            )
+        elif family.name == OVERALL:
+            grid = ScoreGrid(np.zeros((buckets, 0)), np.zeros((buckets, 0)), np.zeros(0))
+        return Ranked(
+            self.array(place("rank", "auc"), (size,)),
+            self.array(place("rank", "recalibrated"), (size,)),
+            bins,
+            self.array(place("rank", "won"), (size, buckets)),
+            self.array(place("rank", "lost"), (size, buckets)),
+            grid,
+        )
+
+    def matched(self, policy: int, family: Family) -> Matched | None:
+        size, buckets = len(family.values), family.buckets
+        if not self.has(("matched", "multiplier", policy, "", family.name)):
+            return None
+        level = None
+        if self.has(("level", "clicks_slope", policy, "", family.name)):
+            level = AtLevel(
+                *(
+                    self.array(
+                        ("level", f.name, policy, "", family.name),
+                        (size,) if f.name.endswith("slope") else (size, buckets),
+                    )
+                    for f in fields(AtLevel)
+                )
+            )
+        multiplier, spend, clicks, conversions = (
+            self.array(("matched", what, policy, "", family.name), (size,)) for what in ("multiplier", *SUMS)
+        )
+        return Matched(multiplier, spend, clicks, conversions, level)
+
+    def stage(self, policy: int, name: str) -> Stage:
+        found = [w for w in SUMS if self.has(("stage", w, policy, name, "total"))]
+        return Stage(
+            {w: float(self.array(("stage", w, policy, name, "total"), (1,))[0]) for w in found},
+            {
+                w: self.array(
+                    ("stage", w, policy, name, "parts"), (1, self.width(("stage", w, policy, name, "parts")))
+                )[0]
+                for w in found
+            },
+        )
+
+    def tables(self) -> Tables:
+        about = dict(self.given["outline"])
+        about["sources"] = {(int(p), str(h)): int(s) for p, h, s in about["sources"]}
+        for name in ("policies", "heads", "shown", "betas"):
+            about[name] = tuple(about[name])
+        outline = Outline(**about)
+        families = {str(name): self.family(str(name)) for name in self.given["families"]}
+        ranked = {
+            (head, source, name): self.ranked(head, source, family)
+            for head in outline.heads
+            for source in dict.fromkeys(s for (_, h), s in outline.sources.items() if h == head)
+            for name, family in families.items()
+        }
+        matched = {
+            (policy, name): found
+            for policy in range(1, len(outline.policies))
+            for name, family in families.items()
+            if (found := self.matched(policy, family)) is not None
+        }
+        stages = {
+            policy: (self.stage(policy, "level"), self.stage(policy, "mix"))
+            for policy in range(1, len(outline.policies))
+            if self.has(("stage", "spend", policy, "level", "total"))
+        }
+        return Tables(outline, families, ranked, matched, stages)
+
+
+def _unkey(name: str, policy: int, head: str) -> Key:
+    return name, None if policy < 0 else policy, head or None

@@ -1,0 +1,146 @@
+"""statistics.parquet: from it alone come the same numbers, or those of another confidence; what is damaged is refused."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from small_logs import Row, as_table
+
+from bidsim.errors import BidsimError
+from bidsim.replay.pipeline import Replayed, run_replay
+from bidsim.scenario.loading import scenario_from_dict
+from bidsim.statistics.numbers import numbers_of, with_confidence
+from bidsim.store.statistics import SCHEMA, read_tables, tables_to_parquet
+
+
+def make_log(seed: int = 1, n: int = 1500) -> list[Row]:
+    rng = np.random.default_rng([20261126, seed])
+    return [
+        {
+            "request": i,
+            "unit": int(rng.integers(0, 200)),
+            "campaign": [1, 2, None][rng.choice(3, p=[0.5, 0.4, 0.1])],
+            "price": float(np.round(rng.exponential(6.0), 3)),
+            "bid": 100.0,
+            "won": int(rng.random() < 0.9),
+            "click": int(rng.random() < 0.3),
+            "conversion": float(rng.random() < 0.1),
+            "weight": float(rng.choice([1.0, 2.5])),
+            "target_cpa": 0.5,
+            "pctr": float(np.float32(rng.uniform(0.05, 0.5))),
+            "pcvr": float(np.float32(rng.uniform(0.05, 0.5))),
+            "pother": float(np.float32(rng.uniform(0.05, 0.5))),
+            "limit": 0.6,
+        }
+        for i in range(n)
+    ]
+
+
+def run(directory: Path, rows: list[Row], **keys: Any) -> Replayed:
+    pq.write_table(as_table(rows), directory / "log.parquet")
+    document = {
+        "logs_tables": {"ad": {"path": str(directory / "log.parquet")}},
+        "bid": {"formula": "100 * target_cpa * pctr"},
+        "candidates": {"new": {"columns": {"pctr": "pother"}}, "same": {"bid": {"multiplier": 1.2}}},
+        "segments": ["campaign"],
+        "performance_indicator_type": "cpa",
+        "fidelity": "warn",
+        **keys,
+    }
+    return run_replay(scenario_from_dict(document, directory=directory), [], as_of=date(2026, 11, 24))
+
+
+CASES: list[dict[str, Any]] = [
+    {},
+    {"auction": {"type": "first_price"}},
+    {"budget": {"amount": "limit", "per": "total"}, "segments": []},
+    {"segments": ["campaign", "unit"]},
+]
+
+
+@pytest.mark.parametrize("keys", CASES, ids=["plain", "first price", "budget", "many values"])
+def test_the_saved_tables_give_the_same_numbers_and_the_same_bytes(tmp_path: Path, keys: dict[str, Any]) -> None:
+    done = run(tmp_path, make_log(), **keys)
+    content = tables_to_parquet(done.tables)
+    assert content == tables_to_parquet(done.tables)
+    file = tmp_path / "statistics.parquet"
+    file.write_bytes(content)
+    again = read_tables(file)
+    assert (
+        with_confidence(done.result, again, 0.95).model_copy(update={"scenario": done.result.scenario}).to_json()
+        == done.result.to_json()
+    )
+    assert tables_to_parquet(again) == content
+
+
+def test_a_log_without_labels_or_wins_is_saved_too(tmp_path: Path) -> None:
+    rows = [{**r, "click": None, "conversion": None, "won": 0, "price": None} for r in make_log(2, 50)]
+    done = run(tmp_path, rows)
+    file = tmp_path / "statistics.parquet"
+    file.write_bytes(tables_to_parquet(done.tables))
+    assert numbers_of(read_tables(file), 0.95).metrics == done.result.metrics
+
+
+def test_more_confidence_widens_every_interval_and_moves_no_value(tmp_path: Path) -> None:
+    done = run(tmp_path, make_log(3))
+    wide = with_confidence(done.result, done.tables, 0.99)
+    assert wide.scenario["intervals"]["confidence"] == 0.99
+    checked = 0
+    for a, b in zip(done.result.metrics, wide.metrics, strict=True):
+        assert (a.value, a.metric, a.segment) == (b.value, b.metric, b.segment)
+        if a.low is None or a.low == a.high:
+            continue
+        assert a.high is not None
+        assert b.low is not None
+        assert b.high is not None
+        assert b.low < a.low
+        assert b.high > a.high
+        checked += 1
+    assert checked > 100
+
+
+def test_what_is_not_such_a_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "statistics.parquet"
+    with pytest.raises(BidsimError, match="older bidsim"):
+        read_tables(file)
+    file.write_bytes(b"no parquet")
+    with pytest.raises(BidsimError, match="can't be read"):
+        read_tables(file)
+    pq.write_table(pa.table({"a": [1]}), file)
+    with pytest.raises(BidsimError, match=f"this bidsim reads {SCHEMA}"):
+        read_tables(file)
+    content = tables_to_parquet(run(tmp_path, make_log(4, 200)).tables)
+    table = pq.read_table(pa.BufferReader(content))
+    meta = table.schema.metadata[b"bidsim"]
+    for broken in (
+        table.slice(0, len(table) // 2),
+        table.drop_columns(["low"]),
+        table.set_column(5, "value", pa.array(np.full(len(table), -1), pa.int32())),
+        table.replace_schema_metadata({"bidsim": meta.replace(b'"families"', b'"famines"')}),
+    ):
+        pq.write_table(broken, file)
+        with pytest.raises(BidsimError, match="damaged"):
+            read_tables(file)
+
+
+def test_random_damage_is_refused_or_read_but_never_a_crash(tmp_path: Path) -> None:
+    content = bytearray(tables_to_parquet(run(tmp_path, make_log(5, 200)).tables))
+    file = tmp_path / "statistics.parquet"
+    rng = np.random.default_rng(20261127)
+    refused = 0
+    for _ in range(60):
+        damaged = bytearray(content)
+        for place in rng.integers(0, len(damaged), 3).tolist():
+            damaged[place] = int(rng.integers(0, 256))
+        file.write_bytes(damaged)
+        try:
+            read_tables(file)
+        except BidsimError:
+            refused += 1
+    assert refused > 40
