@@ -164,6 +164,43 @@ def demo(
 
 
 @app.command()
+def plan(
+    run: Annotated[Path, typer.Argument(metavar="RESULT", help="A run's folder.")],
+    share: Annotated[
+        list[float] | None,
+        typer.Option("--share", help="The candidate's share of traffic, such as 0.1; several times."),
+    ] = None,
+    power: Annotated[float, typer.Option("--power", help="Chance to see the predicted change.")] = 0.8,
+    confidence: Annotated[float, typer.Option("--confidence", help="Of the test, two-sided.")] = 0.95,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", help="Default: all that an A/B test can judge.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """How large an A/B test must be to confirm what a replay predicts."""
+    from bidsim.report.plan import plan_json, render_plan
+    from bidsim.statistics.experiment import METRICS, plan_experiment
+    from bidsim.store.saved import read_result, read_run_tables
+
+    shares = share or [0.05, 0.1, 0.5]
+    for value, name in ((power, "--power"), (confidence, "--confidence"), *((s, "--share") for s in shares)):
+        if not 0 < value < 1:
+            raise BidsimError(f"{name} {value:g}: write a number between 0 and 1, such as 0.8")
+    if confidence < 0.5:
+        raise BidsimError(f"--confidence {confidence:g}: write at least 0.5")
+    for name in metric or ():
+        if name not in METRICS:
+            raise BidsimError(f"--metric {name}: an A/B test is planned for {', '.join(METRICS)}")
+    result = read_result(run)
+    tables = read_run_tables(run)
+    needs = list(
+        plan_experiment(tables, shares=shares, power=power, confidence=confidence, metrics=tuple(metric or METRICS))
+    )
+    render = plan_json if json else render_plan
+    typer.echo(render(result, needs, power=power, confidence=confidence), nl=False)
+
+
+@app.command()
 def schema(name: Annotated[SchemaName, typer.Argument(help="scenario or result")]) -> None:
     """Print the JSON Schema of the scenario or of result.json."""
     import json

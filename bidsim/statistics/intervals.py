@@ -128,6 +128,15 @@ def _bounds(centre: Floats, error: Floats, freedom: Floats, sample: Sample, *, l
     return np.where(enough, low + shift, np.nan), np.where(enough, high + shift, np.nan)
 
 
+def relative_error(measured: Measured, sample: Sample) -> Floats:
+    """Standard error of a positive metric's logarithm, shape (values,); totals per unit. NaN without parts."""
+    if measured.parts is None:
+        return np.full(len(measured.value), np.nan)
+    total = measured.kind in ("count", "sum")
+    error, _ = _total_spread(measured.parts, sample) if total else _spread(measured.parts, sample)
+    return np.abs(ratio(error, measured.value))
+
+
 def interval(measured: Measured, sample: Sample) -> Bounds:
     """Of the metric itself, shape (values,) each; NaN where there is not enough data."""
     value = measured.value

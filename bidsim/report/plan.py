@@ -1,0 +1,83 @@
+"""The plan of an A/B test in words and as JSON: traffic, impressions and days for each metric and share of traffic."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+
+from bidsim.report.format import change, clean_name
+from bidsim.result import Result
+from bidsim.statistics.experiment import Arm, Need
+
+
+def days_of(result: Result) -> float | None:
+    """Length of the log's window in days; None where the scenario gives no window."""
+    window = result.data.window
+    if window is None:
+        return None
+    span = datetime.fromisoformat(window.end) - datetime.fromisoformat(window.start)
+    return span.total_seconds() / 86400
+
+
+def impressions_of(result: Result) -> float:
+    """Impressions that the baseline won in the log: what one log's worth of traffic buys."""
+    return next(
+        m.value or 0.0 for m in result.metrics if m.policy == result.baseline and m.metric == "wins" and not m.segment
+    )
+
+
+def render_plan(result: Result, needs: Sequence[Need], *, power: float, confidence: float) -> str:
+    """A paragraph for each candidate and metric."""
+    days, impressions = days_of(result), impressions_of(result)
+    lines = [
+        f"To see the predicted change with power {power:.0%} at confidence {confidence:.0%}, users dealt to two arms.",
+        f"The log: {impressions:,.0f} impressions of the baseline{f', {days:g} days' if days else ''}.",
+    ]
+    for need in needs:
+        interval = "" if need.low is None or need.high is None else f" [{change(need.low)}, {change(need.high)}]"
+        lines += ["", f"{clean_name(need.policy)}, {need.metric}: predicted {change(need.change)}{interval}"]
+        for arm in need.arms:
+            lines.append(f"  {arm.share:>4.0%} of the traffic: {_amount(arm.times, impressions, days)}{_other(arm)}")
+        if need.low is not None and need.high is not None and need.low <= 0 <= need.high:
+            lines.append(
+                "  The replay itself does not tell this change from none: a test planned on it may find nothing."
+            )
+        if need.gain is not None:
+            lines.append(
+                f"  The replay sees both policies on every auction: a test of equal halves needs {need.gain:,.1f} times "
+                "its auctions to be as precise."
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _amount(times: float | None, impressions: float, days: float | None) -> str:
+    if times is None:
+        return "no change is predicted, so no test can confirm it"
+    words = f"{_round(times * impressions)} impressions in all, {times:,.3g} times the log"
+    return words + (f", {times * days:,.3g} days" if days else "")
+
+
+def _other(arm: Arm) -> str:
+    if arm.times_if_smaller is None or arm.times is None:
+        return ""
+    return f" ({arm.times_if_smaller / arm.times:,.3g} times as much if the truth is the interval's near end)"
+
+
+def _round(count: float) -> str:
+    digits = max(0, len(str(int(count))) - 3)
+    return f"{round(count, -digits):,.0f}"
+
+
+def plan_json(result: Result, needs: Sequence[Need], *, power: float, confidence: float) -> str:
+    """{"schema", "days", "impressions", "power", "confidence", "needs": [...]}: `times` is in logs' worth of traffic."""
+    document = {
+        "schema": "bidsim.plan/1",
+        "days": days_of(result),
+        "impressions": impressions_of(result),
+        "power": power,
+        "confidence": confidence,
+        "needs": [asdict(need) for need in needs],
+    }
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
