@@ -41,9 +41,11 @@ def test_every_key_and_role_is_in_the_reference() -> None:
 
 
 def test_every_option_of_the_readme_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    from bidsim.cli import run
+    from bidsim.cli import app, run
 
-    assert run(["replay", "--help"]) == 0
+    for command in app.registered_commands:
+        assert command.callback is not None
+        assert run([command.name or command.callback.__name__, "--help"]) == 0
     shown = capsys.readouterr().out
     for option in set(re.findall(r"`(--[a-z-]+)", README)):
         assert option in shown, option
