@@ -29,10 +29,10 @@ class Batch:
 
     def __init__(self, plan: Plan, batch: pa.RecordBatch) -> None:
         self.rows = batch.num_rows
-        self.columns: dict[str, npt.NDArray[Any]] = {}
-        for name in batch.schema.names:
-            if name != "unit":
-                self.columns[name] = np.asarray(batch.column(name))
+        # NULL becomes NaN.
+        self.columns: dict[str, npt.NDArray[Any]] = {
+            name: np.asarray(batch.column(name)) for name in batch.schema.names if name != "unit"
+        }
         self.codes: list[Ints] = [self.columns[f"code_{i}"].astype(np.int64) for i in range(len(plan.segments))]
         self.hashes = self._hashes(plan, batch.column("unit"))
         self.bucket = units.buckets_of(self.hashes)
@@ -40,6 +40,10 @@ class Batch:
         for code, buckets in zip(self.codes, plan.buckets, strict=True):
             self.groups.append(code * buckets + self.bucket // (units.BUCKETS // buckets))
         self.all = Pick(self, None)
+
+    def cost(self, policy: int) -> npt.NDArray[Any]:
+        """What a policy pays where it wins, in 1e-9 CPM times the weight: without first-price auctions, the price."""
+        return self.columns.get(f"cost_{policy}", self.columns["money"])
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         return self.columns[name]

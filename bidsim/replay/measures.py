@@ -180,12 +180,12 @@ def add_policy(add: Adder, batch: Batch, i: int) -> None:
     plan, state = add.plan, batch[f"policy_{i}"]
     add.count(("bids", i, None), batch.pick((state & ENTERED) != 0))
     counted = batch.pick((state & COUNTED) != 0)
-    _add_wins(add, counted, batch[f"cost_{i}"], i, "")
+    _add_wins(add, counted, batch.cost(i), i, "")
     if i > 0:
         _add_disagreement(add, batch, i)
         _add_level(add, batch, i)
     decided = batch.pick((state & DECIDED) != 0)
-    cost = batch[f"cost_{i}"]
+    cost = batch.cost(i)
     unseen = decided.pick(decided.take(state) & COUNTED == 0)
     add.count(("unknown_outcomes", i, None), unseen)
     add.whole(("unobserved_spend", i, None), unseen, unseen.take(cost))
@@ -218,8 +218,8 @@ def _add_wins(add: Adder, won: Pick, cost: Ints, i: int, side: str) -> None:
 def _add_disagreement(add: Adder, batch: Batch, i: int) -> None:
     """Where a candidate and the baseline decide differently: wins that only one of them has, at its own cost."""
     ours, theirs = (batch[f"policy_{k}"] & COUNTED for k in (0, i))
-    _add_wins(add, batch.pick(theirs > ours), batch[f"cost_{i}"], i, "_gained")
-    _add_wins(add, batch.pick(theirs < ours), batch["cost_0"], i, "_lost")
+    _add_wins(add, batch.pick(theirs > ours), batch.cost(i), i, "_gained")
+    _add_wins(add, batch.pick(theirs < ours), batch.cost(0), i, "_lost")
 
 
 def _add_level(add: Adder, batch: Batch, i: int) -> None:

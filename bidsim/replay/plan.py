@@ -165,7 +165,10 @@ class Plan:
 
     @property
     def labels(self) -> list[str]:
-        """Heads whose labels the log can show."""
-        known = {"ctr": self.has("click"), "cvr": self.has("click") and self.has("conversion")}
-        known["ctcvr"] = self.has("conversion")
-        return [head for head, shown in known.items() if shown]
+        """Heads whose labels something needs: those judged, and what the expected utility goes by."""
+        return list(dict.fromkeys([*(str(h) for h in self.heads), self.worth_label]))
+
+    @property
+    def worth_label(self) -> str:
+        """The head whose label makes a row's outcome known to the performance indicator."""
+        return "ctcvr" if (self.indicator == "cpa" and self.has("conversion")) or not self.has("click") else "ctr"

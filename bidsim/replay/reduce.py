@@ -125,7 +125,7 @@ class Reduction:
     ) -> Scanned:
         plan = self.plan
         pairs = [(str(head), source) for head in plan.heads for source in plan.head_sources(head)]
-        positives = self._positives(pairs, stream_sql(plan, bidders, outcomes, (), self._positive()))
+        positives = self._positives(pairs, stream_sql(plan, [], "formulas", (), self._positive(), labels=plan.heads))
         ranks = {
             (head, source, name): self._rank(positives[(head, source)], name)
             for head, source in pairs
@@ -339,9 +339,8 @@ class Reduction:
         if "value" not in batch.columns or not betas:
             return
         plan = self.plan
-        label = "ctcvr" if (plan.indicator == "cpa" and plan.has("conversion")) or not plan.has("click") else "ctr"
         row = batch["row"]
-        pick = batch.pick((row & 6 == 4) & (batch[f"y_{label}"] != NO_LABEL))
+        pick = batch.pick((row & 6 == 4) & (batch[f"y_{plan.worth_label}"] != NO_LABEL))
         price, value = pick.take(batch["price"]) / 1e3, pick.take(batch["value"])
         first = pick.take(batch["first_price"]) == 1 if plan.any_first_price else False
         for b in bidders:

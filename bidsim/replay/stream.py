@@ -25,8 +25,10 @@ def stream_sql(
     starts: Sequence[Any] = (),
     where: str = "",
     sources: Sequence[int] | None = None,
+    labels: Sequence[str] | None = None,
 ) -> str:
-    """The text of the stream: see sql/stream.sql. sources: indices of the predictions that are needed, None for all."""
+    """The text of the stream: see sql/stream.sql. bidders: those whose outcomes are needed, and with them the log's own
+    facts. sources, labels: indices of the predictions and heads of the labels that are needed, None for all."""
     wanted = range(len(plan.sources)) if sources is None else sources
     return render(
         "stream",
@@ -36,7 +38,7 @@ def stream_sql(
         has_conversion=plan.has("conversion"),
         value=result_value(plan),
         any_first_price=plan.any_first_price,
-        labels=plan.labels,
+        labels=plan.labels if labels is None else labels,
         bidders=bidders,
         starts=starts,
         sources=[(i, plan.sources[i]) for i in wanted],

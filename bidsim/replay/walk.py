@@ -98,7 +98,7 @@ class _Walk:
         if not self.cuts:
             return
         wanted = [s for s in starts if s.policy > 0 or self.targets]
-        sql = stream_sql(self.plan, [], "formulas", wanted, sources=self.plan.hashed_sources)
+        sql = stream_sql(self.plan, [], "formulas", wanted, sources=self.plan.hashed_sources, labels=())
         share(
             engine.stream(sql, STREAM_ROWS),
             lambda incoming, kept: self._add(Batch(self.plan, incoming), kept),

@@ -1,8 +1,13 @@
--- What the reduction needs of each row, in plain types without NULLs (NaN where there is no value; labels 2 for none).
+-- What the reduction needs of each row, in plain types: numbers without a value are NULL here and NaN in numpy (cheaper
+-- than coalesce), labels 2 for none. Only what the reader asks for is computed.
 -- row: won, undecidable, priced, in bits; policy_<i>: entered, decided win, counted win, unknown win, in bits.
 select
+  {%- if bidders %}
   cast(cast(won as utinyint) + 2 * cast(undecidable as utinyint) + 4 * cast(price is not null as utinyint) as utinyint) as row,
-  coalesce(price, 'nan'::double) as price,
+  {%- if value %}
+  price,
+  {%- endif %}
+  {%- endif %}
   coalesce(cast(floor(price * w * 1e9 + 0.5e0) as bigint), 0) as money,
   {%- if weighted %}
   w, wi,
@@ -13,10 +18,10 @@ select
   {%- if has_conversion %}
   coalesce(conversion, 0e0) as conversion,
   {%- endif %}
-  {%- if value %}
+  {%- if value and bidders %}
   coalesce({{ value }}, 0e0) as value,
   {%- endif %}
-  {%- if any_first_price %}
+  {%- if any_first_price and bidders %}
   cast(first_price as utinyint) as first_price,
   {%- endif %}
   {%- for label in labels %}
@@ -25,14 +30,16 @@ select
   {%- for b in bidders %}
   cast(cast(e_{{ b.key }} as utinyint) + 2 * cast(d_{{ b.key }} as utinyint) + 4 * cast(o_{{ b.key }} as utinyint)
     + 8 * cast(u_{{ b.key }} as utinyint) as utinyint) as policy_{{ b.policy }},
+  {%- if any_first_price %}
   cost_{{ b.key }} as cost_{{ b.policy }},
-  coalesce(bid_{{ b.key }}, 'nan'::double) as bid_{{ b.policy }},
+  {%- endif %}
+  bid_{{ b.key }} as bid_{{ b.policy }},
   {%- endfor %}
   {%- for s in starts %}
-  coalesce({{ s.sql }}, 'nan'::double) as start_{{ s.policy }},
+  {{ s.sql }} as start_{{ s.policy }},
   {%- endfor %}
   {%- for i, p in sources %}
-  coalesce({{ p }}, 'nan'::double) as score_{{ i }},
+  {{ p }} as score_{{ i }},
   {%- endfor %}
   {%- for s in segments %}
   c{{ loop.index0 }}.code as code_{{ loop.index0 }},
