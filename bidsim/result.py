@@ -70,9 +70,17 @@ class Metric(Record):
     low: float | None = None
     high: float | None = None
     identified: Range | None = Field(
-        default=None, description="range over whatever the unknown rows did; null: not computed"
+        default=None,
+        description="range over whatever the unknown rows did, an end null: without a bound; null: not computed",
     )
     beta: float | None = Field(default=None, description="of expected_utility, in impressions per currency; else null")
+
+
+class IdentifiedChange(Record):
+    """Ranges of a difference over whatever the unknown rows did, the same rows for both policies."""
+
+    absolute: Range
+    relative: Range
 
 
 class Difference(Record):
@@ -85,6 +93,7 @@ class Difference(Record):
     absolute: Estimate = Field(description="candidate - baseline")
     relative: Estimate = Field(description="(candidate - baseline) / |baseline|, null where the baseline is 0")
     beta: float | None = None
+    identified: IdentifiedChange | None = Field(default=None, description="null: not computed")
 
 
 class CalibrationBin(Record):

@@ -27,6 +27,7 @@ from bidsim.replay.reduce import Reduction, outline_of
 from bidsim.replay.sql import render
 from bidsim.replay.stages import Stages
 from bidsim.replay.sweeps import sweep_levels
+from bidsim.replay.unknowns import find_unknowns
 from bidsim.replay.walk import walk_levels
 from bidsim.result import Result
 from bidsim.scenario.loading import LoadedScenario, refuse_unsupported
@@ -109,11 +110,12 @@ def run_replay(
             if starts
             else sweep_levels(engine, plan, stages, scanned.families)
         )
+        unknown = find_unknowns(engine, plan, bidders, "outcomes", scanned.families, threads)
         progress.step("checking the replay against the log")
         unbudgeted = render("bids", formulas="formulas", bidders=bidders, any_first_price=plan.any_first_price)
         fidelity = check_fidelity(engine, plan, f"({unbudgeted})", ties_lose=ties_lose)
     outline = outline_of(plan, betas, scanned.units)
-    reduced = Tables(outline, scanned.families, scanned.ranked, levels.matched, levels.stages)
+    reduced = Tables(outline, scanned.families, scanned.ranked, levels.matched, levels.stages, unknown)
     result = assemble(loaded, Reduced(plan, counts, reduced, levels.frontier, fidelity, removed), as_of)
     return Replayed(judge(result, scenario.gate, fidelity_warns=scenario.fidelity == "warn"), reduced)
 

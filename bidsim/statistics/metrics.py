@@ -34,8 +34,8 @@ Floats = npt.NDArray[np.float64]
 # (metric, head, beta) -> one value for each segment value
 Values = dict[tuple[str, str | None, float | None], Measured]
 
-# Economic numbers that unknown rows could change: exact where the policy has none.
-EXACT_WITHOUT_UNKNOWNS = frozenset(
+# Economic numbers that unknown rows could change.
+ECONOMIC = frozenset(
     ["wins", "win_rate", "spend", "clicks", "conversions", "ctr", "cvr", "cpm", "cpc", "cpa", "value", "surplus", "roi"]
 )
 

@@ -8,18 +8,29 @@ them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from bidsim.result import CalibrationBin, CalibrationCurve, Difference, Estimate, Metric, Range, Result, SplitPart
+from bidsim.result import (
+    CalibrationBin,
+    CalibrationCurve,
+    Difference,
+    Estimate,
+    IdentifiedChange,
+    Metric,
+    Range,
+    Result,
+    SplitPart,
+)
 from bidsim.statistics.bands import bands, no_bands
 from bidsim.statistics.calibration import Bins
+from bidsim.statistics.identified import identified, identified_change
 from bidsim.statistics.intervals import Bounds, Sample, bucket_weights, interval, total_of
 from bidsim.statistics.metrics import (
-    EXACT_WITHOUT_UNKNOWNS,
+    ECONOMIC,
     Values,
     campaign_auc,
     differences,
@@ -70,10 +81,11 @@ def numbers_of(tables: Tables, confidence: float) -> Numbers:
     for index, policy in enumerate(outline.policies):
         for name in outline.shown:
             cut, family = cuts[(index, name)], families[name]
-            metrics += _metrics(policy, index, family, cut.values, samples[name])
+            metrics += _metrics(policy, family, cut.values, samples[name], _identified(tables, index, name, cut.values))
             curves += _curves(tables, index, family, cut.bins, samples[name])
             if index > 0:
-                changes += _differences(policy, family, cuts[(0, name)].values, cut.values, samples[name])
+                known = _identified_changes(tables, index, name)
+                changes += _differences(policy, family, cuts[(0, name)].values, cut.values, samples[name], known)
     return Numbers(metrics, changes, curves, list(_split(tables, samples[OVERALL])))
 
 
@@ -150,15 +162,46 @@ def _segment(family: Family, code: int) -> dict[str, str]:
     return {} if family.name == OVERALL else {family.name: family.values[code]}
 
 
+Known = Callable[[str, int], Range | None]
+KnownChange = Callable[[str, int], IdentifiedChange | None]
+
+
+def _identified(tables: Tables, index: int, name: str, values: Values) -> Known:
+    """The identified range of a metric for a segment value; the value itself where every fate is known."""
+    pair = tables.unknown.get((max(index, 1), name))
+    if pair is None:
+        exact = {m: (v.value, v.value) for (m, head, _), v in values.items() if head is None and m in ECONOMIC}
+        return lambda metric, code: _range(exact.get(metric), code)
+    ranges = identified(tables.families[name], index, pair.baseline if index == 0 else pair.candidate)
+    return lambda metric, code: _range(ranges.get(metric), code)
+
+
+def _identified_changes(tables: Tables, index: int, name: str) -> KnownChange:
+    pair = tables.unknown.get((index, name))
+    if pair is None:
+        return lambda metric, code: None
+    ranges = identified_change(tables.families[name], index, pair)
+
+    def known(metric: str, code: int) -> IdentifiedChange | None:
+        absolute, relative = (_range(r, code) for r in ranges.get(metric, (None, None)))
+        return IdentifiedChange(absolute=absolute, relative=relative) if absolute and relative else None
+
+    return known
+
+
+def _range(span: Bounds | None, code: int) -> Range | None:
+    """An end that has no bound is null; NaN: nothing to say."""
+    if span is None or np.isnan(span[0][code]):
+        return None
+    return Range.model_construct(low=_null(span[0][code]), high=_null(span[1][code]))
+
+
 # Tens of thousands of records of plain floats and texts: they are built without validation, which tests make up for.
-def _metrics(policy: str, index: int, family: Family, values: Values, sample: Sample) -> Iterator[Metric]:
-    unknown = family.get("unknown_wins", index) + family.get("unknown_outcomes", index)
+def _metrics(policy: str, family: Family, values: Values, sample: Sample, known: Known) -> Iterator[Metric]:
     for (metric, head, beta), measured in values.items():
         array, (low, high) = measured.value, interval(measured, sample)
-        exact = head is None and metric in EXACT_WITHOUT_UNKNOWNS
         for code in range(len(family.values)):
             value = _null(array[code])
-            sure = exact and unknown[code] == 0 and value is not None
             yield Metric.model_construct(
                 policy=policy,
                 metric=metric,
@@ -167,7 +210,7 @@ def _metrics(policy: str, index: int, family: Family, values: Values, sample: Sa
                 value=value,
                 low=_null(low[code]),
                 high=_null(high[code]),
-                identified=Range.model_construct(low=value, high=value) if sure else None,
+                identified=known(metric, code) if head is None and metric in ECONOMIC else None,
                 beta=beta,
             )
 
@@ -177,7 +220,7 @@ def _estimate(value: Floats, bounds: Bounds, code: int) -> Estimate:
 
 
 def _differences(
-    policy: str, family: Family, baseline: Values, candidate: Values, sample: Sample
+    policy: str, family: Family, baseline: Values, candidate: Values, sample: Sample, known: KnownChange
 ) -> Iterator[Difference]:
     for (metric, head, beta), change in differences(baseline, candidate, sample):
         for code in range(len(family.values)):
@@ -191,6 +234,7 @@ def _differences(
                 absolute=_estimate(change.absolute, change.absolute_bounds, code),
                 relative=_estimate(change.relative, change.relative_bounds, code),
                 beta=beta,
+                identified=known(metric, code) if head is None and metric in ECONOMIC else None,
             )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bidsim.statistics.calibration import Bins
+from bidsim.statistics.identified import UnknownPair
 from bidsim.statistics.split import Stage
 from bidsim.statistics.tallies import Family
 
@@ -93,10 +94,11 @@ class Matched:
 @dataclass(frozen=True)
 class Tables:
     """One replay, reduced. matched: by policy and family; stages: by candidate, the baseline moved to its level, overall
-    and campaign by campaign."""
+    and campaign by campaign; unknown: by candidate and family, empty where the log knows every fate."""
 
     outline: Outline
     families: dict[str, Family]
     ranked: dict[Place, Ranked]
     matched: dict[tuple[int, str], Matched]
     stages: dict[int, tuple[Stage, Stage]]
+    unknown: dict[tuple[int, str], UnknownPair]

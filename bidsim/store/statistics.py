@@ -22,13 +22,13 @@ import pyarrow.parquet as pq
 
 from bidsim.errors import BidsimError
 from bidsim.statistics.calibration import Bins
+from bidsim.statistics.identified import Unknown, UnknownPair
 from bidsim.statistics.split import SUMS, Stage
 from bidsim.statistics.tables import AtLevel, Matched, Outline, Ranked, ScoreGrid, Tables
 from bidsim.statistics.tallies import LIMB, OVERALL, Family, Key
 
 SCHEMA = "bidsim.statistics/1"
 MOST_BYTES = 2**30
-TABLES = ("total", "sum", "rank", "bins", "grid", "matched", "level", "stage")
 COLUMNS = {
     "table": pa.dictionary(pa.int8(), pa.string()),
     "name": pa.dictionary(pa.int16(), pa.string()),
@@ -124,6 +124,11 @@ def _blocks(tables: Tables) -> Iterator[Block]:
         if matched.level is not None:
             for part in fields(AtLevel):
                 yield _block(("level", part.name, policy, "", name), getattr(matched.level, part.name))
+    for (policy, name), unknown in tables.unknown.items():
+        for side in fields(UnknownPair):
+            for part in fields(Unknown):
+                numbers = getattr(getattr(unknown, side.name), part.name)
+                yield _block(("unknown", part.name, policy, side.name, name), numbers)
     for policy, pair in tables.stages.items():
         for stage, name in zip(pair, ("level", "mix"), strict=True):
             for what, total in stage.totals.items():
@@ -296,6 +301,20 @@ class _Reader:
         )
         return Matched(multiplier, spend, clicks, conversions, level)
 
+    def unknown(self, policy: int, family: Family) -> UnknownPair:
+        size = len(family.values)
+        return UnknownPair(
+            *(
+                Unknown(
+                    *(
+                        self.array(("unknown", part.name, policy, side.name, family.name), (size,))
+                        for part in fields(Unknown)
+                    )
+                )
+                for side in fields(UnknownPair)
+            )
+        )
+
     def stage(self, policy: int, name: str) -> Stage:
         found = [w for w in SUMS if self.has(("stage", w, policy, name, "total"))]
         return Stage(
@@ -332,7 +351,13 @@ class _Reader:
             for policy in range(1, len(outline.policies))
             if self.has(("stage", "spend", policy, "level", "total"))
         }
-        return Tables(outline, families, ranked, matched, stages)
+        unknown = {
+            (policy, name): self.unknown(policy, family)
+            for name, family in families.items()
+            for policy in range(1, len(outline.policies))
+            if self.has(("unknown", "rows", policy, "candidate_alone", name))
+        }
+        return Tables(outline, families, ranked, matched, stages, unknown)
 
 
 def _unkey(name: str, policy: int, head: str) -> Key:

@@ -40,7 +40,7 @@ def tables_of(market: dict[tuple[str, int], np.ndarray], rng: np.random.Generato
     sums, parts = tally.exact(1, BUCKETS)
     scales = dict.fromkeys(sums, 1)
     outline = Outline(("baseline", "new"), (), {}, (OVERALL,), None, False, True, False, (), UNITS)
-    return Tables(outline, {OVERALL: Family(OVERALL, ("",), sums, scales, parts, BUCKETS)}, {}, {}, {})
+    return Tables(outline, {OVERALL: Family(OVERALL, ("",), sums, scales, parts, BUCKETS)}, {}, {}, {}, {})
 
 
 @pytest.mark.parametrize(("metric", "share"), [("cpa", 0.5), ("cpa", 0.2), ("wins", 0.5)])

@@ -1,0 +1,31 @@
+-- The rows whose fate the log does not show (spec 3.6), and what they could have cost each policy.
+-- unknown_<i>: 1 an unknown win, 2 a win whose outcome is unknown. dear_<i>, cheap_<i>: 1e-9 CPM times the weight; an
+-- unknown win of a lost auction costs at most the policy's bid and at least the logged bid that lost (and the floor);
+-- where the bid itself is paid, or the price is known, both are the same.
+select
+  {%- if weighted %}
+  w, wi,
+  {%- endif %}
+  {%- for b in bidders %}
+  cast(case when u_{{ b.key }} then 1 when d_{{ b.key }} and not o_{{ b.key }} then 2 else 0 end as utinyint) as unknown_{{ b.policy }},
+  case when u_{{ b.key }} then cast(floor(least(bid_{{ b.key }} * w, 9e9) * 1e9 + 0.5e0) as bigint)
+    else cost_{{ b.key }} end as dear_{{ b.policy }},
+  case when u_{{ b.key }} then cast(floor(least(case when first_price then bid_{{ b.key }}
+      else least(greatest(coalesce(bid_log, 0e0), coalesce(case when isfinite(floor_logged) then floor_logged end, 0e0)), bid_{{ b.key }}) end
+      * w, 9e9) * 1e9 + 0.5e0) as bigint)
+    else cost_{{ b.key }} end as cheap_{{ b.policy }},
+  {%- endfor %}
+  case when won then click end as click,
+  case when won then conversion end as conversion,
+  {%- for i, p in sources %}
+  {{ p }} as score_{{ i }},
+  {%- endfor %}
+  {%- for s in segments %}
+  c{{ loop.index0 }}.code as code_{{ loop.index0 }},
+  {%- endfor %}
+  target_cpc, target_cpa
+from {{ outcomes }} as o
+{%- for s in segments %}
+left join codes_{{ loop.index0 }} as c{{ loop.index0 }} on o.{{ s.column }} is not distinct from c{{ loop.index0 }}.value
+{%- endfor %}
+where {% for b in bidders %}{{ 'or ' if not loop.first }}u_{{ b.key }} or (d_{{ b.key }} and not o_{{ b.key }}) {% endfor %}

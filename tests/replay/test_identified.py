@@ -1,0 +1,230 @@
+"""Spec 3.6: every economic number carries its range over whatever the unknown rows did, written out row by row."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from small_logs import Row, replay
+
+from bidsim.result import Range, Result
+
+FORMULA = "100 * pctr"
+CANDIDATE = {"new": {"columns": {"pctr": "pother"}}}
+FATES = ("lost", "dear", "cheap")
+SUMS = ("wins", "spend", "clicks", "conversions", "value")
+
+
+def make_log(seed: int, n: int = 120, *, first_price: bool = False) -> list[Row]:
+    """Second price: won rows show what they paid, some lost ones the price; the others only the bid that lost."""
+    rng = np.random.default_rng([20261201, seed])
+    rows: list[Row] = []
+    for _ in range(n):
+        market, bid = float(np.round(rng.exponential(8.0), 2)), float(np.round(rng.exponential(10.0), 2))
+        won = bid >= market
+        shown = (not first_price and won) or rng.random() < 0.2
+        rows.append(
+            {
+                "campaign": int(rng.integers(1, 4)),
+                "price": market if shown else None,
+                "bid": bid,
+                "won": int(won),
+                "click": int(rng.random() < 0.3) if won else None,
+                "conversion": float(rng.random() < 0.2) if won else None,
+                "target_cpa": float(rng.choice([0.05, 0.1])),
+                "weight": float(rng.choice([1.0, 2.0])),
+                "pctr": float(np.float32(rng.uniform(0.01, 0.3))),
+                "pother": float(np.float32(rng.uniform(0.01, 0.3))),
+                "pcvr": float(np.float32(rng.uniform(0.1, 0.6))),
+            }
+        )
+    return rows
+
+
+def run(rows: list[Row], **keys: Any) -> Result:
+    return replay(
+        rows,
+        bid={"formula": FORMULA},
+        candidates=CANDIDATE,
+        segments=["campaign"],
+        performance_indicator_type="cpa",
+        fidelity="warn",
+        sample_type=["imp-click", "click-conversion"],
+        **keys,
+    )
+
+
+def factors(rows: list[Row]) -> dict[str, float]:
+    """Observed over predicted clicks of each prediction, and conversions per predicted conversion of the clicked rows."""
+    shown = [r for r in rows if r["won"] and r["click"] is not None]
+    out = {
+        p: sum(r["weight"] * r["click"] for r in shown) / sum(r["weight"] * r[p] for r in shown)
+        for p in ("pctr", "pother")
+    }
+    clicked = [r for r in shown if r["click"] == 1]
+    hits = sum(r["weight"] * (r["conversion"] > 0) for r in clicked)
+    out["pcvr"] = hits / sum(r["weight"] * r["pcvr"] for r in clicked)
+    return out
+
+
+def fate_of(row: Row, field: str, k: dict[str, float], first_price: bool) -> dict[str, dict[str, float]] | None:
+    """What a row adds under each fate; None where nothing about it is unknown."""
+    bid = 100 * row[field]
+    price, won = row["price"], bool(row["won"])
+    if price is not None:
+        if bid < price or won:
+            return None
+        dear = cheap = bid if first_price else price  # won for sure, but nobody saw what came of it
+    elif won:
+        if not first_price or bid >= row["bid"]:
+            return None
+        dear = cheap = bid
+    else:
+        if bid <= row["bid"]:
+            return None
+        dear, cheap = bid, (bid if first_price else row["bid"])
+    click = row["click"] if won else max(min(1.0, row[p] * k[p]) for p in ("pctr", "pother"))
+    if won:
+        conversion = row["conversion"]
+    else:
+        conversion = max(min(1.0, row[p] * row["pcvr"] * k[p] * k["pcvr"]) for p in ("pctr", "pother"))
+    w = row["weight"]
+    best = {"clicks": click, "conversions": conversion, "value": row["target_cpa"] * conversion}
+    return {
+        "lost": dict.fromkeys(SUMS, 0.0),
+        "dear": {"wins": w, "spend": w * dear / 1000, "clicks": 0.0, "conversions": 0.0, "value": 0.0},
+        "cheap": {"wins": w, "spend": w * cheap / 1000, **{name: w * v for name, v in best.items()}},
+    }
+
+
+def counted(rows: list[Row], field: str, first_price: bool) -> dict[str, float]:
+    out = dict.fromkeys((*SUMS, "bids"), 0.0)
+    for r in rows:
+        bid, w = 100 * r[field], r["weight"]
+        if r["price"] is None and r["won"] and not first_price:
+            continue
+        out["bids"] += w
+        if not r["won"]:
+            continue
+        if bid >= r["price"] if r["price"] is not None else bid >= r["bid"]:
+            out["wins"] += w
+            out["spend"] += w * (bid if first_price else r["price"]) / 1000
+            out["clicks"] += w * r["click"]
+            out["conversions"] += w * r["conversion"]
+            out["value"] += w * r["target_cpa"] * r["conversion"]
+    return out
+
+
+def metrics(s: dict[str, float]) -> dict[str, float]:
+    def over(a: float, b: float) -> float:
+        return a / b if b else (math.inf if a > 0 else math.nan)
+
+    return {
+        **{name: s[name] for name in SUMS},
+        "win_rate": over(s["wins"], s["bids"]),
+        "cpm": over(1000 * s["spend"], s["wins"]),
+        "ctr": over(s["clicks"], s["wins"]),
+        "cvr": over(s["conversions"], s["clicks"]),
+        "cpc": over(s["spend"], s["clicks"]),
+        "cpa": over(s["spend"], s["conversions"]),
+        "surplus": s["value"] - s["spend"],
+        "roi": over(s["value"] - s["spend"], s["spend"]),
+    }
+
+
+def plus(base: dict[str, float], *more: dict[str, float]) -> dict[str, float]:
+    return {name: v + sum(m.get(name, 0.0) for m in more) for name, v in base.items()}
+
+
+def total(fates: list[dict[str, dict[str, float]]], fate: str) -> dict[str, float]:
+    return {name: sum(f[fate][name] for f in fates) for name in SUMS}
+
+
+def span(values: list[float]) -> tuple[float, float]:
+    known = [v for v in values if not math.isnan(v)]
+    return (min(known), max(known)) if known else (math.nan, math.nan)
+
+
+def ends(found: Range | None) -> tuple[float, float]:
+    """An end without a bound is null in the result."""
+    if found is None:
+        return math.nan, math.nan
+    return -math.inf if found.low is None else found.low, math.inf if found.high is None else found.high
+
+
+@pytest.mark.parametrize("first_price", [False, True], ids=["second price", "first price"])
+@pytest.mark.parametrize("seed", range(3))
+def test_ranges_of_numbers_and_differences_are_those_of_the_fates(seed: int, first_price: bool) -> None:
+    rows = make_log(seed, first_price=first_price)
+    result = run(rows, auction={"type": "first_price" if first_price else "second_price"})
+    k = factors(rows)
+    checked = 0
+    for segment in ({}, *({"campaign": str(c)} for c in (1, 2, 3))):
+        mine = [r for r in rows if not segment or str(r["campaign"]) == segment["campaign"]]
+        fates = {f: [fate_of(r, f, k, first_price) for r in mine] for f in ("pctr", "pother")}
+        assert any(f is not None for f in fates["pother"]), "the log tests nothing"
+        base = {f: counted(mine, f, first_price) for f in ("pctr", "pother")}
+        for policy, field in (("baseline", "pctr"), ("new", "pother")):
+            known = [f for f in fates[field] if f is not None]
+            worlds = [metrics(plus(base[field], total(known, fate))) for fate in FATES]
+            for m in result.metrics:
+                if m.policy != policy or m.segment != segment or m.metric not in worlds[0] or m.head is not None:
+                    continue
+                expected = span([w[m.metric] for w in worlds])
+                assert ends(m.identified) == pytest.approx(expected, rel=1e-7, abs=1e-9, nan_ok=True), m.metric
+                checked += 1
+        pairs = list(zip(fates["pctr"], fates["pother"], strict=True))
+        both = [(a, b) for a, b in pairs if a is not None and b is not None]
+        ours = [a for a, b in pairs if a is not None and b is None]
+        theirs = [b for a, b in pairs if b is not None and a is None]
+        changes: dict[str, list[tuple[float, float]]] = {}
+        for own, other, shared in itertools.product(FATES, repeat=3):
+            before = metrics(plus(base["pctr"], total(ours, other), total([a for a, _ in both], shared)))
+            after = metrics(plus(base["pother"], total(theirs, own), total([b for _, b in both], shared)))
+            for name in before:
+                with np.errstate(all="ignore"):
+                    change = np.float64(after[name]) - before[name]
+                    changes.setdefault(name, []).append((float(change), float(change / abs(np.float64(before[name])))))
+        for d in result.differences:
+            if d.segment != segment or d.metric not in changes or d.head is not None:
+                continue
+            assert d.identified is not None, d.metric
+            for i, found in enumerate((d.identified.absolute, d.identified.relative)):
+                expected = span([c[i] for c in changes[d.metric]])
+                # A relative change of something near zero magnifies the rounding of fixed-point sums.
+                assert ends(found) == pytest.approx(expected, rel=1e-5, abs=1e-9, nan_ok=True), d.metric
+                checked += 1
+    assert checked > 100
+
+
+def test_where_every_fate_is_known_the_range_is_the_value() -> None:
+    rows = [r for r in make_log(9) if r["won"]]
+    result = run(rows)
+    for m in result.metrics:
+        if m.metric in ("spend", "wins", "cpa", "roi") and m.value is not None:
+            assert m.identified is not None
+            assert m.identified.low == m.identified.high == m.value
+    assert all(d.identified is None for d in result.differences)
+
+
+def test_the_value_lies_within_its_range_and_a_price_shrinks_it() -> None:
+    rows = make_log(4)
+    wide = {(m.policy, m.metric, str(m.segment)): m for m in run(rows).metrics}
+    rng = np.random.default_rng(20261202)
+    told = [
+        r if r["price"] is not None else {**r, "price": float(r["bid"] + np.round(rng.exponential(3.0), 2) + 0.01)}
+        for r in rows
+    ]
+    narrow = {(m.policy, m.metric, str(m.segment)): m for m in run(told).metrics}
+    for key, m in wide.items():
+        if m.identified is None or m.value is None:
+            continue
+        assert m.identified.low is None or m.identified.low <= m.value * (1 + 1e-12)
+        assert m.identified.high is None or m.identified.high >= m.value * (1 - 1e-12)
+        if key[1] == "wins":
+            other = narrow[key]
+            assert other.identified is not None
+            assert other.identified.high <= m.identified.high  # type: ignore[operator]
