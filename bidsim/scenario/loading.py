@@ -215,9 +215,6 @@ def refuse_unsupported(loaded: LoadedScenario) -> None:
     for name, table in s.logs_tables.items():
         path: Place = ("logs_tables", name, "format")
         checks.append((table.format in ("iceberg", "delta"), f"format: {table.format}", path, ""))
-    for i, rule in enumerate(s.gate):
-        for key in ("waive", "max_width", "suspicious"):
-            checks.append((getattr(rule, key) is not None, f"gate: {key}", ("gate", i, key), ""))
     for refused, what, where, instead in checks:
         if refused:
             raise _not_yet(loaded, what, *where, instead=instead)
