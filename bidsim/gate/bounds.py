@@ -62,7 +62,7 @@ class Bound:
 
     def holds(self, quantity: float) -> bool:
         """Whether the quantity lies inside; the edge belongs to it, however binary fractions fall."""
-        slack = 1e-12 * max(1.0, abs(quantity))
+        slack = 1e-12 * max(1.0, abs(quantity)) if math.isfinite(quantity) else 0.0
         return self.low - slack <= quantity <= self.high + slack
 
     def excludes(self, low: float, high: float) -> bool:

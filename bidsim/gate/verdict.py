@@ -128,7 +128,9 @@ def _discoveries(rule: Rule, judgements: list[Judgement]) -> list[RuleOutcome]:
     """
     ordered = sorted(j.outcome.p for j in judgements if j.outcome.p is not None)
     many = rule.by is not None and len(ordered) > 1
-    limit = max((p for rank, p in enumerate(ordered, 1) if p <= DISCOVERY_RATE * rank / len(ordered)), default=-1.0)
+    ranks = [rank for rank, p in enumerate(ordered, 1) if p <= DISCOVERY_RATE * rank / len(ordered)]
+    # Equal to the largest p found for those that are there, and comparable with a p that they could have.
+    limit = DISCOVERY_RATE * ranks[-1] / len(ordered) if ranks else -1.0
     found = []
     for j in judgements:
         o, anyway = j.outcome, j.fails_anyway
