@@ -247,7 +247,7 @@ def _forecast(line: Line, record: Record) -> ForecastRecord:
             raise line.error(f"the run has several candidates; name one in policy ({', '.join(names)[:200]})")
         policy = names[0]
     if policy not in names:
-        raise line.error(f'policy: the run has no candidate "{policy[:80]}"{nearest(policy, names)}')
+        raise line.error(f'policy: the run has no candidate "{policy[:80]}"; it has {", ".join(names)[:200]}')
     metric, head = line.text("metric") or "", line.text("head")
     mine = [f for f in record.forecasts if f.policy == policy]
     named = [f for f in mine if f.metric == metric]
