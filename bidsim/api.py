@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ def replay(
     scenario: a YAML file, or its content as a mapping (relative paths are then relative to the current folder).
     models: bundle files of candidates, called by their stems; baseline: bundle of the baseline, instead of the
     scenario's. tables: paths of log tables by name. threads: all cores by default. memory_bytes: bound for the
-    process. as_of: the day on which the gate is judged, today by default.
+    process. as_of: the day on which the gate is judged, by default today in the scenario's time zone.
 
     Returns the `Result`; nothing is written. Raises BidsimError (ScenarioError, LogError, ModelError) for input that
     can't be used.
@@ -48,7 +48,7 @@ def replay(
         [Path(m) for m in models],
         baseline=Path(baseline) if baseline is not None else None,
         tables=tables,
-        as_of=as_of or date.today(),
+        as_of=as_of or datetime.now(loaded.zone).date(),
         settings=Settings(threads=threads, memory_bytes=memory_bytes),
         progress=progress,
     ).result

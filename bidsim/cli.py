@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bidsim import cli_runs
+from bidsim.cli_runs import AnnotationsOption, AsOfOption, ChartsOption, InteractiveOption, annotate, parse_day
 from bidsim.errors import BidsimError
 
 if TYPE_CHECKING:
@@ -80,9 +82,6 @@ ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, max=1024,
 MemoryOption = Annotated[str, typer.Option("--memory", help="Bound for the process, such as 4GB or 900MB.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-AsOfOption = Annotated[
-    str | None, typer.Option("--as-of", help="Day on which the gate is judged, YYYY-MM-DD. Default: today.")
-]
 
 
 @app.command()
@@ -102,6 +101,9 @@ def replay(
     threads: ThreadsOption = None,
     memory: MemoryOption = "4GB",
     as_of: AsOfOption = None,
+    charts: ChartsOption = None,
+    interactive: InteractiveOption = False,
+    annotations: AnnotationsOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:
@@ -114,9 +116,12 @@ def replay(
         out=out,
         threads=threads,
         memory_bytes=parse_memory(memory),
-        as_of=_day(as_of),
+        as_of=parse_day(as_of),
         json=json,
         quiet=quiet,
+        charts=charts,
+        interactive=interactive,
+        annotations=annotations,
     )
 
 
@@ -134,7 +139,7 @@ def demo(
     from bidsim.store.runs import check_free
 
     check_free(directory)
-    memory_bytes, day = parse_memory(memory), _day(as_of)
+    memory_bytes, day = parse_memory(memory), parse_day(as_of)
     say = (lambda text: None) if quiet else (lambda text: typer.echo(text, err=True))
     files = write_demo(directory, say)
     status = _replay(
@@ -163,41 +168,7 @@ def demo(
     return status
 
 
-@app.command()
-def plan(
-    run: Annotated[Path, typer.Argument(metavar="RESULT", help="A run's folder.")],
-    share: Annotated[
-        list[float] | None,
-        typer.Option("--share", help="The candidate's share of traffic, such as 0.1; several times."),
-    ] = None,
-    power: Annotated[float, typer.Option("--power", help="Chance to see the predicted change.")] = 0.8,
-    confidence: Annotated[float, typer.Option("--confidence", help="Of the test, two-sided.")] = 0.95,
-    metric: Annotated[
-        list[str] | None, typer.Option("--metric", help="Default: all that an A/B test can judge.")
-    ] = None,
-    json: JsonOption = False,
-) -> None:
-    """How large an A/B test must be to confirm what a replay predicts."""
-    from bidsim.report.plan import plan_json, render_plan
-    from bidsim.statistics.experiment import METRICS, plan_experiment
-    from bidsim.store.saved import read_result, read_run_tables
-
-    shares = share or [0.05, 0.1, 0.5]
-    for value, name in ((power, "--power"), (confidence, "--confidence"), *((s, "--share") for s in shares)):
-        if not 0 < value < 1:
-            raise BidsimError(f"{name} {value:g}: write a number between 0 and 1, such as 0.8")
-    if confidence < 0.5:
-        raise BidsimError(f"--confidence {confidence:g}: write at least 0.5")
-    for name in metric or ():
-        if name not in METRICS:
-            raise BidsimError(f"--metric {name}: an A/B test is planned for {', '.join(METRICS)}")
-    result = read_result(run)
-    tables = read_run_tables(run)
-    needs = list(
-        plan_experiment(tables, shares=shares, power=power, confidence=confidence, metrics=tuple(metric or METRICS))
-    )
-    render = plan_json if json else render_plan
-    typer.echo(render(result, needs, power=power, confidence=confidence), nl=False)
+cli_runs.add_to(app)
 
 
 @app.command()
@@ -230,15 +201,6 @@ def parse_memory(text: str) -> int:
     return int(size)
 
 
-def _day(text: str | None) -> date:
-    if text is None:
-        return date.today()
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise BidsimError(f"--as-of {text}: not a day; write YYYY-MM-DD") from None
-
-
 def _tables(entries: list[str]) -> dict[str, str]:
     tables: dict[str, str] = {}
     for entry in entries:
@@ -260,9 +222,12 @@ def _replay(
     out: Path | None,
     threads: int | None,
     memory_bytes: int,
-    as_of: date,
+    as_of: date | None,
     json: bool,
     quiet: bool,
+    charts: Path | None = None,
+    interactive: bool = False,
+    annotations: bool | None = None,
 ) -> int:
     from bidsim.progress import progress_for
     from bidsim.run import replay_to_directory
@@ -274,6 +239,8 @@ def _replay(
             baseline=baseline,
             tables=tables,
             out=out,
+            charts=charts,
+            interactive=interactive,
             threads=threads,
             memory_bytes=memory_bytes,
             as_of=as_of,
@@ -284,9 +251,12 @@ def _replay(
         typer.echo(result.to_json(), nl=False)
     elif not quiet:
         _print_summary(result, directory)
+    annotate(result, annotations, json=json)
     return 1 if result.gate.verdict == "fail" else 0
 
 
 def _print_summary(result: Result, directory: Path) -> None:
-    typer.echo(f"{result.gate.verdict.upper().replace('_', ' ')}: {result.gate.reason}")
+    from bidsim.report.format import clean_name
+
+    typer.echo(f"{result.gate.verdict.upper().replace('_', ' ')}: {clean_name(result.gate.reason, 2000)}")
     typer.echo(f"report: {directory / 'report.html'}")

@@ -154,6 +154,16 @@ class Fidelity(Record):
 Status = Literal["pass", "fail", "inconclusive", "unidentified", "insufficient_data", "not_found"]
 
 
+class WaiverState(Record):
+    """A rule's waiver on the day of judgement."""
+
+    until: str = Field(description="the last day on which it counts, in the scenario's time zone")
+    reason: str
+    owner: str
+    state: Literal["active", "ending", "expired"] = Field(description="ending: within its last 14 days")
+    days_left: int = Field(description="days from the day of judgement to `until`; negative once expired")
+
+
 class RuleOutcome(Record):
     rule: str = Field(description="the rule's name")
     policy: str
@@ -176,7 +186,11 @@ class RuleOutcome(Record):
     )
     bound: str = Field(description="the bound in words, e.g. 'increase of at most 1%'")
     sentence: str = Field(description="the outcome as a reviewer would say it")
-    waived: bool = False
+    identified: Range | None = Field(
+        default=None, description="range of what is judged over whatever the unknown rows did; an end null: unbounded"
+    )
+    waived: bool = Field(default=False, description="a waiver counts: the verdict passes over this outcome")
+    waiver: WaiverState | None = None
 
 
 class Gate(Record):

@@ -15,11 +15,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from bidsim.errors import BidsimError
 from bidsim.replay.pipeline import Settings, run_replay
 from bidsim.replay.progress import Progress, Silent
 from bidsim.result import Result
 from bidsim.scenario.loading import LoadedScenario, load_scenario
+from bidsim.store.record import SCHEMA, Judged, Record, count_judged, make_record
 from bidsim.store.runs import check_free, write_run
+from bidsim.store.scan import scan
 from bidsim.store.statistics import tables_to_parquet
 
 LIBRARIES = ("duckdb", "numpy", "pyarrow", "scipy", "sqlglot", "pydantic", "altair", "vl-convert-python")
@@ -29,10 +32,12 @@ def replay_to_directory(
     scenario: Path,
     models: Sequence[Path],
     *,
-    as_of: date,
+    as_of: date | None = None,
     baseline: Path | None = None,
     tables: Mapping[str, str] | None = None,
     out: Path | None = None,
+    charts: Path | None = None,
+    interactive: bool = False,
     threads: int | None = None,
     memory_bytes: int = 4 * 2**30,
     progress: Progress | None = None,
@@ -40,19 +45,22 @@ def replay_to_directory(
 ) -> tuple[Result, Path]:
     """Replay and write the run's folder; returns the result and the folder.
 
-    out: a folder that does not exist yet; by default runs/<scenario>-<model>-<hash>, the hash over everything that
-    decides the result's content. Raises BidsimError, with nothing written.
+    as_of: the day on which the gate is judged, by default today in the scenario's time zone. out: a folder that does
+    not exist yet; by default runs/<scenario>-<model>-<hash>, the hash over everything that decides the result's
+    content. charts: a new folder for the main charts as PNG and SVG. interactive: a report with tooltips and zoom.
+    Raises BidsimError, with nothing written.
     """
     progress = progress or Silent()
     started = datetime.now(UTC)
     clock = time.monotonic()
-    if out is not None:
-        check_free(out)
+    for folder in (out, charts):
+        if folder is not None:
+            check_free(folder)
     loaded = load_scenario(scenario)
     replayed = run_replay(
         loaded,
         models,
-        as_of=as_of,
+        as_of=as_of or started.astimezone(loaded.zone).date(),
         baseline=baseline,
         tables=tables,
         settings=Settings(threads=threads, memory_bytes=memory_bytes),
@@ -67,13 +75,39 @@ def replay_to_directory(
     files: dict[str, str | bytes] = {
         "result.json": result.to_json(),
         "statistics.parquet": tables_to_parquet(replayed.tables),
-        "report.html": render_report(result),
-        "summary.md": render_summary(result),
+    }
+    if loaded.text is not None:
+        files["scenario.yaml"] = loaded.text
+    record = make_record(result, loaded.sha256, files)
+    judged = _judged(record, directory.parent)
+    pictures = _pictures(result) if charts is not None else {}
+    files |= {
+        "report.html": render_report(result, judged=judged.candidates, interactive=interactive),
+        "summary.md": render_summary(result, judged=judged.candidates),
         "junit.xml": render_junit(result),
     }
-    files["run.json"] = _run_facts(started, seconds, time.monotonic() - clock, command, threads, memory_bytes)
+    facts = _run_facts(started, seconds, time.monotonic() - clock, command, threads, memory_bytes)
+    facts |= {"judged": judged.model_dump(), "record": record.model_dump()}
+    files["run.json"] = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
     write_run(directory, files)
+    if charts is not None:
+        write_run(charts, pictures)
     return result, directory
+
+
+def _judged(record: Record, store: Path) -> Judged:
+    """How many candidates the store has judged on this data; runs being written meanwhile are not seen."""
+    try:
+        others = [r.record for r in scan([store]).runs] if store.is_dir() else []
+    except BidsimError:
+        others = []
+    return count_judged(record, others)
+
+
+def _pictures(result: Result) -> Mapping[str, str | bytes]:
+    from bidsim.report.pictures import render_pictures
+
+    return render_pictures(result)
 
 
 def default_directory(loaded: LoadedScenario, result: Result, models: Sequence[Path]) -> Path:
@@ -87,12 +121,12 @@ def default_directory(loaded: LoadedScenario, result: Result, models: Sequence[P
 
 def _run_facts(
     started: datetime, replayed: float, total: float, command: Sequence[str], threads: int | None, memory_bytes: int
-) -> str:
-    """run.json: what is true of this run alone."""
+) -> dict[str, Any]:
+    """Of run.json: what is true of this run alone."""
     from bidsim import __version__
 
-    facts: dict[str, Any] = {
-        "schema": "bidsim.run/1",
+    return {
+        "schema": SCHEMA,
         "started": started.isoformat(timespec="seconds"),
         "seconds": {"replay": round(replayed, 3), "total": round(total, 3)},
         "peak_memory_bytes": _peak_memory(),
@@ -102,7 +136,6 @@ def _run_facts(
         "versions": {"bidsim": __version__, "python": platform.python_version(), **_versions()},
         "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
     }
-    return json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
 
 
 def _versions() -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from bidsim.scenario.schema import PERCENT, Rule
 
@@ -47,16 +48,21 @@ HIGHER_IS_BETTER = frozenset(
 
 @dataclass(frozen=True)
 class Bound:
-    """A rule passes where low <= quantity <= high. quantity: "value", or the change "absolute" or "relative"."""
+    """A rule passes where low <= quantity <= high. quantity: "value", or the change "absolute" or "relative".
 
-    quantity: str
+    kind: what is bounded: the quantity itself ("inside"), the width of its interval ("width"), or how good it may be
+    before nobody believes it ("gain").
+    """
+
+    quantity: Literal["value", "absolute", "relative"]
     low: float
     high: float
     words: str
+    kind: Literal["inside", "width", "gain"] = "inside"
 
     def holds(self, quantity: float) -> bool:
         """Whether the quantity lies inside; the edge belongs to it, however binary fractions fall."""
-        slack = 1e-12 * max(1.0, abs(quantity))
+        slack = 1e-12 * max(1.0, abs(quantity)) if math.isfinite(quantity) else 0.0
         return self.low - slack <= quantity <= self.high + slack
 
     def excludes(self, low: float, high: float) -> bool:
@@ -66,6 +72,14 @@ class Bound:
     def excess(self, quantity: float) -> float:
         """How far the quantity is beyond the nearest edge; negative inside."""
         return max(self.low - quantity, quantity - self.high)
+
+    def least_excess(self, low: float, high: float) -> float:
+        """The smallest excess that a quantity anywhere in [low, high] can have."""
+        if math.isinf(self.low):
+            return self.excess(low)
+        if math.isinf(self.high):
+            return self.excess(high)
+        return self.excess(min(max((self.low + self.high) / 2, low), high))
 
 
 def amount(change: float | str) -> tuple[float, bool]:
@@ -82,7 +96,7 @@ def _text(size: float, relative: bool) -> str:
 
 
 def bound_of(rule: Rule) -> Bound | None:
-    """The bound of a rule; None where min_improvement asks of a metric that has no better direction."""
+    """The bound of a rule; None where a metric that has no better direction is asked to improve or to gain."""
     if rule.at_most is not None:
         return Bound("value", -math.inf, rule.at_most, f"at most {rule.at_most:g}")
     if rule.at_least is not None:
@@ -90,20 +104,26 @@ def bound_of(rule: Rule) -> Bound | None:
     if rule.between is not None:
         low, high = rule.between
         return Bound("value", low, high, f"between {low:g} and {high:g}")
+    return _bound_of_change(rule)
+
+
+def _bound_of_change(rule: Rule) -> Bound | None:
+    given = (rule.max_increase, rule.max_decrease, rule.min_improvement, rule.max_width, rule.suspicious)
+    size, relative = next(amount(change) for change in given if change is not None)
+    quantity: Literal["absolute", "relative"] = "relative" if relative else "absolute"
+    text = _text(size, relative)
     if rule.max_increase is not None:
-        size, relative = amount(rule.max_increase)
-        words = f"an increase of at most {_text(size, relative)}"
-        return Bound("relative" if relative else "absolute", -math.inf, size, words)
+        return Bound(quantity, -math.inf, size, f"an increase of at most {text}")
     if rule.max_decrease is not None:
-        size, relative = amount(rule.max_decrease)
-        words = f"a decrease of at most {_text(size, relative)}"
-        return Bound("relative" if relative else "absolute", -size, math.inf, words)
+        return Bound(quantity, -size, math.inf, f"a decrease of at most {text}")
+    if rule.max_width is not None:
+        return Bound(quantity, -math.inf, size, f"an interval of the change at most {text} wide", "width")
+    less = rule.metric in LOWER_IS_BETTER
+    if not less and rule.metric not in HIGHER_IS_BETTER:
+        return None
     if rule.min_improvement is not None:
-        size, relative = amount(rule.min_improvement)
-        words = f"an improvement of at least {_text(size, relative)}"
-        quantity = "relative" if relative else "absolute"
-        if rule.metric in LOWER_IS_BETTER:
-            return Bound(quantity, -math.inf, -size, words)
-        if rule.metric in HIGHER_IS_BETTER:
-            return Bound(quantity, size, math.inf, words)
-    return None
+        words = f"an improvement of at least {text}"
+        return Bound(quantity, -math.inf, -size, words) if less else Bound(quantity, size, math.inf, words)
+    words = f"a gain of at most {text}"
+    low, high = (-size, math.inf) if less else (-math.inf, size)
+    return Bound(quantity, low, high, words, "gain")

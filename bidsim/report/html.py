@@ -54,10 +54,14 @@ class HeadSection:
     bins: list[tuple[str, list[list[str]]]]
 
 
-def render_report(result: Result) -> str:
-    """report.html: the whole page as text. The same result gives the same bytes."""
-    css = resources.files("bidsim.report").joinpath("style.css").read_text("utf-8")
-    page: str = _template().render(css=Markup(css), style_hash=_digest(css), **_content(result))
+def render_report(result: Result, *, judged: int | None = None, interactive: bool = False) -> str:
+    """report.html: the whole page as text. The same arguments give the same bytes.
+
+    judged: how many candidates have been judged on this data, where the store knows. interactive: with tooltips and
+    zoom, by a script that the page carries.
+    """
+    css = style_sheet()
+    page: str = _template().render(css=Markup(css), style_hash=style_digest(css), **_content(result, judged))
     return page.strip() + "\n"
 
 
@@ -70,11 +74,17 @@ def _template() -> Any:
     return environment.from_string(source)
 
 
-def _digest(css: str) -> str:
+def style_sheet() -> str:
+    """The style sheet of every page."""
+    return resources.files("bidsim.report").joinpath("style.css").read_text("utf-8")
+
+
+def style_digest(css: str) -> str:
+    """What a Content-Security-Policy calls a style sheet or script by."""
     return base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
 
 
-def _content(result: Result) -> dict[str, Any]:
+def _content(result: Result, judged: int | None) -> dict[str, Any]:
     lookup = Lookup(result)
     sentence, sides = knowledge.fidelity(lookup)
     return {
@@ -82,7 +92,8 @@ def _content(result: Result) -> dict[str, Any]:
         "verdict": VERDICTS[result.gate.verdict],
         "candidates": lookup.candidates,
         "baseline": lookup.baseline,
-        "identity": _identity(lookup),
+        "identity": _identity(lookup, judged),
+        "many_judged": knowledge.many_judged(judged),
         "findings": sorted(result.findings, key=_severity),
         "findings_shown": FINDINGS_SHOWN,
         "cards": view.cards(lookup) if len(lookup.candidates) <= 3 else [],
@@ -126,7 +137,7 @@ def _shown(lookup: Lookup, metric: str) -> bool:
     )
 
 
-def _identity(lookup: Lookup) -> list[tuple[str, str]]:
+def _identity(lookup: Lookup, judged: int | None) -> list[tuple[str, str]]:
     """The facts that tell which evaluation this is."""
     result, data = lookup.result, lookup.result.data
     zone = f.clean_name(result.scenario.get("timezone") or "UTC", 40)
@@ -147,6 +158,8 @@ def _identity(lookup: Lookup) -> list[tuple[str, str]]:
     facts.append(("Coverage", ", ".join(f.share(c) for c in covered[:3]) or f.DASH))
     if lookup.money.code:
         facts.append(("Currency", lookup.money.code))
+    if judged is not None:
+        facts.append(("Candidates judged on this data", f.count(judged)))
     return [
         *facts,
         ("Data fingerprint", f.short_hash(data.fingerprint)),

@@ -102,5 +102,19 @@ def exact(lookup: Lookup) -> str:
     return f.listed(f.clean_name(name) for name in sure)
 
 
+def many_judged(judged: int | None) -> str:
+    """What picking among several candidates on one log costs; nothing where there is only one.
+
+    One bound at a one-sided 2.5% lets k candidates without any effect pass by chance in 1 - 0.975^k of the cases.
+    """
+    if judged is None or judged < 2:
+        return ""
+    chance = f.share(1 - 0.975**judged)
+    return (
+        f"{judged:,} candidates have been judged on this data. The best of so many owes something to luck: a bound that "
+        f"chance alone passes 2.5% of the time is passed by one of {judged:,} in {chance}. Confirm the choice on newer data."
+    )
+
+
 def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -41,10 +41,11 @@ def name(value: object) -> str:
     return f"<code>{text(value, f.NAME_LENGTH)}</code>"
 
 
-def render_summary(result: Result) -> str:
-    """summary.md of a result. The same result gives the same bytes."""
+def render_summary(result: Result, *, judged: int | None = None) -> str:
+    """summary.md of a result. The same arguments give the same bytes. judged: as for `render_report`."""
     lookup = Lookup(result)
-    head = [*_verdict(lookup), *_rules(lookup), *_headline(lookup)]
+    many = knowledge.many_judged(judged)
+    head = [*_verdict(lookup), *_rules(lookup), *_headline(lookup), *(["", text(many)] if many else [])]
     rest = [*_findings(lookup), *_predictions(lookup), *_segments(lookup), *_knowledge(lookup), *_provenance(lookup)]
     return _within("\n".join(head) + "\n", [block + "\n" for block in rest])
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,8 @@ class LoadedScenario:
     """A scenario with where it came from.
 
     file: as the user named it; directory: what relative paths start from; name: the scenario's, or the file's stem;
-    sha256: of its content (comments and layout apart); document: the content as plain data.
+    sha256: of its content (comments and layout apart); document: the content as plain data; text: of the file, None
+    for a scenario given as data.
     """
 
     scenario: Scenario
@@ -52,6 +53,7 @@ class LoadedScenario:
     sha256: str
     document: dict[str, Any]
     lines: Mapping[Place, int] = field(default_factory=dict, repr=False)
+    text: str | None = field(default=None, repr=False)
 
     @property
     def zone(self) -> ZoneInfo:
@@ -100,30 +102,36 @@ class LoadedScenario:
 
 def load_scenario(path: str | Path) -> LoadedScenario:
     """Read a scenario file. Raises ScenarioError with file and line."""
+    text = read_text(path, "scenario")
+    return parse_scenario(text, file=str(path), directory=Path(path).resolve().parent)
+
+
+def read_text(path: str | Path, what: str) -> str:
+    """The text of a YAML file that the user named with ``--<what>``. Raises ScenarioError."""
     name = str(path)
     try:
         if os.path.isdir(path):
-            raise ScenarioError("is a folder; give the scenario's YAML file", file=name)
+            raise ScenarioError(f"is a folder; give the YAML file of the {what}", file=name)
         size = os.path.getsize(path)
         if size > MOST_BYTES:
-            raise ScenarioError(f"a scenario has at most {MOST_BYTES} bytes, this file has {size}", file=name)
+            raise ScenarioError(f"a {what} file has at most {MOST_BYTES} bytes, this one has {size}", file=name)
         raw = Path(path).read_bytes()
     except FileNotFoundError:
-        raise ScenarioError("no such file; check --scenario", file=name) from None
+        raise ScenarioError(f"no such file; check --{what}", file=name) from None
     except OSError as error:
         raise ScenarioError(f"the file can't be read: {error.strerror}", file=name) from None
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise ScenarioError("not UTF-8 text; a scenario is a YAML file", file=name, line=line) from None
-    return parse_scenario(text, file=name, directory=Path(path).resolve().parent)
+        raise ScenarioError(f"not UTF-8 text; give the YAML file of the {what}", file=name, line=line) from None
+    return text
 
 
 def parse_scenario(text: str, *, file: str, directory: Path) -> LoadedScenario:
     """Parse the text of a scenario. file: for messages; directory: what relative paths start from."""
     document, lines = read_yaml(text, file)
-    return _build(document, file, directory, lines)
+    return replace(_build(document, file, directory, lines), text=text)
 
 
 def scenario_from_dict(document: dict[str, Any], *, directory: Path, file: str = "scenario") -> LoadedScenario:
@@ -215,9 +223,6 @@ def refuse_unsupported(loaded: LoadedScenario) -> None:
     for name, table in s.logs_tables.items():
         path: Place = ("logs_tables", name, "format")
         checks.append((table.format in ("iceberg", "delta"), f"format: {table.format}", path, ""))
-    for i, rule in enumerate(s.gate):
-        for key in ("waive", "max_width", "suspicious"):
-            checks.append((getattr(rule, key) is not None, f"gate: {key}", ("gate", i, key), ""))
     for refused, what, where, instead in checks:
         if refused:
             raise _not_yet(loaded, what, *where, instead=instead)

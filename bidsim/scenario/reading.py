@@ -27,10 +27,10 @@ Place = tuple[str | int, ...]
 Lines = dict[Place, int]
 
 
-def read_yaml(text: str, file: str) -> tuple[dict[str, Any], Lines]:
+def read_yaml(text: str, file: str, *, list_as: str | None = None) -> tuple[dict[str, Any], Lines]:
     """The one mapping that a text holds, as plain data, and the 1-based line of each key and list entry.
 
-    Raises ScenarioError with file and line.
+    list_as: a text that is a list is read as the mapping of this key to it. Raises ScenarioError with file and line.
     """
     for number, line in enumerate(text.split("\n"), 1):
         if any((ord(c) < 32 and c not in "\t\r") or ord(c) == 127 for c in line):
@@ -55,10 +55,15 @@ def read_yaml(text: str, file: str) -> tuple[dict[str, Any], Lines]:
         # ruamel meets odd scalars (a date such as 2017-99-99) with whatever Python raises.
         raise ScenarioError(f"not valid YAML: {str(error).split(chr(10))[0]}", file=file) from None
     if document is None:
-        raise ScenarioError("the scenario is empty; the least it needs is logs_tables", file=file)
-    if not isinstance(document, Mapping):
-        raise ScenarioError("a scenario is a mapping of keys, such as logs_tables: ...", file=file, line=1)
+        empty = "the scenario is empty; the least it needs is logs_tables"
+        raise ScenarioError(f"the file is empty; it needs {list_as}" if list_as else empty, file=file)
     lines: Lines = {}
+    if list_as is not None and isinstance(document, list):
+        return {list_as: plain(document, file, lines, (list_as,))}, lines
+    if not isinstance(document, Mapping):
+        other = f"is neither a list nor a mapping with {list_as}"
+        mapping = "a scenario is a mapping of keys, such as logs_tables: ..."
+        raise ScenarioError(other if list_as else mapping, file=file, line=1)
     return plain(document, file, lines), lines
 
 

@@ -165,6 +165,11 @@ PERCENT = re.compile(r"^\s*([+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)\s*%\s*$")
 Change = Number | str
 
 
+def _size(change: float | str) -> float:
+    match = PERCENT.match(change) if isinstance(change, str) else None
+    return float(match.group(1)) if match else float(change)
+
+
 class Rule(Block):
     """One rule of the gate (spec section 5): a metric, where it is judged, and one bound."""
 
@@ -182,9 +187,13 @@ class Rule(Block):
     between: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = None
     max_increase: Change | None = Field(default=None, description="absolute, or n% of the baseline")
     max_decrease: Change | None = Field(default=None, description="absolute, or n% of the baseline")
-    min_improvement: Change | None = None
-    max_width: Change | None = None
-    suspicious: Change | None = None
+    min_improvement: Change | None = Field(default=None, description="absolute, or n% of the baseline")
+    max_width: Change | None = Field(
+        default=None, description="the widest interval of the change that will do, absolute or n% of the baseline"
+    )
+    suspicious: Change | None = Field(
+        default=None, description="a gain beyond this, and beyond chance, is too good to be true; warns by default"
+    )
     evidence: Literal["interval", "point"] = "interval"
     on_fail: Action = "fail"
     on_inconclusive: Action = "warn"
@@ -206,7 +215,18 @@ class Rule(Block):
             raise ValueError(f"a rule has exactly one bound of {', '.join(BOUNDS)}; this one has {len(bounds)}")
         if self.between is not None and self.between[0] > self.between[1]:
             raise ValueError("between is [low, high] with low <= high")
+        for name in ("max_width", "suspicious"):
+            given = getattr(self, name)
+            if given is not None and _size(given) <= 0:
+                raise ValueError(f"{name} must be greater than 0, got {given}")
+        if self.max_width is not None and self.evidence == "point":
+            raise ValueError("max_width is about the interval; evidence: point has none")
         return self
+
+    @property
+    def failure_does(self) -> Action:
+        """What a failure does: fails, unless the rule says otherwise or only asks for gains too good to be true."""
+        return "warn" if self.suspicious is not None and "on_fail" not in self.model_fields_set else self.on_fail
 
 
 BOUNDS = (

@@ -28,7 +28,7 @@ def check_free(directory: Path) -> None:
 
 
 def write_run(directory: Path, files: Mapping[str, str | bytes]) -> None:
-    """Write files (name -> content, text as UTF-8) into a new folder, atomically. Raises BidsimError, leaving nothing behind."""
+    """Write files (name -> text, as UTF-8, or bytes) into a new folder, atomically. Raises BidsimError, leaving nothing behind."""
     check_free(directory)
     made: list[Path] = []
     parent = directory.parent
@@ -43,10 +43,7 @@ def write_run(directory: Path, files: Mapping[str, str | bytes]) -> None:
         raise BidsimError(f"the output folder can't be made: {error.strerror}", file=str(directory)) from error
     try:
         for name, content in files.items():
-            with open(aside / name, "wb") as stream:
-                stream.write(content if isinstance(content, bytes) else content.encode("utf-8"))
-                stream.flush()
-                os.fsync(stream.fileno())
+            _write(aside / name, content)
         os.chmod(aside, 0o777 & ~_umask())
         _sync(aside)
         # rename would silently replace an empty folder made meanwhile; that is somebody else's.
@@ -62,6 +59,28 @@ def write_run(directory: Path, files: Mapping[str, str | bytes]) -> None:
         if isinstance(error, OSError):
             raise BidsimError(f"the run can't be written: {error.strerror}", file=str(directory)) from error
         raise
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write one file whole or not at all, in place of what it was. Raises BidsimError, leaving nothing behind."""
+    aside = path.parent / f".{path.name}-{os.getpid()}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(aside, content)
+        os.replace(aside, path)
+        _sync(path.parent)
+    except OSError as error:
+        raise BidsimError(f"can't be written: {error.strerror}", file=str(path)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    with open(path, "wb") as stream:
+        stream.write(content.encode("utf-8") if isinstance(content, str) else content)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _umask() -> int:

@@ -83,7 +83,7 @@ SCENARIOS: dict[str, tuple[Make, str]] = {
     "duplicate keys": (yaml(AD + "name: a\nname: b\n"), r's.yaml:3: the key "name" stands twice$'),
     "anchors": (yaml(BOMB), r"s.yaml:1: anchors and aliases .* are not allowed"),
     "tabs": (yaml(AD + "bid:\n\tmax: 3\n"), r"s.yaml:3:1: not valid YAML: .*; indent with spaces, not tabs$"),
-    "not UTF-8": (yaml(AD.encode() + b"name: \xe9\n"), r"s.yaml:2: not UTF-8 text; a scenario is a YAML file$"),
+    "not UTF-8": (yaml(AD.encode() + b"name: \xe9\n"), r"s.yaml:2: not UTF-8 text; give the YAML file of the scenario$"),
     "not closed": (yaml(AD + "bid: {max: 1\n"), r"s.yaml:3:1: not valid YAML"),
     "missing": (lambda folder: (folder / "s.yaml").unlink(), r"s.yaml: no such file; check --scenario$"),
     "a folder": (lambda folder: ["--scenario", "."], r"\.: (this )?is a folder"),

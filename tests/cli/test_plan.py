@@ -90,4 +90,32 @@ def test_a_folder_that_is_no_run_or_lacks_its_statistics_is_refused(saved: Path,
     (tmp_path / "result.json").write_text("[1, 2]")
     done = bidsim("plan", str(tmp_path), cwd=tmp_path)
     assert done.status == 2
-    assert "not a result of this bidsim" in done.err
+    assert "no result of a replay" in done.err
+
+
+def test_the_gate_is_judged_with_other_confidence_from_the_saved_tables(saved: Path) -> None:
+    rules = saved.parent / "rules.yaml"
+    rules.write_text("[{metric: spend, max_increase: 0%}]")
+
+    def low(*arguments: str) -> float:
+        done = bidsim("gate", str(saved), "--rules", str(rules), "--json", *arguments, cwd=saved.parent)
+        assert done.status == 0, done.err
+        return float(json.loads(done.out)["gate"]["rules"][0]["low"])
+
+    assert low("--confidence", "0.99") < low() == low("--confidence", "0.95") < low("--confidence", "0.8")
+    done = bidsim("gate", str(saved), "--rules", str(rules), "--confidence", "0.2", cwd=saved.parent)
+    assert done.status == 2
+    assert "--confidence 0.2: write a number from 0.5" in done.err
+    page = saved.parent / "again.html"
+    assert bidsim("report", str(saved), "--out", str(page), "--confidence", "0.8", cwd=saved.parent).status == 0
+    assert "80%" in page.read_text(encoding="utf-8")
+
+
+def test_statistics_of_another_run_are_refused(saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path / "run")
+    result = json.loads((saved / "result.json").read_text(encoding="utf-8"))
+    result["data"]["rows"] = 10
+    (tmp_path / "run" / "result.json").write_text(json.dumps(result))
+    done = bidsim("plan", str(tmp_path / "run"), cwd=tmp_path)
+    assert done.status == 2
+    assert "of another run" in done.err

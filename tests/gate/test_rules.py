@@ -1,81 +1,13 @@
-"""Spec section 5: what each rule says of a result, and the verdict that rules and fidelity add up to.
-
-Results are made by hand, so every number that a rule judges stands in the test.
-"""
+"""Spec section 5: what each rule says of a result, and the verdict that rules and fidelity add up to."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from made import judged, metric, one, result
 
-from bidsim.gate import judge
-from bidsim.result import DataInfo, Difference, Estimate, Fidelity, Gate, Metric, PolicyInfo, Result, RuleOutcome
-from bidsim.scenario.schema import Rule
-
-NEW, OLD = "v2", "baseline"
-
-
-def metric(
-    name: str,
-    old: float | None,
-    new: float | None,
-    *,
-    half: float | None = None,
-    head: str | None = None,
-    segment: dict[str, str] | None = None,
-    policy: str = NEW,
-) -> tuple[list[Metric], Difference]:
-    """Both policies' values and their difference. half: half the width of every interval; None: no intervals."""
-    place: dict[str, Any] = {"metric": name, "head": head, "segment": segment or {}}
-
-    def estimate(value: float | None, scale: float = 1.0) -> dict[str, Any]:
-        if value is None or half is None:
-            return {"value": value, "low": None, "high": None}
-        return {"value": value, "low": value - half * scale, "high": value + half * scale}
-
-    change = None if old is None or new is None else new - old
-    relative = change / old if change is not None and old else None
-    values = [Metric(policy=OLD, **place, **estimate(old)), Metric(policy=policy, **place, **estimate(new))]
-    return values, Difference(
-        policy=policy,
-        baseline=old,
-        candidate=new,
-        absolute=Estimate(**estimate(change)),
-        relative=Estimate(**estimate(relative, 1 / abs(old) if old else 1.0)),
-        **place,
-    )
-
-
-def result(
-    *metrics: tuple[list[Metric], Difference], fidelity: bool | None = True, candidates: tuple[str, ...] = (NEW,)
-) -> Result:
-    roles: list[tuple[str, Any]] = [(OLD, "baseline"), *((name, "candidate") for name in candidates)]
-    return Result(
-        name="x",
-        as_of="2026-12-01",
-        scenario={},
-        policies=[PolicyInfo(name=n, role=r, model=None, sha256=None, formula="1", multiplier=1) for n, r in roles],
-        data=DataInfo(rows=1, labelled={}, window=None, fingerprint="0"),
-        metrics=[m for values, _ in metrics for m in values],
-        differences=[difference for _, difference in metrics],
-        calibration=[],
-        frontier=[],
-        diagnostics={},
-        findings=[],
-        fidelity=Fidelity(checked=fidelity is not None, passed=fidelity, mismatched_rows=3 if fidelity is False else 0),
-        gate=Gate(verdict="no_gate"),
-    )
-
-
-def judged(given: Result, *rules: dict[str, Any], fidelity_warns: bool = False) -> Gate:
-    return judge(given, [Rule.model_validate(r) for r in rules], fidelity_warns=fidelity_warns).gate
-
-
-def one(given: Result, rule: dict[str, Any]) -> RuleOutcome:
-    (outcome,) = judged(given, rule).rules
-    return outcome
-
+from bidsim.result import Result
 
 POINT = {"evidence": "point"}
 
@@ -256,7 +188,7 @@ def test_a_segment_value_counts_from_the_rules_minimum_on_the_baseline(count: st
 
 
 def test_every_candidate_is_judged_unless_the_rule_names_one() -> None:
-    given = result(metric("cpa", 10, 10), metric("cpa", 10, 20, policy="v3"), candidates=(NEW, "v3"))
+    given = result(metric("cpa", 10, 10), metric("cpa", 10, 20, policy="v3"), candidates=("v2", "v3"))
     rule = {"metric": "cpa", "max_increase": "1%", **POINT}
     assert [(o.policy, o.status) for o in judged(given, rule).rules] == [("v2", "pass"), ("v3", "fail")]
     gate = judged(given, {**rule, "policy": "v2"})

@@ -198,9 +198,6 @@ RULE = "gate:\n- metric: cpa\n  at_most: 1\n  evidence: point\n"
         ("outcomes: predicted\n", 2, "outcomes: predicted"),
         ("maturity: {conversion_window_hours: 1, observed_until: 2017-11-15T12:00:00}\n", 2, "maturity"),
         ("engine: spark\n", 2, "engine: spark"),
-        (RULE + "  waive: {until: 2026-12-31, reason: r, owner: o}\n", 6, "gate: waive"),
-        (RULE.replace("at_most", "max_width"), 4, "gate: max_width"),
-        (RULE.replace("at_most", "suspicious"), 4, "gate: suspicious"),
     ],
 )
 def test_what_comes_later_is_refused_and_never_ignored(text: str, line: int, key: str) -> None:

@@ -1,0 +1,84 @@
+"""The outcome of a rule as a reviewer would say it: "CPA rises by 11.0% [3.2%, 18.8%] on campaign Travel; ..."."""
+
+from __future__ import annotations
+
+import math
+
+from bidsim.gate.bounds import Bound, bound_of
+from bidsim.result import Segment
+from bidsim.scenario.schema import Rule
+
+STRADDLES = ", but the interval straddles it"
+LEAK = "look for a leak (labels or the future among the features) before you trust it"
+
+NAMES = {
+    "cpa": "CPA",
+    "cpc": "CPC",
+    "cpm": "CPM",
+    "ctr": "CTR",
+    "cvr": "CVR",
+    "auc": "AUC",
+    "gauc": "grouped AUC",
+    "ece": "expected calibration error",
+    "roi": "ROI",
+    "cpa_at_matched_spend": "CPA at matched spend",
+    "cpc_at_matched_spend": "CPC at matched spend",
+}
+
+
+def title(rule: Rule) -> str:
+    """The rule's name, or its metric and bound."""
+    if rule.name:
+        return rule.name
+    bound = bound_of(rule)
+    by = f" by {rule.by}" if rule.by else ""
+    return f"{metric_name(rule, rule.head)}{by}: {bound.words if bound else ''}".strip()
+
+
+def metric_name(rule: Rule, head: str | None) -> str:
+    name = NAMES.get(rule.metric, rule.metric.replace("_", " "))
+    return f"{name} ({head})" if head else name
+
+
+def place_words(segment: Segment, names: dict[str, str]) -> str:
+    """' on campaign 7 (Travel)'; names: of campaigns, and only a segment of campaigns has values among them."""
+    named = segment and all(value in names for value in segment.values()) and "campaign" in segment
+    return "".join(f" on {name} {value}{f' ({names[value]})' if named else ''}" for name, value in segment.items())
+
+
+def said(
+    bound: Bound, quantity: float, value: float | None, baseline: float | None, interval: tuple[float, float] | None
+) -> str:
+    """'rises by 3.1% [1.2%, 5%] (50 to 51.6)', or 'is 1.02 [0.99, 1.05]'."""
+    if bound.quantity == "value":
+        return f"is {quantity:,.5g}" + (f" [{interval[0]:,.5g}, {interval[1]:,.5g}]" if interval else "")
+    relative = bound.quantity == "relative"
+    size = f"{abs(quantity) * 100:.3g}%" if relative else f"{abs(quantity):.4g}"
+    verb = "does not change" if quantity == 0 else f"{'rises' if quantity > 0 else 'falls'} by {size}"
+    if interval and quantity != 0:
+        ends = sorted(x if quantity > 0 else -x for x in interval)
+        verb += " [" + ", ".join(f"{x * 100:.3g}%" if relative else f"{x:.4g}" for x in ends) + "]"
+    return f"{verb} ({baseline or 0:,.6g} to {value or 0:,.6g})"
+
+
+def allows(rule: Rule, bound: Bound) -> str:
+    if rule.min_improvement is not None:
+        return f"asks for {bound.words}"
+    return f"allows {'values ' if rule.between else ''}{bound.words}"
+
+
+def unsure(bound: Bound, low: float, high: float) -> str:
+    """What the rows that the log can't decide could make of the quantity."""
+
+    def text(x: float) -> str:
+        if math.isinf(x):
+            return "without limit"
+        if bound.quantity == "relative":
+            return f"{x * 100:+.3g}%"
+        return f"{x:,.5g}" if bound.quantity == "value" else f"{x:+.4g}"
+
+    return f", but rows that this log can't decide could put it anywhere from {text(low)} to {text(high)}"
+
+
+def wide(bound: Bound, width: float) -> str:
+    return f"{width * 100:.3g}%" if bound.quantity == "relative" else f"{width:.4g}"

@@ -1,0 +1,85 @@
+"""Which folders hold runs: each folder is a run as a whole, or is passed over and counted, never guessed at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from bidsim.errors import BidsimError
+from bidsim.store.record import Record, RunFile
+
+MOST_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """directory: the run's folder; started: ISO 8601, when it was made."""
+
+    directory: Path
+    started: str
+    record: Record
+
+    @property
+    def name(self) -> str:
+        return self.directory.name
+
+
+@dataclass(frozen=True)
+class Scan:
+    """unfinished: folders of writers that are at work or were stopped; foreign: folders that hold no run."""
+
+    runs: list[StoredRun] = field(default_factory=list)
+    unfinished: int = 0
+    foreign: int = 0
+
+    @property
+    def passed_over(self) -> str:
+        """'2 folders passed over: 1 unfinished, 1 without a run', or ''."""
+        parts = [(self.unfinished, "unfinished"), (self.foreign, "without a run")]
+        total = self.unfinished + self.foreign
+        said = ", ".join(f"{n} {word}" for n, word in parts if n)
+        return f"{total} folder{'s' * (total != 1)} passed over: {said}" if total else ""
+
+
+def scan(directories: Sequence[Path]) -> Scan:
+    """All runs directly below the folders (or that the folders are). Raises BidsimError for what is no folder."""
+    runs: dict[Path, StoredRun] = {}
+    unfinished = foreign = 0
+    for directory in directories:
+        if not directory.is_dir():
+            raise BidsimError("no such folder; give the folder that holds your runs", file=str(directory))
+        for path in [directory] if (directory / "run.json").is_file() else _folders(directory):
+            if path.name.startswith("."):
+                # Only what looks like a run being written: other hidden folders are none of ours.
+                unfinished += any((path / name).exists() for name in ("result.json", "run.json", "report.html"))
+                continue
+            found = read_run(path)
+            if found is None:
+                foreign += 1
+            else:
+                runs[path.resolve()] = found
+    return Scan([runs[key] for key in sorted(runs)], unfinished, foreign)
+
+
+def _folders(directory: Path) -> Iterator[Path]:
+    try:
+        with os.scandir(directory) as entries:
+            yield from (Path(e.path) for e in sorted(entries, key=lambda e: e.name) if e.is_dir())
+    except OSError as error:
+        raise BidsimError(f"can't be read: {error.strerror}", file=str(directory)) from None
+
+
+def read_run(directory: Path) -> StoredRun | None:
+    """The run of a folder; None where there is none, or not a whole one."""
+    file = directory / "run.json"
+    try:
+        if not (directory / "result.json").is_file() or os.path.getsize(file) > MOST_BYTES:
+            return None
+        found = RunFile.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError, RecursionError):
+        return None
+    return StoredRun(directory, found.started, found.record)

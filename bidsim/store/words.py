@@ -1,0 +1,52 @@
+"""The words that the leaderboard's table and page share."""
+
+from __future__ import annotations
+
+from bidsim.report import format as f
+from bidsim.report.words import difference_writer, label
+from bidsim.store.leaderboard import Entry
+from bidsim.store.track import FEWEST, Track
+
+
+def verdict_words(verdict: str) -> str:
+    return verdict.upper().replace("_", " ")
+
+
+def change_of(entry: Entry, metric: str) -> tuple[str, str]:
+    """(change, interval) as the metric's changes are said."""
+    way, say = difference_writer(metric)
+    value, low, high = entry.absolute if way == "absolute" else entry.relative
+    return (say(value), f.interval(low, high, say)) if value is not None else (f.DASH, "")
+
+
+def held_words(entry: Entry) -> str:
+    """Whether the forecast held what the online test showed."""
+    if entry.online is None:
+        return ""
+    value = entry.relative[0]
+    if value is None:
+        return "no forecast"
+    right = (value > 0) - (value < 0) == (entry.online.change > 0) - (entry.online.change < 0)
+    held = {True: "held, ", False: "missed, ", None: ""}[entry.held]
+    return f"{held}direction {'right' if right else 'wrong'}"
+
+
+def track_sentences(track: Track) -> list[str]:
+    """How forecasts have done against online tests, a sentence a metric."""
+    found = []
+    for m in track.metrics:
+        name = label(m.metric) + (f" ({m.head})" if m.head else "")
+        said = f"{name}: {f.plural(m.tests, 'online test')}"
+        if m.held[1]:
+            said += f"; {m.held[0]} of {m.held[1]} forecast intervals held the online change"
+        if m.direction[1]:
+            said += f"; direction right in {m.direction[0]} of {m.direction[1]}"
+        if m.miss is not None:
+            said += f"; mean miss {f.change(m.miss).lstrip('+').removesuffix('%')} points"
+        if m.best is not None:
+            best = label(m.best.metric) + (f" ({m.best.head})" if m.best.head else "")
+            said += f"; offline, {best} has ordered the candidates most like it (tau {m.best.tau:.2f}, {m.best.tests} tests)"
+        elif m.tests < FEWEST:
+            said += f"; which offline metric predicts best is told from {FEWEST} tests on"
+        found.append(said + ".")
+    return found
