@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from bidsim.logs.source import Source
 from bidsim.replay.policies import PolicyPlan
@@ -85,6 +85,13 @@ class Plan:
     features: dict[str, str] = field(default_factory=dict)
     budget_amount: str | None = None
     budget_period: str | None = None
+    # Even pacing: SQL of the minutes of its period that each row has seen, and of the period's length.
+    pace: tuple[str, str] | None = None
+    # Of a policy's bids in one request only the highest stays.
+    internal: bool = False
+    zone: str = "UTC"
+    # What the steps found out beside the sums: diagnostics of the result, by name.
+    notes: dict[str, Any] = field(default_factory=dict)
     warnings: list[tuple[str, str]] = field(default_factory=list)
     # What intervals are clustered by: whole numbers, texts, or (without a unit) each row by itself.
     unit: Literal["whole", "text", "row"] = "row"

@@ -47,7 +47,10 @@ class PolicyPlan:
 
 @dataclass(frozen=True)
 class Bidder:
-    """A policy at one multiplier of all its bids: what the auction sees. key names its columns in the SQL."""
+    """A policy at one multiplier of all its bids: what the auction sees. key names its columns in the SQL.
+
+    raw, min, limited are SQL; factor, least, round_down and max say the same in numbers.
+    """
 
     key: str
     policy: int
@@ -56,6 +59,8 @@ class Bidder:
     limited: str
     round_down: bool
     max: float | None
+    factor: float = 1.0
+    least: float = 0.0
 
 
 def bidder(policy: PolicyPlan, key: str, scale: float = 1.0) -> Bidder:
@@ -65,7 +70,8 @@ def bidder(policy: PolicyPlan, key: str, scale: float = 1.0) -> Bidder:
     limited = raw if policy.max is None else f"least({raw}, {policy.max!r}::double)"
     if policy.round_down:
         limited = f"floor({limited})"
-    return Bidder(key, policy.index, raw, f"{policy.min!r}::double", limited, policy.round_down, policy.max)
+    least = f"{policy.min!r}::double"
+    return Bidder(key, policy.index, raw, least, limited, policy.round_down, policy.max, factor, policy.min)
 
 
 def resolve(loaded: LoadedScenario, models: Sequence[Path], baseline: Path | None) -> list[PolicyPlan]:

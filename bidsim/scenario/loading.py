@@ -206,8 +206,6 @@ def refuse_unsupported(loaded: LoadedScenario) -> None:
     """Keys whose behaviour comes with a later version are refused, never ignored. Raises NotSupportedYetError."""
     s = loaded.scenario
     checks: list[tuple[bool, str, Place, str]] = [
-        (s.budget is not None and s.budget.pacing == "even", "budget.pacing: even", ("budget", "pacing"), ""),
-        (s.auction.internal, "auction.internal: true", ("auction", "internal"), ""),
         (s.outcomes == "predicted", "outcomes: predicted", ("outcomes",), ""),
         (s.maturity is not None, "maturity", ("maturity",), ""),
         (s.engine == "spark", "engine: spark", ("engine",), ""),
