@@ -149,7 +149,9 @@ class Stages:
         }
         parts = [*columns, *extra, f"{local if plan.time_kind else 'null::timestamp'} as local_ts"]
         parts += [f"{sql} as {name}" for name, sql in constants.items() if name not in columns]
-        return f"select {', '.join(parts)} from read_parquet('{quote_path(file)}')"
+        if plan.internal:
+            parts.append("file_row_number as ordinal")
+        return f"select {', '.join(parts)} from read_parquet('{quote_path(file)}'{', file_row_number = true' * plan.internal})"
 
     def _keep(self, sql: str, view: str) -> None:
         """Write rows aside in their order and go on with them."""
@@ -158,6 +160,11 @@ class Stages:
         columns = [name if " " not in name else f'"{name}"' for name, _ in self.engine.names(f"from read_parquet('{quote_path(file)}')")]
         self.engine.run(f"create view {view} as {self._whole(columns, (), file)}")
         self.rows = view
+
+    @property
+    def _again(self) -> str:
+        """The internal auction brings rows together by request; under a budget they are put in its order again."""
+        return " order by ordinal" if self.plan.internal else ""
 
     def _bids(self, bidders: Sequence[Bidder], formulas: str = "formulas") -> str:
         """Steps 3 (second half) and 4."""
@@ -209,7 +216,7 @@ class Stages:
             columns += dict.fromkeys(f"raw_{b.policy}" for b in bidders)
             bids = "select * from formulas"
         winnable = "not undecidable and not blocked and (price is not null or (won and first_price))"
-        sql = f"select {', '.join(columns)} from ({self._auctions(bids, ())}) where {winnable}"
+        sql = f"select {', '.join(columns)} from ({self._auctions(bids, ())}) where {winnable}{self._again}"
         shares = [list(range(i, len(bidders), self.threads)) for i in range(min(self.threads, len(bidders)))]
         ledgers = [Ledger(len(share), never=self.never, strict=self.ties_lose) for share in shares]
         found = np.zeros((len(bidders), 3), dtype=object)
@@ -271,7 +278,9 @@ class Stages:
         last: list[Any] | None = None
         columns = [*kept, "campaign", "period", "budget_amount", "first_price", "bar", "bid_log", "w", "lost", "price"]
         columns += [f"{part}_{b.key}" for b in bidders for part in ("bid", "wins", "unknown", "pay")]
-        for batch in self.engine.stream(f"select {', '.join(dict.fromkeys(columns))} from ({auctions})"):
+        for batch in self.engine.stream(
+            f"select {', '.join(dict.fromkeys(columns))} from ({auctions}){self._again}"
+        ):
             starts, last = _starts(batch, last)
             first_price = _bools(batch, "first_price")
             bar = _ints(batch, "bar")
