@@ -17,6 +17,7 @@ from bidsim.replay.columns import (
     campaign_table,
     check_binds,
     check_numeric,
+    event_seconds,
     indicator,
     is_numeric,
     join_campaigns,
@@ -29,11 +30,11 @@ from bidsim.replay.columns import (
     window_conditions,
 )
 from bidsim.replay.engine import Engine
-from bidsim.replay.plan import Carried, Plan, Prediction
+from bidsim.replay.plan import Carried, Plan, Prediction, Ripening
 from bidsim.replay.policies import PolicyPlan
 from bidsim.scenario.expressions import Compiled, quote_identifier
 from bidsim.scenario.loading import LoadedScenario, nearest
-from bidsim.scenario.schema import HEADS, PREDICTION_COLUMN, ROLES
+from bidsim.scenario.schema import HEADS, PREDICTION_COLUMN, ROLES, CvrJump
 
 OUTCOME_ROLES = ("price", "won", "click", "conversion")
 
@@ -85,6 +86,11 @@ def make_plan(loaded: LoadedScenario, engine: Engine, source: Source, policies: 
     )
     plan.unit = unit_kind(types.get("unit"))
     plan.zone = zone
+    for role in ("time", "click_time", "conversion_time"):
+        seconds = event_seconds(loaded, types, roles, role)
+        if seconds is not None:
+            plan.seconds[role] = seconds
+    _ripening(plan, loaded)
     _auction_type(plan, names)
     _predictions(plan, names, engine, relation)
     _judged_heads(plan, loaded)
@@ -94,6 +100,24 @@ def make_plan(loaded: LoadedScenario, engine: Engine, source: Source, policies: 
     _internal(plan, loaded)
     _require(loaded, plan)
     return plan
+
+
+def _ripening(plan: Plan, loaded: LoadedScenario) -> None:
+    given, until = loaded.scenario.maturity, loaded.observed_until()
+    anomaly = loaded.scenario.remove_anomaly_cvr_cpns
+    plan.jump = anomaly if isinstance(anomaly, CvrJump) else CvrJump() if anomaly else None
+    if given is None or until is None:
+        return
+    needed = ["time", *(["conversion_time", "conversion"] if given.immature == "weight" else [])]
+    for role in needed:
+        if role not in plan.seconds and not (role == "conversion" and plan.has(role)):
+            raise loaded.error(f"maturity needs a {role.replace('_', ' ')}; set columns.{role}", "maturity")
+    plan.ripening = Ripening(given.conversion_window_hours * 3600.0, until.timestamp(), given.immature == "weight")
+    plan.carry("seen_at", plan.seconds["time"])
+    if "click_time" in plan.seconds:
+        plan.carry("clicked_at", plan.seconds["click_time"])
+    if "conversion_time" in plan.seconds:
+        plan.carry("converted_at", plan.seconds["conversion_time"])
 
 
 def _auction_type(plan: Plan, names: Names) -> None:

@@ -21,6 +21,7 @@ from bidsim.replay.engine import Engine
 from bidsim.replay.fidelity import check_fidelity
 from bidsim.replay.levels import level_scans, level_starts, matched_by_cells, matched_by_replays
 from bidsim.replay.measures import COARSE_BITS, COUNT_BITS, FINE_BITS, FINE_ROWS, MONEY_SCALE, result_value
+from bidsim.replay.notes import observe
 from bidsim.replay.policies import bidder, resolve
 from bidsim.replay.progress import Progress, Silent
 from bidsim.replay.reduce import Reduction
@@ -85,6 +86,7 @@ def run_replay(
         bidders = [bidder(p, str(p.index)) for p in policies]
         progress.step("settling budgets" if plan.budgeted else "replaying auctions")
         stages.settle(bidders, "outcomes", progress.rows)
+        plan.notes |= observe(plan, stages, bidders, "outcomes")
         progress.step("reducing to statistics")
         values = segment_values(engine, plan)
         starts = level_starts(plan, ties_lose)
@@ -102,7 +104,9 @@ def run_replay(
         unbudgeted = render("bids", formulas="formulas", bidders=bidders, any_first_price=plan.any_first_price)
         fidelity = check_fidelity(engine, plan, f"({unbudgeted})", ties_lose=ties_lose)
     reduced = Reduced(plan, counts, reduced_to, frontier, matched, fidelity, removed)
-    return judge(assemble(loaded, reduced, as_of), scenario.gate, fidelity_warns=scenario.fidelity == "warn")
+    result = assemble(loaded, reduced, as_of)
+    result = result.model_copy(update={"diagnostics": {**result.diagnostics, **plan.notes}})
+    return judge(result, scenario.gate, fidelity_warns=scenario.fidelity == "warn")
 
 
 def _betas(loaded: LoadedScenario, counts: Mapping[str, int]) -> tuple[float, ...]:

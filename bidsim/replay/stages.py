@@ -23,9 +23,11 @@ import pyarrow.compute as pc
 from bidsim.errors import ModelError
 from bidsim.replay.budget import Ledger, Limits, Pace, Rows
 from bidsim.replay.engine import Engine, quote_path
+from bidsim.replay.findings import jumped
 from bidsim.replay.measures import AMOUNT_BITS
 from bidsim.replay.plan import NUMERIC_ROLES, Plan
 from bidsim.replay.policies import Bidder
+from bidsim.replay.ripening import ripen
 from bidsim.replay.sql import render
 from bidsim.statistics.tallies import whole_sum
 
@@ -52,6 +54,7 @@ class Stages:
         sql = self._rows_sql()
         if not streams:
             self.engine.run(f"create view log_rows as {sql}")
+            self._ripen()
             return
         models = {p.index: p for p in plan.policies if p.scorer is not None}
         features = list(plan.features)
@@ -69,20 +72,34 @@ class Stages:
             )
 
         self._store("log_rows", _ordered_map(score, self.engine.stream(sql), self.threads), progress)
+        self._ripen()
+
+    def _ripen(self) -> None:
+        if self.plan.ripening is not None:
+            self.rows = ripen(self.engine, self.plan, self.rows)
 
     def remove_anomalies(self) -> list[tuple[str, int, int]]:
-        """Leave out campaigns whose CVR is impossible, for every policy; (campaign, clicks, conversions) of each."""
+        """Leave out campaigns whose CVR is impossible or jumps, for every policy.
+
+        (campaign, clicks, conversions) of the impossible ones; the jumps are a finding of the plan.
+        """
         plan, engine = self.plan, self.engine
         if not (plan.has("campaign") and plan.has("click") and plan.has("conversion")):
             return []
-        engine.run(f"create table anomalies as {render('anomalies')}")
-        found = engine.rows("select cast(campaign as varchar), clicks, conversions from anomalies order by campaign")
-        self.rows = "kept_rows"
+        text = render(
+            "anomalies", rows=self.rows, jump=plan.jump, timed=bool(plan.time_kind), falls=plan.ripening is not None
+        )
+        engine.run(f"create table anomalies as {text}")
+        found = engine.rows("select cast(campaign as varchar), * exclude (campaign) from anomalies order by campaign")
         engine.run(
-            f"create view {self.rows} as select * from log_rows r where not exists "
+            f"create view kept_rows as select * from {self.rows} r where not exists "
             "(select 1 from anomalies a where a.campaign is not distinct from r.campaign)"
         )
-        return [("null" if name is None else str(name), int(c), int(v)) for name, c, v in found]
+        self.rows = "kept_rows"
+        jumps = [(str(c or "null"), day, now, before) for c, _, _, _, day, now, before in found if day is not None]
+        if jumps:
+            plan.findings.append(jumped(jumps))
+        return [("null" if name is None else str(name), int(c), int(v)) for name, c, v, bad, *_ in found if bad]
 
     def derive(self) -> None:
         """Step 3, first half: views `facts` and `formulas`; under a budget the rows are put in its order once."""
@@ -107,11 +124,10 @@ class Stages:
             has_click=plan.has("click"),
             has_conversion=plan.has("conversion"),
             predictions=plan.predictions,
+            ripening=plan.ripening is not None,
         )
         engine.run(f"create or replace view {prefix}facts as {facts}")
-        formulas = render(
-            "formulas", facts=f"{prefix}facts", policies=plan.policies, budget_amount=plan.budget_amount
-        )
+        formulas = render("formulas", facts=f"{prefix}facts", policies=plan.policies, budget_amount=plan.budget_amount)
         engine.run(f"create or replace view {prefix}formulas as {formulas}")
 
     def _columns(self, *, keys: bool) -> list[str]:
@@ -125,6 +141,7 @@ class Stages:
         found += [p.column for p in plan.predictions]
         found += [s.column for s in plan.segments]
         found += [c.column for c in plan.carried.values()]
+        found += ["mature"] if plan.ripening else []
         found += ["period"] if plan.budgeted else []
         found += ["elapsed", "span"] if plan.pace else []
         found += ["request"] if plan.has("request") and (keys or plan.internal) else []
@@ -157,7 +174,10 @@ class Stages:
         """Write rows aside in their order and go on with them."""
         file = self._file()
         self.engine.run(f"copy ({sql}) to '{quote_path(file)}' (format parquet, compression lz4)")
-        columns = [name if " " not in name else f'"{name}"' for name, _ in self.engine.names(f"from read_parquet('{quote_path(file)}')")]
+        columns = [
+            name if " " not in name else f'"{name}"'
+            for name, _ in self.engine.names(f"from read_parquet('{quote_path(file)}')")
+        ]
         self.engine.run(f"create view {view} as {self._whole(columns, (), file)}")
         self.rows = view
 
@@ -172,7 +192,9 @@ class Stages:
         return render("internal", bids=f"({bids})", bidders=bidders) if self.plan.internal else bids
 
     def _auctions(self, bids: str, bidders: Sequence[Bidder]) -> str:
-        return render("auctions", bids=f"({bids})", bidders=bidders, ties_lose=self.ties_lose, budgeted=self.plan.budgeted)
+        return render(
+            "auctions", bids=f"({bids})", bidders=bidders, ties_lose=self.ties_lose, budgeted=self.plan.budgeted
+        )
 
     def settle(self, bidders: Sequence[Bidder], name: str, progress: Progress | None = None) -> str:
         """Steps 3 (second half) to 7 for some bidders: view `name`, their outcomes. Returns the view's name."""
@@ -187,12 +209,14 @@ class Stages:
             nothing = f"select *, {', '.join(parts)} from {self.rows} where false"
             made = [part.split(" as ")[1] for part in parts]
             self._store(
-                rows, self._settled(bidders, columns, auctions), progress or (lambda rows: None), nothing, (columns, made)
+                rows,
+                self._settled(bidders, columns, auctions),
+                progress or (lambda rows: None),
+                nothing,
+                (columns, made),
             )
             self._derive(f"{name}_", rows)
-            bids = render(
-                "bids", formulas=f"{name}_formulas", bidders=bidders, any_first_price=plan.any_first_price
-            )
+            bids = render("bids", formulas=f"{name}_formulas", bidders=bidders, any_first_price=plan.any_first_price)
             if plan.internal:
                 kept = ", ".join(f"kept_{b.key} as bid_{b.key}" for b in bidders)
                 bids = f"select * replace ({kept}) from ({bids})"
@@ -247,7 +271,9 @@ class Stages:
         """(campaign, period, first time at which each bidder's money had run out) of every group that ran short."""
         if not self.plan.budgeted or not self.plan.time_kind:
             return []
-        first = ", ".join(f"strftime(min(case when short_{b.key} then local_ts end), '%Y-%m-%dT%H:%M') as t_{b.key}" for b in bidders)
+        first = ", ".join(
+            f"strftime(min(case when short_{b.key} then local_ts end), '%Y-%m-%dT%H:%M') as t_{b.key}" for b in bidders
+        )
         some = " or ".join(f"short_{b.key}" for b in bidders)
         return self.engine.rows(
             f"select cast(campaign as varchar), cast(period as varchar), {first} from {name}_settled where {some} "
@@ -278,9 +304,7 @@ class Stages:
         last: list[Any] | None = None
         columns = [*kept, "campaign", "period", "budget_amount", "first_price", "bar", "bid_log", "w", "lost", "price"]
         columns += [f"{part}_{b.key}" for b in bidders for part in ("bid", "wins", "unknown", "pay")]
-        for batch in self.engine.stream(
-            f"select {', '.join(dict.fromkeys(columns))} from ({auctions}){self._again}"
-        ):
+        for batch in self.engine.stream(f"select {', '.join(dict.fromkeys(columns))} from ({auctions}){self._again}"):
             starts, last = _starts(batch, last)
             first_price = _bools(batch, "first_price")
             bar = _ints(batch, "bar")
@@ -340,9 +364,7 @@ class Stages:
             budget_period=plan.budget_period,
             pace=plan.pace,
             position=position,
-            reader=plan.source.reader(
-                with_position=(plan.budgeted or plan.internal) and plan.source.keeps_row_numbers
-            ),
+            reader=plan.source.reader(with_position=(plan.budgeted or plan.internal) and plan.source.keeps_row_numbers),
             campaigns=plan.campaigns,
             conditions=plan.conditions,
         )

@@ -217,7 +217,12 @@ def test_long_groups_are_settled_as_the_loop_goes(
 def test_many_groups_are_settled_side_by_side_as_the_loop_goes() -> None:
     rng = np.random.default_rng(7)
     n = 6000
-    for never, first_price, even in ((False, False, True), (True, False, True), (True, True, True), (True, True, False)):
+    for never, first_price, even in (
+        (False, False, True),
+        (True, False, True),
+        (True, True, True),
+        (True, True, False),
+    ):
         bids, prices = (rng.gamma(1.0, 2.0, (2, n)) * BILLION).astype(np.int64).tolist()
         rows = [
             Row(i % 60 == 0, bool(rng.random() < 0.9), bids[i], prices[i], 0.03, first_price and i % 3 > 0)

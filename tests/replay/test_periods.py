@@ -105,7 +105,9 @@ def test_even_pacing_knows_how_long_a_day_is() -> None:
         # Two a minute would be affordable only with the right length of the day, to the last minute.
         budget = {"amount": hours * 60 / 1000, "per": "day", "pacing": "even"}
         assert wins(rows, timezone=NEW_YORK, budget=budget) == hours * 60
-        twice = impressions([midnight + timedelta(minutes=m, seconds=30 * s) for m in range(hours * 60) for s in (0, 1)])
+        twice = impressions(
+            [midnight + timedelta(minutes=m, seconds=30 * s) for m in range(hours * 60) for s in (0, 1)]
+        )
         assert wins(twice, timezone=NEW_YORK, budget=budget) == hours * 60
 
 
