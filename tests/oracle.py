@@ -10,7 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -39,6 +39,9 @@ class Rules:
     budget: str | float | None = None  # a field of the row, or an amount in currency
     per: str = "day"
     never: bool = False
+    even: bool = False
+    window: tuple[datetime, datetime] | None = None  # of the log, for even pacing over all of it
+    internal: bool = False
     has_win: bool = True
 
 
@@ -98,6 +101,7 @@ def replay(rows: list[Row], policy: Policy, rules: Rules, segment: str | None = 
     sums: dict[Any, Sums] = defaultdict(Sums)
     spent: dict[Any, Fraction] = defaultdict(Fraction)
     order = list(range(len(rows)))
+    kept = internal_winners(rows, policy, rules) if rules.internal else None
     if rules.budget is not None:
         late = datetime.max.replace(tzinfo=rows[0]["time"].tzinfo) if rows and rows[0].get("time") else None
         order.sort(key=lambda i: (rows[i].get("time") or late, rows[i].get("request") or 0, i) if late else (i,))
@@ -126,7 +130,7 @@ def replay(rows: list[Row], policy: Policy, rules: Rules, segment: str | None = 
             invalid = valid(row[policy.pctr]) is None or (policy.pcvr is not None and valid(row[policy.pcvr]) is None)
             s.invalid += w if invalid else 0
         bid = bid_of(policy, row)
-        if bid is None or undecidable:
+        if bid is None or undecidable or (kept is not None and i not in kept):
             continue
         cap = None
         if rules.budget is not None:
@@ -135,7 +139,8 @@ def replay(rows: list[Row], policy: Policy, rules: Rules, segment: str | None = 
                 continue
             key = (row.get("campaign"), period(row, rules))
             left = Fraction(repr(float(limit))) - spent[key]
-            if left <= 0:
+            released = Fraction(repr(float(limit))) * (elapsed(row, rules) if rules.even else 1)
+            if spent[key] >= released:
                 continue
             cap = left * 1000 / w if rules.never and w > 0 else None
         entered_bid = Fraction(bid) if cap is None else min(Fraction(bid), cap)
@@ -187,6 +192,52 @@ def period(row: Row, rules: Rules) -> Any:
         # Clocks that go back show an hour twice; as instants its two passes differ.
         return start if start.tzinfo is None else start.astimezone(UTC)
     return row[rules.per]
+
+
+def elapsed(row: Row, rules: Rules) -> Fraction:
+    """Share of the row's day, hour or window that has passed at the end of its minute."""
+    if row.get("time") is None:
+        return Fraction(1)
+    ts, here = row["time"], local(row, rules)
+    minute = ts.replace(second=0, microsecond=0) + timedelta(minutes=1)
+    if rules.per == "total":
+        assert rules.window is not None
+        start, end = rules.window
+    elif rules.per == "hour":
+        return Fraction(here.minute + 1, 60)
+    else:
+        start = here.replace(hour=0, minute=0, second=0, microsecond=0)
+        end = start + timedelta(days=1)
+        if start.tzinfo is not None:  # instants: a day has 23 or 25 hours where clocks change
+            start, end, minute = (t.astimezone(UTC) for t in (start, end, minute))
+    return Fraction((minute - start) // timedelta(minutes=1), (end - start) // timedelta(minutes=1))
+
+
+def internal_winners(rows: list[Row], policy: Policy, rules: Rules) -> set[int]:
+    """Rows whose bid is the highest of its request; ties go to the smallest campaign, no campaign being the largest."""
+    best: dict[Any, tuple[Any, ...]] = {}
+    alone = set()
+    for i, row in enumerate(rows):
+        bid = bid_of(policy, row)
+        if bid is None or not usable(row, rules):
+            continue
+        if row["request"] is None:
+            alone.add(i)
+            continue
+        campaign = row["campaign"]
+        rank = (-bid, campaign is None, campaign if campaign is not None else 0, i)
+        best[row["request"]] = min(best.get(row["request"], rank), rank)
+    return alone | {rank[-1] for rank in best.values()}
+
+
+def usable(row: Row, rules: Rules) -> bool:
+    """Whether a row counts at all: a weight, and a price or a logged result."""
+    weight, price = row.get("weight", 1.0), row["price"]
+    if weight is None or math.isnan(weight) or weight < 0:
+        return False
+    win = row.get("won") if rules.has_win else 1
+    known = price is not None and math.isfinite(price) and price >= 0
+    return known or win == 0 or (win == 1 and rules.first_price)
 
 
 def heads(rows: list[Row], field_name: str, head: str, rules: Rules) -> Heads:

@@ -17,6 +17,7 @@ from bidsim.replay.columns import (
     campaign_table,
     check_binds,
     check_numeric,
+    event_seconds,
     indicator,
     is_numeric,
     join_campaigns,
@@ -29,11 +30,11 @@ from bidsim.replay.columns import (
     window_conditions,
 )
 from bidsim.replay.engine import Engine
-from bidsim.replay.plan import Carried, Plan, Prediction
+from bidsim.replay.plan import Carried, Plan, Prediction, Ripening
 from bidsim.replay.policies import PolicyPlan
 from bidsim.scenario.expressions import Compiled, quote_identifier
 from bidsim.scenario.loading import LoadedScenario, nearest
-from bidsim.scenario.schema import HEADS, PREDICTION_COLUMN, ROLES
+from bidsim.scenario.schema import HEADS, PREDICTION_COLUMN, ROLES, CvrJump
 
 OUTCOME_ROLES = ("price", "won", "click", "conversion")
 
@@ -84,14 +85,39 @@ def make_plan(loaded: LoadedScenario, engine: Engine, source: Source, policies: 
         campaigns=campaigns,
     )
     plan.unit = unit_kind(types.get("unit"))
+    plan.zone = zone
+    for role in ("time", "click_time", "conversion_time"):
+        seconds = event_seconds(loaded, types, roles, role)
+        if seconds is not None:
+            plan.seconds[role] = seconds
+    _ripening(plan, loaded)
     _auction_type(plan, names)
     _predictions(plan, names, engine, relation)
     _judged_heads(plan, loaded)
     _features(plan, names, {name for name, _ in log_columns})
     _formulas(plan, names)
     _budget(plan, names)
+    _internal(plan, loaded)
     _require(loaded, plan)
     return plan
+
+
+def _ripening(plan: Plan, loaded: LoadedScenario) -> None:
+    given, until = loaded.scenario.maturity, loaded.observed_until()
+    anomaly = loaded.scenario.remove_anomaly_cvr_cpns
+    plan.jump = anomaly if isinstance(anomaly, CvrJump) else CvrJump() if anomaly else None
+    if given is None or until is None:
+        return
+    needed = ["time", *(["conversion_time", "conversion"] if given.immature == "weight" else [])]
+    for role in needed:
+        if role not in plan.seconds and not (role == "conversion" and plan.has(role)):
+            raise loaded.error(f"maturity needs a {role.replace('_', ' ')}; set columns.{role}", "maturity")
+    plan.ripening = Ripening(given.conversion_window_hours * 3600.0, until.timestamp(), given.immature == "weight")
+    plan.carry("seen_at", plan.seconds["time"])
+    if "click_time" in plan.seconds:
+        plan.carry("clicked_at", plan.seconds["click_time"])
+    if "conversion_time" in plan.seconds:
+        plan.carry("converted_at", plan.seconds["conversion_time"])
 
 
 def _auction_type(plan: Plan, names: Names) -> None:
@@ -282,18 +308,87 @@ def _budget(plan: Plan, names: Names) -> None:
         plan.budget_amount = f"cast({plan.budget_amount} as double)"
     else:
         plan.budget_amount = f"{budget.amount!r}::double"
+    local, time = plan.local_time, plan.roles["time"]
     if budget.per == "total":
         plan.budget_period = "''"
     elif budget.per in ("day", "hour"):
-        if plan.local_time is None:
+        if local is None:
             raise names.loaded.error(f"budget.per: {budget.per} needs the time of each row; set columns.time", "budget")
-        begin = f"date_trunc('{budget.per}', {plan.local_time})"
-        if budget.per == "hour" and plan.time_kind == "instant":
+        if budget.per == "day":
+            plan.budget_period = f"cast({local} as date)"
+        elif plan.time_kind == "instant":
             # The instant at which the local hour began: when clocks go back, the hour that comes twice is two hours.
-            begin = f"({plan.roles['time']} - ({plan.local_time} - {begin}))"
-        plan.budget_period = f"cast({begin} as varchar)"
+            plan.budget_period = f"({time} - ({local} - date_trunc('hour', {local})))"
+        else:
+            plan.budget_period = f"date_trunc('hour', {local})"
     else:
         plan.budget_period = f"cast({names.compile(budget.per, 'budget', 'per').sql} as varchar)"
+    if budget.pacing == "even":
+        elapsed, span = _pace(plan, names.loaded, budget.per)
+        # A row without a time comes last in its period, when all of the budget is released.
+        plan.pace = (f"coalesce(cast({elapsed} as bigint), 1)", f"coalesce(cast({span} as bigint), 1)")
+
+
+def _pace(plan: Plan, loaded: LoadedScenario, per: str) -> tuple[str, str]:
+    """SQL of the minutes of the period up to the end of the row's minute, and of all its minutes (spec 3.7).
+
+    A day is as long as it is: 23 or 25 hours where clocks change. Without time zones in the log, clocks never do.
+    """
+    local, time = plan.local_time, plan.roles["time"]
+    window = loaded.window()
+    if per == "total" and window is not None and local is not None:
+        start = window[0] if plan.time_kind == "instant" else window[0].astimezone(loaded.zone)
+        minutes = int((window[1] - window[0]).total_seconds()) // 60
+        stamp = "timestamptz" if plan.time_kind == "instant" else "timestamp"
+        zone = "+00" if plan.time_kind == "instant" else ""
+        begin = f"{stamp} '{start:%Y-%m-%d %H:%M:%S}{zone}'"
+        # On wall clocks a window across a change of clocks has an hour more or less than it counts.
+        return f"least({_minutes(begin, str(time))}, {minutes})", f"{minutes}"
+    if per == "total":
+        raise loaded.error(
+            "budget.pacing: even over the whole log needs to know how long it is; give the table last_hour and "
+            "duration_hour, and columns.time",
+            "budget",
+            "pacing",
+        )
+    if per == "hour":
+        return f"extract('minute' from {local}) + 1", "60"
+    if per != "day":
+        raise loaded.error(
+            f'budget.pacing: even needs a period whose length is known: day, hour or total, and "{per}" may be anything; '
+            "use pacing: asap with it",
+            "budget",
+            "pacing",
+        )
+    if plan.time_kind != "instant":
+        return f"extract('hour' from {local}) * 60 + extract('minute' from {local}) + 1", "1440"
+    zone = loaded.scenario.timezone.replace("'", "''")
+    if zone == "UTC":
+        return f"extract('hour' from {local}) * 60 + extract('minute' from {local}) + 1", "1440"
+    midnight = f"date_trunc('day', {local})"
+    begin, end = f"timezone('{zone}', {midnight})", f"timezone('{zone}', {midnight} + interval 1 day)"
+    return _minutes(begin, str(time)), f"(epoch({end}) - epoch({begin})) // 60"
+
+
+def _minutes(begin: str, time: str) -> str:
+    """Whole minutes from one time to the end of the minute of another."""
+    return f"floor((epoch_us({time}) - epoch_us({begin})) / 60000000.0) + 1"
+
+
+def _internal(plan: Plan, loaded: LoadedScenario) -> None:
+    if not loaded.scenario.auction.internal:
+        return
+    for role in ("request", "campaign"):
+        if not plan.has(role):
+            raise loaded.error(
+                f"auction.internal needs to know which bids are of one request, and of which campaign; set columns.{role}",
+                "auction",
+                "internal",
+            )
+    plan.internal = True
+    # As with first-price payments, what a row wins at another bid level is more than a question of its own price:
+    # other levels are whole replays.
+    plan.any_first_price = True
 
 
 def _require(loaded: LoadedScenario, plan: Plan) -> None:

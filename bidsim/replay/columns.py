@@ -183,6 +183,22 @@ def time_kind_of(loaded: LoadedScenario, types: Mapping[str, str]) -> str | None
     )
 
 
+def event_seconds(
+    loaded: LoadedScenario, types: Mapping[str, str], roles: Mapping[str, str | None], role: str
+) -> str | None:
+    """SQL of a time role as seconds since 1970; None where the log has no such time."""
+    kind = types.get(role, "")
+    if kind == "TIMESTAMP WITH TIME ZONE":
+        return f"epoch({roles[role]})"
+    if kind.startswith("TIMESTAMP") or kind == "DATE":
+        zone = loaded.scenario.timezone.replace("'", "''")
+        moment = f"cast({roles[role]} as timestamp)"
+        return f"epoch({moment})" if zone == "UTC" else f"epoch(timezone('{zone}', {moment}))"
+    if not kind or getattr(loaded.scenario.columns, role) is None:
+        return None  # a column that merely happens to have the role's name
+    raise loaded.error(f"columns.{role}: the log's column is {kind}, a time is needed", "columns", role)
+
+
 def window_conditions(loaded: LoadedScenario, time: str | None, kind: str | None) -> list[str]:
     window = loaded.window()
     if window is None:

@@ -24,7 +24,18 @@ def _removal(plan: Plan, removed: Sequence[tuple[str, int, int]]) -> Finding:
     return Finding(
         code="anomaly_cvr",
         severity="warning" if listed else "info",
-        message=f"{what} Campaigns whose CVR jumps are not looked for yet.",
+        message=what,
+    )
+
+
+def jumped(jumps: Sequence[tuple[str, str, float, float]]) -> Finding:
+    """jumps: (campaign, day, conversion rate of the day, of the days before it) of campaigns that were left out."""
+    listed = ", ".join(f"{name} ({day}: {now:.2%} after {before:.2%})" for name, day, now, before in jumps[:20])
+    more = f" and {len(jumps) - 20} more" if len(jumps) > 20 else ""
+    return Finding(
+        code="anomaly_cvr_jump",
+        severity="warning",
+        message=f"Left out for every policy, conversions per click jump from one day to the next: {listed}{more}.",
     )
 
 
@@ -37,6 +48,7 @@ def find_all(
     """
     for code, message in plan.warnings:
         yield Finding(code=code, severity="warning", message=message)
+    yield from plan.findings
     if removed is not None:
         yield _removal(plan, removed)
     for key, what, then in (

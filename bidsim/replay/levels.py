@@ -49,8 +49,8 @@ class Start:
 
 
 def level_starts(plan: Plan, ties_lose: bool) -> list[Start]:
-    """For every policy; empty where one multiplier a row can't say what wins (first price, budgets)."""
-    if plan.any_first_price or plan.budgeted:
+    """For every policy; empty where one multiplier a row can't say what wins (first price, budgets, internal auctions)."""
+    if plan.any_first_price or plan.budgeted or plan.internal:
         return []
     return [_start(p, ties_lose) for p in plan.policies]
 

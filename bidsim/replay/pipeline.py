@@ -21,6 +21,7 @@ from bidsim.replay.engine import Engine
 from bidsim.replay.fidelity import check_fidelity
 from bidsim.replay.levels import level_scans, level_starts
 from bidsim.replay.measures import COARSE_BITS, COUNT_BITS, FINE_BITS, FINE_ROWS, MONEY_SCALE, result_value
+from bidsim.replay.notes import observe
 from bidsim.replay.policies import bidder, resolve
 from bidsim.replay.progress import Progress, Silent
 from bidsim.replay.reduce import Reduction, outline_of
@@ -97,6 +98,7 @@ def run_replay(
         bidders = [bidder(p, str(p.index)) for p in policies]
         progress.step("settling budgets" if plan.budgeted else "replaying auctions")
         stages.settle(bidders, "outcomes", progress.rows)
+        plan.notes |= observe(plan, stages, bidders, "outcomes")
         progress.step("reducing to statistics")
         values = segment_values(engine, plan)
         starts = level_starts(plan, ties_lose)
@@ -117,6 +119,7 @@ def run_replay(
     outline = outline_of(plan, betas, scanned.units)
     reduced = Tables(outline, scanned.families, scanned.ranked, levels.matched, levels.stages, unknown)
     result = assemble(loaded, Reduced(plan, counts, reduced, levels.frontier, fidelity, removed), as_of)
+    result = result.model_copy(update={"diagnostics": {**result.diagnostics, **plan.notes}})
     return Replayed(judge(result, scenario.gate, fidelity_warns=scenario.fidelity == "warn"), reduced)
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from bidsim.logs.source import Source
 from bidsim.replay.policies import PolicyPlan
-from bidsim.scenario.schema import Head
+from bidsim.result import Finding
+from bidsim.scenario.schema import CvrJump, Head
 
 NUMERIC_ROLES = (
     "price",
@@ -64,6 +65,15 @@ class CampaignTable:
     names: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Ripening:
+    """How late conversions are treated. window, observed_until: seconds, and seconds since 1970; weighted: by 1 / G(age)."""
+
+    window: float
+    observed_until: float
+    weighted: bool
+
+
 @dataclass
 class Plan:
     """Everything the steps need, as SQL text. Built by `make_plan`."""
@@ -85,6 +95,18 @@ class Plan:
     features: dict[str, str] = field(default_factory=dict)
     budget_amount: str | None = None
     budget_period: str | None = None
+    # Even pacing: SQL of the minutes of its period that each row has seen, and of the period's length.
+    pace: tuple[str, str] | None = None
+    # Of a policy's bids in one request only the highest stays.
+    internal: bool = False
+    zone: str = "UTC"
+    ripening: Ripening | None = None
+    jump: CvrJump | None = None
+    # Of each event role that the log has as a time: SQL of its seconds since 1970, over the log.
+    seconds: dict[str, str] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    # What the steps found out beside the sums: diagnostics of the result, by name.
+    notes: dict[str, Any] = field(default_factory=dict)
     warnings: list[tuple[str, str]] = field(default_factory=list)
     # What intervals are clustered by: whole numbers, texts, or (without a unit) each row by itself.
     unit: Literal["whole", "text", "row"] = "row"
@@ -106,6 +128,10 @@ class Plan:
     @property
     def weighted(self) -> bool:
         return self.has("weight")
+
+    def carry(self, column: str, sql: str) -> None:
+        """Have rows keep a value under an internal name for a later step."""
+        self.carried.setdefault(f"\0{column}", Carried(column, sql))
 
     @property
     def scored(self) -> bool:

@@ -47,7 +47,11 @@ class PolicyPlan:
 
 @dataclass(frozen=True)
 class Bidder:
-    """A policy at one multiplier of all its bids: what the auction sees. key names its columns in the SQL."""
+    """A policy at one multiplier of all its bids: what the auction sees. key names its columns in the SQL.
+
+    raw, min, limited are SQL; factor, least, round_down and max say the same in numbers. each: SQL of a further factor
+    of each row, where there is one.
+    """
 
     key: str
     policy: int
@@ -56,16 +60,22 @@ class Bidder:
     limited: str
     round_down: bool
     max: float | None
+    factor: float = 1.0
+    least: float = 0.0
+    each: str | None = None
 
 
-def bidder(policy: PolicyPlan, key: str, scale: float = 1.0) -> Bidder:
-    """The policy with every bid multiplied by `scale` (before min, max and rounding)."""
+def bidder(policy: PolicyPlan, key: str, scale: float = 1.0, each: str | None = None) -> Bidder:
+    """The policy with every bid multiplied by `scale`, and by the SQL expression `each` (before min, max, rounding)."""
     factor = policy.multiplier * scale
     raw = f"raw_{policy.index}" if factor == 1.0 else f"(raw_{policy.index} * {factor!r}::double)"
+    if each is not None:
+        raw = f"({raw} * ({each}))"
     limited = raw if policy.max is None else f"least({raw}, {policy.max!r}::double)"
     if policy.round_down:
         limited = f"floor({limited})"
-    return Bidder(key, policy.index, raw, f"{policy.min!r}::double", limited, policy.round_down, policy.max)
+    least = f"{policy.min!r}::double"
+    return Bidder(key, policy.index, raw, least, limited, policy.round_down, policy.max, factor, policy.min, each)
 
 
 def resolve(loaded: LoadedScenario, models: Sequence[Path], baseline: Path | None) -> list[PolicyPlan]:

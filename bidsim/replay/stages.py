@@ -11,6 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bidsim.errors import ModelError
-from bidsim.replay.budget import Ledger, Rows
+from bidsim.replay.budget import Ledger, Limits, Pace, Rows
 from bidsim.replay.engine import Engine, quote_path
+from bidsim.replay.findings import jumped
+from bidsim.replay.measures import AMOUNT_BITS
 from bidsim.replay.plan import NUMERIC_ROLES, Plan
 from bidsim.replay.policies import Bidder
+from bidsim.replay.ripening import ripen
 from bidsim.replay.sql import render
+from bidsim.statistics.tallies import Tally
 
 Progress = Callable[[int], None]
+Ints = npt.NDArray[np.int64]
 
 
 class Stages:
@@ -49,6 +55,7 @@ class Stages:
         sql = self._rows_sql()
         if not streams:
             self.engine.run(f"create view log_rows as {sql}")
+            self._ripen()
             return
         models = {p.index: p for p in plan.policies if p.scorer is not None}
         features = list(plan.features)
@@ -66,115 +73,284 @@ class Stages:
             )
 
         self._store("log_rows", _ordered_map(score, self.engine.stream(sql), self.threads), progress)
+        self._ripen()
+
+    def _ripen(self) -> None:
+        if self.plan.ripening is not None:
+            self.rows = ripen(self.engine, self.plan, self.rows)
 
     def remove_anomalies(self) -> list[tuple[str, int, int]]:
-        """Leave out campaigns whose CVR is impossible, for every policy; (campaign, clicks, conversions) of each."""
+        """Leave out campaigns whose CVR is impossible or jumps, for every policy.
+
+        (campaign, clicks, conversions) of the impossible ones; the jumps are a finding of the plan.
+        """
         plan, engine = self.plan, self.engine
         if not (plan.has("campaign") and plan.has("click") and plan.has("conversion")):
             return []
-        engine.run(f"create table anomalies as {render('anomalies')}")
-        found = engine.rows("select cast(campaign as varchar), clicks, conversions from anomalies order by campaign")
-        self.rows = "kept_rows"
+        text = render(
+            "anomalies", rows=self.rows, jump=plan.jump, timed=bool(plan.time_kind), falls=plan.ripening is not None
+        )
+        engine.run(f"create table anomalies as {text}")
+        found = engine.rows("select cast(campaign as varchar), * exclude (campaign) from anomalies order by campaign")
         engine.run(
-            f"create view {self.rows} as select * from log_rows r where not exists "
+            f"create view kept_rows as select * from {self.rows} r where not exists "
             "(select 1 from anomalies a where a.campaign is not distinct from r.campaign)"
         )
-        return [("null" if name is None else str(name), int(c), int(v)) for name, c, v in found]
+        self.rows = "kept_rows"
+        jumps = [(str(c or "null"), day, now, before) for c, _, _, _, day, now, before in found if day is not None]
+        if jumps:
+            plan.findings.append(jumped(jumps))
+        return [("null" if name is None else str(name), int(c), int(v)) for name, c, v, bad, *_ in found if bad]
 
     def derive(self) -> None:
-        """Step 3, first half: view `formulas`; under a budget its rows are put in the budget's order once."""
+        """Step 3, first half: views `facts` and `formulas`; under a budget the rows are put in its order once."""
+        plan = self.plan
+        if plan.internal:
+            place = "row_number() over (partition by request order by campaign, log_file, log_row) as place"
+            self._keep(f"select {', '.join(self._columns(keys=True))}, {place} from {self.rows}", "placed_rows")
+        if plan.budgeted:
+            order = "campaign, period, ts, request, log_file, log_row"
+            columns = ", ".join(self._columns(keys=False))
+            self._keep(f"select {columns} from {self.rows} order by {order}", "ordered_rows")
+        self._derive("", self.rows)
+
+    def _derive(self, prefix: str, rows: str) -> None:
+        """Views <prefix>facts and <prefix>formulas over rows."""
         plan, engine = self.plan, self.engine
-        engine.run(
-            "create view facts as "
-            + render(
-                "facts",
-                rows=self.rows,
-                weighted=plan.weighted,
-                has_win=plan.has("won"),
-                has_click=plan.has("click"),
-                has_conversion=plan.has("conversion"),
-                predictions=plan.predictions,
-            )
+        facts = render(
+            "facts",
+            rows=rows,
+            weighted=plan.weighted,
+            has_win=plan.has("won"),
+            has_click=plan.has("click"),
+            has_conversion=plan.has("conversion"),
+            predictions=plan.predictions,
+            ripening=plan.ripening is not None,
         )
-        text = render("formulas", facts="facts", policies=plan.policies, budget_amount=plan.budget_amount)
-        if not plan.budgeted:
-            engine.run(f"create view formulas as {text}")
-            return
+        engine.run(f"create or replace view {prefix}facts as {facts}")
+        formulas = render("formulas", facts=f"{prefix}facts", policies=plan.policies, budget_amount=plan.budget_amount)
+        engine.run(f"create or replace view {prefix}formulas as {formulas}")
+
+    def _columns(self, *, keys: bool) -> list[str]:
+        """Columns of the rows that vary and are needed later; keys: with those that only say how rows are ordered."""
+        plan = self.plan
+        found = ["ts"] if plan.time_kind else []
+        found += ["campaign"] if plan.has("campaign") else []
+        found += [f"{role}_logged" for role in NUMERIC_ROLES if plan.has(role)]
+        found += ["unit"]
+        found += ["first_price"] if plan.first_price not in ("true", "false") else []
+        found += [p.column for p in plan.predictions]
+        found += [s.column for s in plan.segments]
+        found += [c.column for c in plan.carried.values()]
+        found += ["mature"] if plan.ripening else []
+        found += ["period"] if plan.budgeted else []
+        found += ["elapsed", "span"] if plan.pace else []
+        found += ["request"] if plan.has("request") and (keys or plan.internal) else []
+        found += ["log_file", "log_row"] if keys else []
+        return [*found, "place"] if plan.internal and not keys else found
+
+    def _whole(self, columns: Sequence[str], extra: Sequence[str], file: Path) -> str:
+        """The rows of a file that keeps only `columns`: what every row has alike is put back as a constant."""
+        plan = self.plan
+        local = "ts"
+        if plan.time_kind == "instant":
+            local = f"timezone('{plan.zone}', ts)"
+        constants = {
+            "ts": "null::timestamp",
+            "campaign": "null::varchar",
+            "request": "null::varchar",
+            "first_price": plan.first_price,
+            "period": "null::varchar",
+            "log_file": "''",
+            "log_row": "0",
+            **{f"{role}_logged": "1e0" if role == "weight" else "null::double" for role in NUMERIC_ROLES},
+        }
+        parts = [*columns, *extra, f"{local if plan.time_kind else 'null::timestamp'} as local_ts"]
+        parts += [f"{sql} as {name}" for name, sql in constants.items() if name not in columns]
+        if plan.internal:
+            parts.append("file_row_number as ordinal")
+        return f"select {', '.join(parts)} from read_parquet('{quote_path(file)}'{', file_row_number = true' * plan.internal})"
+
+    def _keep(self, sql: str, view: str) -> None:
+        """Write rows aside in their order and go on with them."""
         file = self._file()
-        order = "campaign, period, ts, request, log_file, log_row"
-        engine.run(
-            f"copy (select * from ({text}) order by {order}) to '{quote_path(file)}' (format parquet, compression lz4)"
+        self.engine.run(f"copy ({sql}) to '{quote_path(file)}' (format parquet, compression lz4)")
+        columns = [
+            name if " " not in name else f'"{name}"'
+            for name, _ in self.engine.names(f"from read_parquet('{quote_path(file)}')")
+        ]
+        self.engine.run(f"create view {view} as {self._whole(columns, (), file)}")
+        self.rows = view
+
+    @property
+    def _again(self) -> str:
+        """The internal auction brings rows together by request; under a budget they are put in its order again."""
+        return " order by ordinal" if self.plan.internal else ""
+
+    def _bids(self, bidders: Sequence[Bidder], formulas: str = "formulas") -> str:
+        """Steps 3 (second half) and 4."""
+        bids = render("bids", formulas=formulas, bidders=bidders, any_first_price=self.plan.any_first_price)
+        return render("internal", bids=f"({bids})", bidders=bidders) if self.plan.internal else bids
+
+    def _auctions(self, bids: str, bidders: Sequence[Bidder]) -> str:
+        return render(
+            "auctions", bids=f"({bids})", bidders=bidders, ties_lose=self.ties_lose, budgeted=self.plan.budgeted
         )
-        engine.run(f"create view formulas as select * from read_parquet('{quote_path(file)}')")
 
     def settle(self, bidders: Sequence[Bidder], name: str, progress: Progress | None = None) -> str:
         """Steps 3 (second half) to 7 for some bidders: view `name`, their outcomes. Returns the view's name."""
         plan, engine = self.plan, self.engine
-        bids = render("bids", formulas="formulas", bidders=bidders, any_first_price=plan.any_first_price)
-        auctions = render(
-            "auctions", bids=f"({bids})", bidders=bidders, ties_lose=self.ties_lose, budgeted=plan.budgeted
-        )
+        auctions = self._auctions(self._bids(bidders), bidders)
         if plan.budgeted:
-            settled = f"{name}_settled"
-            parts = [f"false as {p}_{b.key}" for b in bidders for p in ("entered", "won", "open")]
+            rows = f"{name}_settled"
+            parts = [f"false as {p}_{b.key}" for b in bidders for p in ("entered", "won", "open", "short")]
             parts += [f"0::bigint as paid_{b.key}" for b in bidders]
-            nothing = f"select *, {', '.join(parts)} from ({auctions}) where false"
-            self._store(settled, self._settled(bidders, auctions), progress or (lambda rows: None), nothing)
-            source = settled
-        else:
-            source = f"({auctions})"
-        outcomes = render("outcomes", auctions=source, bidders=bidders, settled=plan.budgeted)
+            parts += [f"null::double as kept_{b.key}" for b in bidders if plan.internal]
+            columns = self._columns(keys=False)
+            nothing = f"select *, {', '.join(parts)} from {self.rows} where false"
+            made = [part.split(" as ")[1] for part in parts]
+            self._store(
+                rows,
+                self._settled(bidders, columns, auctions),
+                progress or (lambda rows: None),
+                nothing,
+                (columns, made),
+            )
+            self._derive(f"{name}_", rows)
+            bids = render("bids", formulas=f"{name}_formulas", bidders=bidders, any_first_price=plan.any_first_price)
+            if plan.internal:
+                kept = ", ".join(f"kept_{b.key} as bid_{b.key}" for b in bidders)
+                bids = f"select * replace ({kept}) from ({bids})"
+            auctions = self._auctions(bids, bidders)
+        outcomes = render("outcomes", auctions=f"({auctions})", bidders=bidders, settled=plan.budgeted)
         engine.run(f"create or replace view {name} as {outcomes}")
         return name
 
-    def settled_sums(self, bidders: Sequence[Bidder]) -> Iterator[pa.RecordBatch]:
-        """What the budget leaves of each bidder's wins, with only the columns that sums over wins need; nothing is kept."""
-        plan = self.plan
-        bids = render("bids", formulas="formulas", bidders=bidders, any_first_price=plan.any_first_price)
-        auctions = render("auctions", bids=f"({bids})", bidders=bidders, ties_lose=self.ties_lose, budgeted=True)
-        columns = ["campaign", "period", "budget_amount", "first_price", "bar", "bid_log", "w", "wi", "lost", "price"]
-        columns += ["observed", "click", "conversion", "unit"]
-        columns += [f"{part}_{b.key}" for b in bidders for part in ("bid", "wins", "unknown", "pay")]
-        return self._settled(bidders, f"select {', '.join(columns)} from ({auctions})")
+    def sums(self, bidders: Sequence[Bidder], buckets: int, bucket_of: Callable[[pa.RecordBatch], Ints]) -> Tally:
+        """What each bidder's counted wins come to under the budget: whole numbers by (name, place in bidders) and bucket.
 
-    def _settled(self, bidders: Sequence[Bidder], auctions: str) -> Iterator[pa.RecordBatch]:
-        ledgers = {b.key: Ledger(never=self.never, strict=self.ties_lose) for b in bidders}
+        Only rows that can be won and the columns that decide them are read, and nothing is kept.
+        """
+        plan = self.plan
+        columns = ["campaign", "period", "budget_amount", "first_price", "price", "won", "bid_log", "w", "wi", "bar"]
+        columns += ["observed", "click", "conversion", "unit", *(["elapsed", "span"] if plan.pace else [])]
+        if plan.internal:
+            columns += [f"bid_{b.key}" for b in bidders]
+            bids = self._bids(bidders)
+        else:
+            columns += dict.fromkeys(f"raw_{b.policy}" for b in bidders)
+            columns += [f"({b.each}) as each_{b.key}" for b in bidders if b.each is not None]
+            bids = "select * from formulas"
+        winnable = "not undecidable and not blocked and (price is not null or (won and first_price))"
+        sql = f"select {', '.join(columns)} from ({self._auctions(bids, ())}) where {winnable}{self._again}"
+        shares = [list(range(i, len(bidders), self.threads)) for i in range(min(self.threads, len(bidders)))]
+        ledgers = [Ledger(len(share), never=self.never, strict=self.ties_lose) for share in shares]
+        tallies = [Tally(buckets) for _ in shares]
         last: list[Any] | None = None
-        made = {f"{part}_{b.key}" for b in bidders for part in ("wins", "unknown", "pay")}
-        spare = made | {"bar", "budget_amount", "log_file", "log_row", "ts", "request", "period"}
-        for batch in self.engine.stream(auctions):
+        with ThreadPoolExecutor(max(1, len(shares))) as pool:
+            for batch in self.engine.stream(sql):
+                starts, last = _starts(batch, last)
+                auction = AuctionRows.of(batch, ties_lose=self.ties_lose, weighted=plan.weighted)
+                limits, bucket = _limits(batch), bucket_of(batch)
+
+                def work(
+                    share: list[int],
+                    ledger: Ledger,
+                    tally: Tally,
+                    auction: AuctionRows = auction,
+                    starts: npt.NDArray[np.bool_] = starts,
+                    limits: Limits = limits,
+                    batch: pa.RecordBatch = batch,
+                    bucket: Ints = bucket,
+                ) -> None:
+                    rows = [auction.rows_of(bidders[i], batch) for i in share]
+                    for i, done in zip(share, ledger.settle(starts, limits, rows), strict=True):
+                        auction.add_to(tally, i, bucket, done.won, done.paid)
+
+                tasks = zip(shares, ledgers, tallies, strict=True)
+                for future in [pool.submit(work, *task) for task in tasks]:
+                    future.result()
+        total = Tally(buckets)
+        for tally in tallies:
+            total.merge(tally)
+        return total
+
+    def exhausted(self, bidders: Sequence[Bidder], name: str) -> list[tuple[Any, ...]]:
+        """(campaign, period, first time at which each bidder's money had run out) of every group that ran short."""
+        if not self.plan.budgeted or not self.plan.time_kind:
+            return []
+        first = ", ".join(
+            f"strftime(min(case when short_{b.key} then local_ts end), '%Y-%m-%dT%H:%M') as t_{b.key}" for b in bidders
+        )
+        some = " or ".join(f"short_{b.key}" for b in bidders)
+        return self.engine.rows(
+            f"select cast(campaign as varchar), cast(period as varchar), {first} from {name}_settled where {some} "
+            "group by campaign, period order by campaign, period"
+        )
+
+    def other_campaigns(self, bidders: Sequence[Bidder], name: str) -> list[tuple[int, int, int]]:
+        """For each bidder, of the requests whose winner the log shows and in which it bids: how many there are, in how
+        many another campaign's bid is its highest, and in how many that bid wins for certain."""
+        parts = ", ".join(
+            f"bool_or(bid_{b.key} is not null) as any_{b.key}, "
+            f"bool_or(won and bid_{b.key} is not null) as same_{b.key}, "
+            f"bool_or(d_{b.key} and not won) as other_{b.key}"
+            for b in bidders
+        )
+        sums = ", ".join(
+            f"count_if(any_{b.key}), count_if(any_{b.key} and not same_{b.key}), count_if(other_{b.key} and not same_{b.key})"
+            for b in bidders
+        )
+        (row,) = self.engine.rows(
+            f"select {sums} from (select request, bool_or(won) as shown, {parts} from {name} "
+            "where request is not null group by request) where shown"
+        )
+        return [(row[i], row[i + 1], row[i + 2]) for i in range(0, len(row), 3)]
+
+    def _settled(self, bidders: Sequence[Bidder], kept: Sequence[str], auctions: str) -> Iterator[pa.RecordBatch]:
+        ledger = Ledger(len(bidders), never=self.never, strict=self.ties_lose)
+        last: list[Any] | None = None
+        columns = [*kept, "campaign", "period", "budget_amount", "first_price", "bar", "bid_log", "w", "lost", "price"]
+        columns += [f"{part}_{b.key}" for b in bidders for part in ("bid", "wins", "unknown", "pay")]
+        for batch in self.engine.stream(f"select {', '.join(dict.fromkeys(columns))} from ({auctions}){self._again}"):
             starts, last = _starts(batch, last)
-            limit = _floats(batch, "budget_amount")
             first_price = _bools(batch, "first_price")
             bar = _ints(batch, "bar")
-            own_bid = _floats(batch, "bid_log") * _floats(batch, "w") * 1e9
-            kept = batch.select([n for n in batch.schema.names if n not in spare])
-            arrays, names = list(kept.columns), list(kept.schema.names)
-            for b in bidders:
-                bids = np.asarray(batch.column(f"bid_{b.key}").is_valid())
-                rows = Rows(limit, bids, _bools(batch, f"wins_{b.key}"), _ints(batch, f"pay_{b.key}"), bar, first_price)
-                done = ledgers[b.key].settle(starts, rows)
+            policies = [
+                Rows(
+                    np.asarray(batch.column(f"bid_{b.key}").is_valid()),
+                    _bools(batch, f"wins_{b.key}"),
+                    _ints(batch, f"pay_{b.key}"),
+                    bar,
+                    first_price,
+                )
+                for b in bidders
+            ]
+            names = [name.strip('"') for name in kept]
+            arrays = [batch.column(name) for name in names]
+            settled = ledger.settle(starts, _limits(batch), policies)
+            for b, rows, done in zip(bidders, policies, settled, strict=True):
                 unknown = _bools(batch, f"unknown_{b.key}") & done.entered
                 if self.never:
                     # A bid cut to no more than the logged one, which lost, has surely lost.
+                    own_bid = _floats(batch, "bid_log") * _floats(batch, "w") * 1e9
                     unknown &= ~(_bools(batch, "lost") & (done.left <= own_bid))
                     # A first-price bid cut below the logged one, which won at an unknown price, may or may not win.
                     unpriced = ~np.asarray(batch.column("price").is_valid())
                     unknown |= rows.wins & ~done.won & done.entered & unpriced
-                for part, values in (
-                    ("entered", done.entered),
-                    ("won", done.won),
-                    ("paid", done.paid),
-                    ("open", unknown),
-                ):
+                parts = [("entered", done.entered), ("won", done.won), ("open", unknown), ("short", done.short)]
+                for part, values in [*parts, ("paid", done.paid)]:
                     arrays.append(pa.array(values))
                     names.append(f"{part}_{b.key}")
+                if self.plan.internal:
+                    arrays.append(batch.column(f"bid_{b.key}"))
+                    names.append(f"kept_{b.key}")
             yield pa.RecordBatch.from_arrays(arrays, names)
 
     def _rows_sql(self) -> str:
         plan = self.plan
         position = {"file": "''", "row": "0"}
-        if plan.budgeted:
+        if plan.budgeted or plan.internal:
             if plan.source.keeps_row_numbers:
                 position = {"file": "s.filename" if len(plan.source.files) > 1 else "''", "row": "s.file_row_number"}
             else:
@@ -194,8 +370,9 @@ class Stages:
             segments=plan.segments,
             carried=[*({"column": c.column, "sql": c.sql} for c in plan.carried.values()), *features],
             budget_period=plan.budget_period,
+            pace=plan.pace,
             position=position,
-            reader=plan.source.reader(with_position=plan.budgeted and plan.source.keeps_row_numbers),
+            reader=plan.source.reader(with_position=(plan.budgeted or plan.internal) and plan.source.keeps_row_numbers),
             campaigns=plan.campaigns,
             conditions=plan.conditions,
         )
@@ -204,14 +381,25 @@ class Stages:
         self._files += 1
         return self.engine.work / f"stage-{self._files}.parquet"
 
-    def _store(self, view: str, batches: Iterable[pa.RecordBatch], progress: Progress, nothing: str = "") -> None:
-        """Write a stream of batches aside and make it the view; an empty stream keeps no file, the view is `nothing`."""
+    def _store(
+        self,
+        view: str,
+        batches: Iterable[pa.RecordBatch],
+        progress: Progress,
+        nothing: str = "",
+        columns: tuple[Sequence[str], Sequence[str]] | None = None,
+    ) -> None:
+        """Write a stream of batches aside and make it the view; an empty stream keeps no file, the view is `nothing`.
+
+        columns: (columns of the rows, columns made) of a file that leaves out what all rows have alike.
+        """
         iterator = iter(batches)
         first = next(iterator, None)
         if first is None:
             self.engine.run(f"create or replace view {view} as {nothing or self._empty()}")
             return
         file = self._file()
+        whole = self._whole(*columns, file) if columns else f"select * from read_parquet('{quote_path(file)}')"
 
         def counted() -> Iterator[pa.RecordBatch]:
             rows = first.num_rows
@@ -224,7 +412,7 @@ class Stages:
 
         self.engine.store(counted(), first.schema, file)
         old = self._stored.pop(view, None)
-        self.engine.run(f"create or replace view {view} as select * from read_parquet('{quote_path(file)}')")
+        self.engine.run(f"create or replace view {view} as {whole}")
         if old is not None:
             os.unlink(old)
         self._stored[view] = file
@@ -267,16 +455,103 @@ def _ordered_map(
                 future.cancel()
 
 
+def _limits(batch: pa.RecordBatch) -> Limits:
+    pace = None
+    if "elapsed" in batch.schema.names:
+        pace = Pace(_ints(batch, "elapsed"), _ints(batch, "span"))
+    return Limits(_floats(batch, "budget_amount"), pace)
+
+
+@dataclass(frozen=True)
+class AuctionRows:
+    """What the auctions of a batch need of the log, for many bid levels; arrays of shape (rows,), see sql/auctions.sql.
+
+    price: NaN where unknown. pay: of a second-price win. money as in `budget`.
+    """
+
+    price: npt.NDArray[np.float64]
+    bid_log: npt.NDArray[np.float64]
+    weight: npt.NDArray[np.float64]
+    first_price: npt.NDArray[np.bool_]
+    bar: npt.NDArray[np.int64]
+    pay: npt.NDArray[np.int64]
+    observed: npt.NDArray[np.bool_]
+    results: tuple[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]], ...]
+    ties_lose: bool
+
+    @classmethod
+    def of(cls, batch: pa.RecordBatch, *, ties_lose: bool, weighted: bool) -> AuctionRows:
+        price, weight = _floats(batch, "price"), _floats(batch, "w")
+        with np.errstate(invalid="ignore"):
+            pay = np.where(np.isnan(price), 0.0, np.floor(price * weight * 1e9 + 0.5)).astype(np.int64)
+        clicks = np.where(_floats(batch, "click") == 1.0, _ints(batch, "wi"), 0)
+        amount = np.nan_to_num(_floats(batch, "conversion") * (weight if weighted else 1.0))
+        conversions = np.rint(amount * 2.0**AMOUNT_BITS).astype(np.int64)
+        observed = _bools(batch, "observed")
+        sparse = []
+        for values in (clicks, conversions):
+            rows = np.flatnonzero((values != 0) & observed)
+            sparse.append((rows, values[rows]))
+        return cls(
+            price,
+            _floats(batch, "bid_log"),
+            weight,
+            _bools(batch, "first_price"),
+            _ints(batch, "bar"),
+            pay,
+            observed,
+            tuple(sparse),
+            ties_lose,
+        )
+
+    def rows_of(self, bidder: Bidder, batch: pa.RecordBatch) -> Rows:
+        """One bidder's rows: the bid as sql/bids.sql makes it, or the one that the internal auction left."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            if f"bid_{bidder.key}" in batch.schema.names:
+                bid = _floats(batch, f"bid_{bidder.key}")
+            else:
+                raw = _floats(batch, f"raw_{bidder.policy}") * bidder.factor
+                if bidder.each is not None:
+                    raw = raw * _floats(batch, f"each_{bidder.key}")
+                bid = raw if bidder.max is None else np.minimum(raw, bidder.max)
+                if bidder.round_down:
+                    bid = np.floor(bid)
+                usable = np.isfinite(raw) & (raw > 0.0) & (raw >= bidder.least)
+                bid = np.where(usable & ~(self.first_price & (bid * self.weight >= 9e9)), bid, np.nan)
+            beats = bid > self.price if self.ties_lose else bid >= self.price
+            # The stream has only rows with a price, and first-price wins of the log without one.
+            wins = np.where(np.isnan(self.price), bid >= self.bid_log, beats)
+            pay = self.pay
+            if self.first_price.any():
+                own = np.nan_to_num(np.floor(bid * self.weight * 1e9 + 0.5)).astype(np.int64)
+                pay = np.where(self.first_price, own, pay)
+        return Rows(~np.isnan(bid), wins, pay, self.bar, self.first_price)
+
+    def add_to(self, tally: Tally, place: int, bucket: Ints, won: npt.NDArray[np.bool_], paid: Ints) -> None:
+        """Add the wins that count, by bucket. place: of the bidder."""
+        counted = np.flatnonzero(won & self.observed)
+        tally.add(("spend", place, None), bucket[counted], paid[counted])
+        for name, (rows, values) in zip(("clicks", "conversions"), self.results, strict=True):
+            mine = won[rows]
+            tally.add((name, place, None), bucket[rows[mine]], values[mine])
+
+
 def _starts(batch: pa.RecordBatch, last: list[Any] | None) -> tuple[npt.NDArray[np.bool_], list[Any]]:
     """Where a new (campaign, period) begins; last: the key of the row before the batch."""
     n = batch.num_rows
     starts = np.zeros(n, dtype=bool)
     key = []
     for name in ("campaign", "period"):
-        codes = batch.column(name).dictionary_encode().indices
-        codes = np.asarray(pc.fill_null(codes, -1))
-        starts[1:] |= codes[1:] != codes[:-1]
-        key.append((batch.column(name)[0].as_py(), batch.column(name)[n - 1].as_py()))
+        column = batch.column(name)
+        kind = column.type
+        if pa.types.is_integer(kind) or pa.types.is_temporal(kind) or pa.types.is_string(kind):
+            known = np.asarray(column.is_valid())
+            starts[1:] |= np.asarray(pc.fill_null(pc.not_equal(column[1:], column[:-1]), False))
+            starts[1:] |= known[1:] != known[:-1]
+        else:
+            codes = np.asarray(pc.fill_null(column.dictionary_encode().indices, -1))
+            starts[1:] |= codes[1:] != codes[:-1]
+        key.append((column[0].as_py(), column[n - 1].as_py()))
     starts[0] = last is None or [first for first, _ in key] != last
     return starts, [final for _, final in key]
 

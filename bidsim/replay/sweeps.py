@@ -9,21 +9,18 @@ move with the level is taken from neighbouring multipliers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from bidsim.replay.engine import Engine
 from bidsim.replay.levels import OtherLevels, matched_at, sum_scales
-from bidsim.replay.measures import AMOUNT_BITS
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import Bidder, bidder
-from bidsim.replay.stages import Stages
+from bidsim.replay.stages import AuctionRows, Stages
 from bidsim.statistics import units
 from bidsim.statistics.frontier import Totals
 from bidsim.statistics.split import SUMS, Stage, fewer, level_of
@@ -31,6 +28,7 @@ from bidsim.statistics.tables import AtLevel, Matched
 from bidsim.statistics.tallies import OVERALL, Family, Tally
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 COARSE: tuple[float, ...] = tuple(float(2.0 ** (j / 2)) for j in range(-8, 9))
 REFINEMENTS = 2
@@ -130,12 +128,10 @@ class _Sweep:
         bidders = []
         for i, level in levels.items():
             bidders.append(bidder(self.plan.policies[0], f"level{i}", level.overall))
-            each = bidder(self.plan.policies[0], f"mix{i}", level.overall)
-            if place is not None:
-                each = self._by_campaign(each, place, level.by_campaign)
-            bidders.append(each)
+            scale, each = (level.overall, None) if place is None else (1.0, self._by_campaign(place, level.by_campaign))
+            bidders.append(bidder(self.plan.policies[0], f"mix{i}", scale, each))
         sums = iter(self._sums(bidders))
-        scale = {name: s for name, s in sum_scales(self.plan).items() if families[OVERALL].has(name, 0)}
+        units_of = {name: s for name, s in sum_scales(self.plan).items() if families[OVERALL].has(name, 0)}
         spend = campaigns.get("spend", 0)
         weight = spend / spend.sum() if spend.sum() > 0 else np.zeros(len(spend))
         out = {}
@@ -143,7 +139,7 @@ class _Sweep:
             slopes = self._slopes(0, level.overall)
             # Campaigns' own slopes are not known here: each is given its share of the spend of the whole one.
             moved = (level.moved, weight @ level.moved_by_campaign)
-            out[i] = tuple(self._stage(next(sums), scale, slopes, m, campaigns.buckets) for m in moved)
+            out[i] = tuple(self._stage(next(sums), units_of, slopes, m, campaigns.buckets) for m in moved)
         return {i: (first, second) for i, (first, second) in out.items()}
 
     def _stage(self, at: _At, scale: dict[str, int], slopes: dict[str, float], moved: Floats, buckets: int) -> Stage:
@@ -169,9 +165,9 @@ class _Sweep:
             name: (getattr(b, name) - getattr(a, name)) / scale / width for name, scale in sum_scales(self.plan).items()
         }
 
-    def _by_campaign(self, given: Bidder, place: int, factors: Floats) -> Bidder:
-        """The bidder with each campaign's bids multiplied by its own factor: a search tree over the campaigns' codes,
-        since a join would not keep the budget's order."""
+    def _by_campaign(self, place: int, factors: Floats) -> str:
+        """SQL of each campaign's own factor: a search tree over the campaigns, since a join would not keep the budget's
+        order."""
         kind = self.engine.names(f"select value from codes_{place}")[0][1]
         values = [r[0] for r in self.engine.rows(f"select cast(value as varchar) from codes_{place} order by code")]
         known = [(str(v), repr(float(f))) for v, f in zip(values, factors, strict=True) if v is not None]
@@ -188,32 +184,14 @@ class _Sweep:
             )
 
         factor = tree(known) if known else "1e0"
-        if loose:
-            factor = f"case when campaign is null then {loose[0]}::double else {factor} end"
-        policy = self.plan.policies[0]
-        raw = f"(raw_0 * {policy.multiplier!r}::double * ({factor}))"
-        return replace(given, raw=raw, limited=given.limited.replace(given.raw, raw))
+        return f"case when campaign is null then {loose[0]}::double else {factor} end" if loose else factor
 
     def _sums(self, bidders: Sequence[Bidder]) -> list[_At]:
         """What each bidder's counted wins come to."""
         if not bidders:
             return []
-        tally = Tally(units.BUCKETS)
-        for batch, won in self._outcomes(bidders):
-            bucket = self._buckets(batch)
-            weight = _ints(batch, "wi")
-            clicks = np.where(_floats(batch, "click") == 1.0, weight, 0)
-            amount = np.nan_to_num(_floats(batch, "conversion") * (_floats(batch, "w") if self.plan.weighted else 1.0))
-            conversions = np.rint(amount * 2.0**AMOUNT_BITS).astype(np.int64)
-            for k, b in enumerate(bidders):
-                rows = np.flatnonzero(won[k])
-                for name, values in (
-                    ("spend", _ints(batch, f"paid_{b.key}")),
-                    ("clicks", clicks),
-                    ("conversions", conversions),
-                ):
-                    tally.add((name, k, None), bucket[rows], values[rows])
-        sums, parts = tally.exact(1, units.BUCKETS)
+        found = self.way.sums if self.plan.budgeted else self._unbudgeted
+        sums, parts = found(bidders, units.BUCKETS, self._buckets).exact(1, units.BUCKETS)
         scale, none, nothing = sum_scales(self.plan), np.zeros(1, dtype=object), np.zeros((1, units.BUCKETS))
         return [
             _At(
@@ -223,18 +201,22 @@ class _Sweep:
             for k in range(len(bidders))
         ]
 
-    def _outcomes(self, bidders: Sequence[Bidder]) -> Iterator[tuple[pa.RecordBatch, list[npt.NDArray[np.bool_]]]]:
-        """Batches, and for each bidder which rows it wins with an observed outcome."""
-        if self.plan.budgeted:
-            for batch in self.way.settled_sums(bidders):
-                observed = _bools(batch, "observed")
-                yield batch, [_bools(batch, f"won_{b.key}") & observed for b in bidders]
-            return
+    def _unbudgeted(
+        self, bidders: Sequence[Bidder], buckets: int, bucket_of: Callable[[pa.RecordBatch], Ints]
+    ) -> Tally:
+        """As Stages.sums, where no budget makes rows depend on each other."""
+        tally = Tally(buckets)
         view = self.way.settle(bidders, "levels_outcomes")
-        wins = [f"o_{b.key}, cost_{b.key} as paid_{b.key}" for b in bidders]
-        sql = f"select unit, price, w, wi, click, conversion, {', '.join(wins)} from {view}"
+        wins = [f"o_{b.key}, cost_{b.key}" for b in bidders]
+        facts = "unit, price, w, wi, first_price, bid_log, true as observed, click, conversion, 0::bigint as bar"
+        sql = f"select {facts}, {', '.join(wins)} from {view}"
         for batch in self.engine.stream(sql):
-            yield batch, [_bools(batch, f"o_{b.key}") for b in bidders]
+            auction = AuctionRows.of(batch, ties_lose=self.way.ties_lose, weighted=self.plan.weighted)
+            bucket = bucket_of(batch)
+            for k, b in enumerate(bidders):
+                won = np.asarray(batch.column(f"o_{b.key}").fill_null(False))
+                auction.add_to(tally, k, bucket, won, np.asarray(batch.column(f"cost_{b.key}").fill_null(0)))
+        return tally
 
     def _buckets(self, batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
         if not self.clustered:
@@ -243,18 +225,6 @@ class _Sweep:
         whole = self.plan.unit == "whole"
         hashes = units.hash_whole(np.asarray(unit.fill_null(0))) if whole else units.hash_texts(unit)
         if unit.null_count:
-            own = units.hash_rows([np.nan_to_num(_floats(batch, "price"))])
+            own = units.hash_rows([np.asarray(batch.column("price").fill_null(0.0))])
             hashes = np.where(np.asarray(unit.is_valid()), hashes, own)
         return units.buckets_of(hashes)
-
-
-def _bools(batch: pa.RecordBatch, name: str) -> npt.NDArray[np.bool_]:
-    return np.asarray(pc.fill_null(batch.column(name), False))
-
-
-def _ints(batch: pa.RecordBatch, name: str) -> npt.NDArray[np.int64]:
-    return np.asarray(pc.fill_null(batch.column(name), 0))
-
-
-def _floats(batch: pa.RecordBatch, name: str) -> npt.NDArray[Any]:
-    return np.asarray(pc.fill_null(batch.column(name), float("nan")))

@@ -71,6 +71,20 @@ class LoadedScenario:
         """An error at a key of the file."""
         return ScenarioError(message, file=self.file, line=self.line_of(*path))
 
+    def observed_until(self) -> datetime | None:
+        """When the last conversions were collected, in UTC; None without maturity."""
+        if self.scenario.maturity is None:
+            return None
+        text = self.scenario.maturity.observed_until
+        moment = _instant(text, self.zone)
+        if moment is None:
+            raise self.error(
+                f'maturity.observed_until: "{text}" is not a time; write it like 2017-11-15T12:00:00',
+                "maturity",
+                "observed_until",
+            )
+        return moment.astimezone(UTC)
+
     def window(self) -> tuple[datetime, datetime] | None:
         """[start, end) of the rows to read, in UTC: last_hour + 1h - duration_hour <= time < last_hour + 1h."""
         table_name, table = next(iter(self.scenario.logs_tables.items()))
@@ -146,7 +160,7 @@ def json_schema() -> dict[str, Any]:
     document["$id"] = "bidsim.scenario/1"
     document["title"] = "bidsim scenario"
     properties = document["properties"]
-    properties[HISTORIC_ANOMALY] = {"description": f"historic spelling of {ANOMALY}", "type": "boolean"}
+    properties[HISTORIC_ANOMALY] = {**properties[ANOMALY], "description": f"historic spelling of {ANOMALY}"}
     columns = document["$defs"]["Columns"]["properties"]
     columns["win"] = {**columns["won"], "description": "another name of won", "title": "Win"}
     # What YAML shows as `ad:` with nothing below it.
@@ -203,6 +217,7 @@ def _check(loaded: LoadedScenario) -> None:
         second = list(scenario.logs_tables)[1]
         raise _not_yet(loaded, f'logs_tables: a second table ("{second}")', "logs_tables", second)
     loaded.window()
+    loaded.observed_until()
 
 
 def _not_yet(loaded: LoadedScenario, what: str, *path: str | int, instead: str = "") -> NotSupportedYetError:
@@ -214,10 +229,7 @@ def refuse_unsupported(loaded: LoadedScenario) -> None:
     """Keys whose behaviour comes with a later version are refused, never ignored. Raises NotSupportedYetError."""
     s = loaded.scenario
     checks: list[tuple[bool, str, Place, str]] = [
-        (s.budget is not None and s.budget.pacing == "even", "budget.pacing: even", ("budget", "pacing"), ""),
-        (s.auction.internal, "auction.internal: true", ("auction", "internal"), ""),
         (s.outcomes == "predicted", "outcomes: predicted", ("outcomes",), ""),
-        (s.maturity is not None, "maturity", ("maturity",), ""),
         (s.engine == "spark", "engine: spark", ("engine",), ""),
     ]
     for name, table in s.logs_tables.items():

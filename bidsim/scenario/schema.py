@@ -61,6 +61,8 @@ class Columns(Block):
     loss_reason: Expression | None = Field(default=None, description="OpenRTB loss reason code")
     click: Expression | None = None
     conversion: Expression | None = None
+    click_time: Expression | None = Field(default=None, description="when the click happened")
+    conversion_time: Expression | None = Field(default=None, description="when the (first) conversion happened")
     weight: Expression | None = None
     pctr: Expression | None = None
     pcvr: Expression | None = None
@@ -135,8 +137,29 @@ class Intervals(Block):
 
 
 class Maturity(Block):
+    """Conversions come late: a row is mature when its conversion window had passed at observed_until.
+
+    immature: drop leaves younger rows out for every policy; weight keeps them and divides their conversions by the
+    share of conversions that have come by their age, estimated by campaign from mature rows (needs conversion_time).
+    """
+
     conversion_window_hours: Positive
-    observed_until: str
+    observed_until: str = Field(description="up to when conversions were collected (ISO 8601)")
+    immature: Literal["drop", "weight"] = "drop"
+
+
+class CvrJump(Block):
+    """When a campaign's conversion rate of a day jumps against all its earlier days: both ratio and z are passed.
+
+    z: two-proportion z statistic (NIST/SEMATECH e-Handbook of Statistical Methods, 7.3.3, as a p chart would be run,
+    6.3.3.2); 5 is one false alarm in 3.5 million campaign-days. min_conversions, min_clicks: of the side that is
+    higher, and of the side that is lower.
+    """
+
+    ratio: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 3.0
+    z: Positive = 5.0
+    min_conversions: Annotated[int, Field(ge=1)] = 10
+    min_clicks: Annotated[int, Field(ge=1)] = 100
 
 
 class ExpectedUtility(Block):
@@ -255,8 +278,10 @@ class Scenario(Block):
     )
     conditions: list[Expression] = []
     features: list[str] = []
-    remove_anomaly_cvr_cpns: bool = Field(
-        default=False, validation_alias=AliasChoices("remove_anomaly_cvr_cpns", "remove_anormaly_cvr_cpns")
+    remove_anomaly_cvr_cpns: bool | CvrJump = Field(
+        default=False,
+        validation_alias=AliasChoices("remove_anomaly_cvr_cpns", "remove_anormaly_cvr_cpns"),
+        description="leave out campaigns whose CVR is impossible or jumps; a block sets what a jump is",
     )
     performance_indicator_type: Literal["cpc", "cpa"] | None = Field(
         default=None, description="default: cpa where the log has target_cpa, else cpc"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bidsim.replay.budget import Ledger, Rows, Settled, nano
+from bidsim.replay.budget import Ledger, Limits, Pace, Rows, Settled, nano
 
 BILLION = 10**9  # one CPM
 MONEY = st.one_of(
@@ -25,7 +25,7 @@ LIMITS = st.one_of(
 
 @dataclass(frozen=True)
 class Row:
-    """One row of one policy. bid, price: 1e-9 CPM times weight; limit: currency."""
+    """One row of one policy. bid, price: 1e-9 CPM times weight; limit: currency; elapsed: minutes, None: no pacing."""
 
     new: bool
     bids: bool
@@ -33,6 +33,7 @@ class Row:
     price: int
     limit: float
     first_price: bool
+    elapsed: int | None = None
 
 
 @st.composite
@@ -49,31 +50,54 @@ def logs(draw: st.DrawFn, *, one_limit: bool) -> list[Row]:
     return fixed
 
 
+SPAN = 60
+
+
+def paced(rows: list[Row], minutes: list[int]) -> list[Row]:
+    """The rows with minutes of the hour that never go back within a group."""
+    out: list[Row] = []
+    for row, minute in zip(rows, minutes, strict=False):
+        before = 1 if row.new or not out else out[-1].elapsed or 1
+        out.append(replace(row, elapsed=min(SPAN, before + minute)))
+    return out
+
+
 def settle(rows: list[Row], sizes: list[int], *, never: bool, strict: bool) -> Settled:
     """The ledger over batches of the given sizes."""
-    ledger = Ledger(never=never, strict=strict)
+    return settle_all([rows], sizes, never=never, strict=strict)[0]
+
+
+def settle_all(policies: list[list[Row]], sizes: list[int], *, never: bool, strict: bool) -> list[Settled]:
+    """Several policies' rows of one log, in one ledger."""
+    ledger = Ledger(len(policies), never=never, strict=strict)
+    rows = policies[0]
     parts, begin = [], 0
     for size in [*sizes, len(rows)]:
         batch = rows[begin : begin + size]
         if not batch:
             continue
-        wins = [r.bids and (r.bid > r.price if strict else r.bid >= r.price) for r in batch]
         starts = [r.new or (begin == 0 and i == 0) for i, r in enumerate(batch)]
-        parts.append(
-            ledger.settle(
-                np.array(starts),
-                Rows(
-                    limit=np.array([r.limit for r in batch]),
-                    bids=np.array([r.bids for r in batch]),
-                    wins=np.array(wins),
-                    pay=np.array([r.bid if r.first_price else r.price for r in batch], dtype=np.int64),
-                    bar=np.array([r.price for r in batch], dtype=np.int64),
-                    first_price=np.array([r.first_price for r in batch]),
-                ),
-            )
-        )
+        pace = None
+        if batch[0].elapsed is not None:
+            pace = Pace(np.array([r.elapsed for r in batch], dtype=np.int64), np.full(len(batch), SPAN))
+        limits = Limits(np.array([r.limit for r in batch]), pace)
+        mine = [policy[begin : begin + size] for policy in policies]
+        parts.append(ledger.settle(np.array(starts), limits, [as_rows(m, strict) for m in mine]))
         begin += len(batch)
-    return Settled(*(np.concatenate([getattr(p, f) for p in parts]) for f in Settled.__dataclass_fields__))
+    return [
+        Settled(*(np.concatenate([getattr(p[i], f) for p in parts]) for f in Settled.__dataclass_fields__))
+        for i in range(len(policies))
+    ]
+
+
+def as_rows(batch: list[Row], strict: bool) -> Rows:
+    return Rows(
+        bids=np.array([r.bids for r in batch]),
+        wins=np.array([r.bids and (r.bid > r.price if strict else r.bid >= r.price) for r in batch]),
+        pay=np.array([r.bid if r.first_price else r.price for r in batch], dtype=np.int64),
+        bar=np.array([r.price for r in batch], dtype=np.int64),
+        first_price=np.array([r.first_price for r in batch]),
+    )
 
 
 def naive(rows: list[Row], *, never: bool, strict: bool) -> list[tuple[bool, bool, Fraction]]:
@@ -88,7 +112,8 @@ def naive(rows: list[Row], *, never: bool, strict: bool) -> list[tuple[bool, boo
         # No purchase passes an infinite budget. A budget is whole units of 1e-12 currency.
         budget = Fraction(10**40) if np.isinf(row.limit) else Fraction(round(Fraction(str(row.limit)) * 10**12))
         left = budget - spent
-        if not row.bids or left <= 0:
+        released = budget if row.elapsed is None else budget * row.elapsed / SPAN
+        if not row.bids or spent >= released:
             out.append((False, False, Fraction(0)))
             continue
         bid = min(Fraction(row.bid), left) if never else Fraction(row.bid)
@@ -127,9 +152,57 @@ def test_a_budget_that_changes_within_its_period_is_the_same_loop(
         check(rows, sizes, never, strict)
 
 
+MINUTES = st.lists(st.sampled_from([0, 0, 1, 3, 20]), min_size=40, max_size=40)
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(logs(one_limit=False), MINUTES, SIZES, st.booleans(), st.booleans())
+@example(HUGE[:4], [30] * 4, [2], False, False)
+@example(HUGE[4:], [7] * 4, [2], True, True)
+def test_even_pacing_is_the_same_loop_with_a_budget_that_grows_by_the_minute(
+    rows: list[Row], minutes: list[int], sizes: list[int], never: bool, strict: bool
+) -> None:
+    if rows:
+        check(paced(rows, minutes), sizes, never, strict)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(logs(one_limit=True), st.lists(MONEY, min_size=40, max_size=40), MINUTES, SIZES, st.booleans(), st.booleans())
+def test_policies_settled_together_are_settled_as_each_alone(
+    rows: list[Row], other: list[int], minutes: list[int], sizes: list[int], never: bool, even: bool
+) -> None:
+    if not rows:
+        return
+    rows = paced(rows, minutes) if even else rows
+    second = [replace(row, bid=bid) for row, bid in zip(rows, other, strict=False)]
+    for found, alone in zip(settle_all([rows, second], sizes, never=never, strict=False), (rows, second), strict=True):
+        expected = settle(alone, [], never=never, strict=False)
+        for field in ("entered", "won", "paid", "short"):
+            assert (getattr(found, field) == getattr(expected, field)).all(), field
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(logs(one_limit=True), MINUTES, st.booleans())
+def test_short_are_wins_that_all_of_the_budget_could_not_pay(rows: list[Row], minutes: list[int], never: bool) -> None:
+    if not rows:
+        return
+    rows = paced(rows, minutes)
+    found = settle(rows, [], never=never, strict=False)
+    spent = 0
+    for i, row in enumerate(rows):
+        spent = 0 if row.new or i == 0 else spent
+        budget = 10**40 if row.limit == np.inf else 0 if np.isnan(row.limit) else nano(row.limit)
+        beats = row.bids and row.bid >= row.price
+        enough = budget - spent >= max(1, row.price) if never else budget - spent > 0
+        assert bool(found.short[i]) == (beats and not enough)
+        spent += int(found.paid[i])
+
+
 @settings(max_examples=30, deadline=None, derandomize=True)
-@given(st.integers(0, 2**32), st.booleans(), st.booleans(), st.booleans())
-def test_long_groups_are_swept_as_the_loop_goes(seed: int, never: bool, strict: bool, first_price: bool) -> None:
+@given(st.integers(0, 2**32), st.booleans(), st.booleans(), st.booleans(), st.booleans())
+def test_long_groups_are_settled_as_the_loop_goes(
+    seed: int, never: bool, strict: bool, first_price: bool, even: bool
+) -> None:
     rng = np.random.default_rng(seed)
     n = 3000
     bids, prices = (rng.gamma(1.0, 2.0, (2, n)) * BILLION).astype(np.int64).tolist()
@@ -138,7 +211,24 @@ def test_long_groups_are_swept_as_the_loop_goes(seed: int, never: bool, strict: 
         Row(i % 1700 == 0, bool(rng.random() < 0.9), bids[i], prices[i], limit, first_price and i % 3 > 0)
         for i in range(n)
     ]
-    check(rows, [1000, 1, 999], never, strict)
+    check(paced(rows, [int(i % 40 == 0) for i in range(n)]) if even else rows, [1000, 1, 999], never, strict)
+
+
+def test_many_groups_are_settled_side_by_side_as_the_loop_goes() -> None:
+    rng = np.random.default_rng(7)
+    n = 6000
+    for never, first_price, even in (
+        (False, False, True),
+        (True, False, True),
+        (True, True, True),
+        (True, True, False),
+    ):
+        bids, prices = (rng.gamma(1.0, 2.0, (2, n)) * BILLION).astype(np.int64).tolist()
+        rows = [
+            Row(i % 60 == 0, bool(rng.random() < 0.9), bids[i], prices[i], 0.03, first_price and i % 3 > 0)
+            for i in range(n)
+        ]
+        check(paced(rows, [int(i % 2 == 0) for i in range(n)]) if even else rows, [], never, False)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -161,16 +251,20 @@ def test_never_stays_within_the_budget_and_last_win_passes_it_by_one_win(rows: l
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
-@given(logs(one_limit=False), logs(one_limit=False), logs(one_limit=False), st.booleans(), st.booleans())
+@given(logs(one_limit=False), logs(one_limit=False), logs(one_limit=False), st.booleans(), st.booleans(), MINUTES)
 def test_what_comes_later_changes_no_decision(
-    past: list[Row], future: list[Row], other: list[Row], never: bool, strict: bool
+    past: list[Row], future: list[Row], other: list[Row], never: bool, strict: bool, minutes: list[int]
 ) -> None:
     if not past:
         return
+    if minutes[0]:
+        past, future, other = (paced(rows, minutes) for rows in (past, future, other))
     one = settle(past + future, [], never=never, strict=strict)
     two = settle(past + other, [], never=never, strict=strict)
-    for field in ("entered", "won", "paid", "left"):
+    for field in ("entered", "won", "paid", "short"):
         assert (getattr(one, field)[: len(past)] == getattr(two, field)[: len(past)]).all(), field
+    modest = np.array([row.limit <= 3 for row in past])  # money left is exact up to what 64 bits hold
+    assert (one.left[: len(past)][modest] == two.left[: len(past)][modest]).all()
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

@@ -161,6 +161,19 @@ CASES: list[dict[str, Any]] = [
     {"weights": True},
     {"weights": True, "budget": {"amount": 0.05, "per": "day", "overspend": "never"}},
     {"weights": True, "budget": {"amount": "limit", "per": "hour"}, "auction": {"type": "first_price"}},
+    {"budget": {"amount": "limit", "per": "day", "pacing": "even"}},
+    {"budget": {"amount": 0.06, "per": "day", "pacing": "even", "overspend": "never"}, "auction": {"ties": "lose"}},
+    {"budget": {"amount": 0.02, "per": "hour", "pacing": "even"}, "auction": {"type": "first_price"}},
+    {
+        "budget": {"amount": 0.008, "per": "hour", "pacing": "even", "overspend": "never"},
+        "auction": {"type": "first_price"},
+        "weights": True,
+    },
+    {"budget": {"amount": 0.05, "per": "total", "pacing": "even"}, "window": True},
+    {"auction": {"internal": True}},
+    {"auction": {"internal": True, "type": "first_price"}, "bid": {"round": "down"}, "weights": True},
+    {"auction": {"internal": True}, "budget": {"amount": "limit", "per": "day", "pacing": "even"}},
+    {"auction": {"internal": True, "ties": "lose"}, "budget": {"amount": 0.01, "per": "hour", "overspend": "never"}},
     {"floors": True, "reasons": True},
     {"no_win": True},
 ]
@@ -186,8 +199,9 @@ def test_the_replay_is_the_oracle_on_random_logs(case: int, seed: int, tmp_path:
         for row in rows:
             del row["won"]
     path = write_log(rows, tmp_path, files=1 + seed)
+    window = {"last_hour": "2026-03-07T19:00:00+00:00", "duration_hour": 8} if options.get("window") else {}
     scenario: dict[str, Any] = {
-        "logs_tables": {"ad": {"path": path}},
+        "logs_tables": {"ad": {"path": path, **window}},
         "timezone": zone,
         "bid": {"formula": FORMULA, **options.get("bid", {})},
         "auction": options.get("auction", {}),
@@ -206,6 +220,9 @@ def test_the_replay_is_the_oracle_on_random_logs(case: int, seed: int, tmp_path:
         budget=budget["amount"] if budget else None,
         per=budget["per"] if budget else "day",
         never=bool(budget) and budget.get("overspend") == "never",
+        even=bool(budget) and budget.get("pacing") == "even",
+        window=tuple(bound(hour, rows[0]["time"].tzinfo, zone) for hour in (12, 20)) if window else None,
+        internal=auction.get("internal", False),
         has_win=not options.get("no_win"),
     )
     for name, pctr in (("baseline", "pctr"), ("new", "other_ctr")):
@@ -225,6 +242,12 @@ def test_the_replay_is_the_oracle_on_random_logs(case: int, seed: int, tmp_path:
         check_policy(result, name, dict(expected.items()), "campaign")
         assert nulls is not None
         check_heads(result, name, rows, pctr, rules)
+
+
+def bound(hour: int, zoned: Any, zone: str) -> datetime:
+    """An hour of the log's day in UTC, as the log writes times."""
+    instant = datetime(2026, 3, 7, hour, tzinfo=UTC)
+    return instant if zoned else instant.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
 
 
 def check_heads(result: Result, name: str, rows: list[dict[str, Any]], pctr: str, rules: Rules) -> None:

@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_logs import Row, by_segment, few, numbers, replay
 
+from bidsim.errors import ScenarioError
+
 TOKYO, NEW_YORK = "Asia/Tokyo", "America/New_York"
 
 
@@ -82,6 +84,42 @@ def test_a_window_across_a_change_of_clocks_has_the_hours_that_it_says() -> None
     assert wins(rows, timezone=NEW_YORK, window=window) == 23.0
 
 
+@pytest.mark.parametrize("wall", [False, True], ids=["instants", "wall clock"])
+def test_even_pacing_releases_the_budget_by_the_minute(wall: bool) -> None:
+    midnight = datetime(2026, 3, 8, tzinfo=ZoneInfo(TOKYO))
+    times = [midnight + timedelta(minutes=m) for m in (0, 1, 1, 2, 718, 719, 720, 720, 1439, 1439)]
+    rows = impressions([t.replace(tzinfo=None) if wall else t.astimezone(UTC) for t in times])
+    budget = {"amount": 1.44, "per": "day", "pacing": "even"}  # one impression a minute
+    assert wins(rows, timezone=TOKYO, budget=budget) == 9.0
+    tight = {"amount": 0.002, "per": "day", "pacing": "even"}
+    # The first passes the limit of its minute; the next may come after noon's minute has begun to release more.
+    assert wins(rows, timezone=TOKYO, budget=tight) == 2.0
+    assert wins(rows[:6], timezone=TOKYO, budget=tight) == 1.0
+    assert wins(rows, timezone=TOKYO, budget={**tight, "per": "hour"}) == 6.0
+
+
+def test_even_pacing_knows_how_long_a_day_is() -> None:
+    for day, hours in (((2026, 3, 8), 23), ((2026, 11, 1), 25)):
+        midnight = datetime(*day, tzinfo=ZoneInfo(NEW_YORK)).astimezone(UTC)
+        rows = impressions([midnight + timedelta(minutes=m) for m in range(hours * 60)], price=1.0)
+        # Two a minute would be affordable only with the right length of the day, to the last minute.
+        budget = {"amount": hours * 60 / 1000, "per": "day", "pacing": "even"}
+        assert wins(rows, timezone=NEW_YORK, budget=budget) == hours * 60
+        twice = impressions(
+            [midnight + timedelta(minutes=m, seconds=30 * s) for m in range(hours * 60) for s in (0, 1)]
+        )
+        assert wins(twice, timezone=NEW_YORK, budget=budget) == hours * 60
+
+
+@pytest.mark.parametrize(
+    ("per", "said"), [("total", "last_hour and duration_hour"), ("request", "may be anything")], ids=["total", "column"]
+)
+def test_even_pacing_is_refused_where_the_length_of_the_period_is_not_known(per: str, said: str) -> None:
+    rows = impressions([datetime(2026, 3, 8, tzinfo=UTC)])
+    with pytest.raises(ScenarioError, match=said):
+        wins(rows, budget={"amount": 1.0, "per": per, "pacing": "even"})
+
+
 @st.composite
 def auctions(draw: st.DrawFn) -> list[Row]:
     """Observed wins of two campaigns around midnight in Tokyo at distinct times."""
@@ -117,8 +155,9 @@ budgets = st.fixed_dictionaries(
         "amount": st.sampled_from([0.0025, 0.006, 0.011, 0.03]),
         "per": st.sampled_from(sorted(PERIODS)),
         "overspend": st.sampled_from(["never", "last_win"]),
+        "pacing": st.sampled_from(["asap", "even"]),
     }
-)
+).filter(lambda b: b["pacing"] == "asap" or b["per"] in ("day", "hour"))
 kinds = st.fixed_dictionaries(
     {"type": st.sampled_from(["second_price", "first_price"]), "ties": st.sampled_from(["win", "lose"])}
 )

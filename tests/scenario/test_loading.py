@@ -193,10 +193,7 @@ RULE = "gate:\n- metric: cpa\n  at_most: 1\n  evidence: point\n"
 @pytest.mark.parametrize(
     ("text", "line", "key"),
     [
-        ("budget:\n  amount: 1\n  pacing: even\n", 4, "budget.pacing: even"),
-        ("auction:\n  internal: true\n", 3, "auction.internal: true"),
         ("outcomes: predicted\n", 2, "outcomes: predicted"),
-        ("maturity: {conversion_window_hours: 1, observed_until: 2017-11-15T12:00:00}\n", 2, "maturity"),
         ("engine: spark\n", 2, "engine: spark"),
     ],
 )

@@ -27,8 +27,8 @@ select *,
   -- Neither a price nor a logged result; or, in second price, a win whose price is missing: what it paid is unknown.
   price is null and not lost and not (won and first_price) as undecidable,
   case when won then click end as y_ctr,
-  case when won and click = 1e0 then cast(conversion > 0e0 as double) end as y_cvr,
-  case when won then cast(conversion > 0e0 as double) end as y_ctcvr,
+  case when won and click = 1e0 {{ 'and mature' if ripening }} then cast(conversion > 0e0 as double) end as y_cvr,
+  case when won {{ 'and mature' if ripening }} then cast(conversion > 0e0 as double) end as y_ctcvr,
   case when isfinite(target_cpc_logged) then target_cpc_logged end as target_cpc,
   case when isfinite(target_cpa_logged) then target_cpa_logged end as target_cpa,
   case when isfinite(daily_budget_logged) then daily_budget_logged end as daily_budget

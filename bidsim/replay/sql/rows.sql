@@ -21,6 +21,10 @@ select
   {{ c.sql }} as {{ c.column }},
   {%- endfor %}
   {{ budget_period or 'null::varchar' }} as period,
+  {%- if pace %}
+  {{ pace[0] }} as elapsed,
+  {{ pace[1] }} as span,
+  {%- endif %}
   {{ position.file }} as log_file,
   {{ position.row }} as log_row
 from {{ reader }} as s
