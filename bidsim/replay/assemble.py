@@ -123,7 +123,7 @@ def _diagnostics(reduced: Reduced) -> dict[str, Any]:
     names = ("coverage", "unknown_wins", "unknown_outcomes", "invalid_predictions")
     policies = {}
     for p in plan.policies:
-        spend = overall.get("spend", p.index)[0]
+        spend = overall.observed("spend", p.index)[0]
         decided = spend + overall.get("unobserved_spend", p.index)[0]
         values = {n: float(overall.get(n, p.index)[0]) for n in names[1:]}
         clipped = sum(float(overall.get("clipped_predictions", p.index, h)[0]) for h in plan.heads)

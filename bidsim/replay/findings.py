@@ -97,7 +97,7 @@ def _of_policy(policy: PolicyPlan, overall: Family) -> Iterator[Finding]:
             "(a missing one only where the formula says so), and left out of its prediction metrics, which are then over "
             "fewer rows than the others'.",
         )
-    spend, unobserved = (overall.get(name, policy.index)[0] for name in ("spend", "unobserved_spend"))
+    spend, unobserved = (overall.observed(name, policy.index)[0] for name in ("spend", "unobserved_spend"))
     coverage = spend / (spend + unobserved) if spend + unobserved else 1.0
     if coverage < 0.95:
         yield Finding(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from bidsim.replay.binding import make_plan
 from bidsim.replay.census import census, segment_values
 from bidsim.replay.engine import Engine
 from bidsim.replay.fidelity import check_fidelity
-from bidsim.replay.levels import level_scans, level_starts
+from bidsim.replay.levels import OtherLevels, level_scans, level_starts
 from bidsim.replay.measures import COARSE_BITS, COUNT_BITS, FINE_BITS, FINE_ROWS, MONEY_SCALE, result_value
 from bidsim.replay.notes import observe
 from bidsim.replay.policies import bidder, resolve
@@ -112,12 +112,17 @@ def run_replay(
             if starts
             else sweep_levels(engine, plan, stages, scanned.families)
         )
-        unknown = find_unknowns(engine, plan, bidders, "outcomes", scanned.families, threads)
+        predict = scenario.outcomes == "predicted"
+        unknown = find_unknowns(engine, plan, bidders, "outcomes", scanned.families, predict=predict, threads=threads)
         progress.step("checking the replay against the log")
         unbudgeted = render("bids", formulas="formulas", bidders=bidders, any_first_price=plan.any_first_price)
         fidelity = check_fidelity(engine, plan, f"({unbudgeted})", ties_lose=ties_lose)
     outline = outline_of(plan, betas, scanned.units)
-    reduced = Tables(outline, scanned.families, scanned.ranked, levels.matched, levels.stages, unknown)
+    families = {n: replace(f, expected=unknown.expected.get(n, {})) for n, f in scanned.families.items()}
+    if unknown.expected:
+        # Other levels count observed outcomes only: beside expected ones they would compare two populations.
+        levels = OtherLevels(levels.frontier, {}, {})
+    reduced = Tables(outline, families, scanned.ranked, levels.matched, levels.stages, unknown.pairs)
     result = assemble(loaded, Reduced(plan, counts, reduced, levels.frontier, fidelity, removed), as_of)
     result = result.model_copy(update={"diagnostics": {**result.diagnostics, **plan.notes}})
     return Replayed(judge(result, scenario.gate, fidelity_warns=scenario.fidelity == "warn"), reduced)

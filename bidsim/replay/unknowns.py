@@ -1,19 +1,23 @@
 """The rows whose fate the log does not show: what they could have cost each policy and what they could have brought.
 
 Read after the reduction, since the predictions that bound them are calibrated on the log's own labels, and only where
-some policy has such rows at all. Sums of whole numbers, by segment value.
+some policy has such rows at all. Sums of whole numbers, by segment value. With `outcomes: predicted` the same reading
+gives what the rows count for in expectation (`expected`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from bidsim.replay.batches import Batch
 from bidsim.replay.engine import Engine
+from bidsim.replay.expected import Expectation, empty_tallies, estimate_curves, worth_of
 from bidsim.replay.measures import COUNT_BITS, MONEY_SCALE
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import Bidder
@@ -30,43 +34,83 @@ VALUE_SCALE = 10.0**9
 NAMES = ("rows", "dear", "cheap", "clicks", "conversions", "value")
 
 
+@dataclass(frozen=True)
+class Unknowns:
+    """pairs: by candidate and family, its unknown rows beside the baseline's, empty where no policy has any; expected: by
+    family and key, what they count for by bucket of units, empty with `outcomes: observed`."""
+
+    pairs: dict[tuple[int, str], UnknownPair]
+    expected: dict[str, dict[Key, Floats]]
+
+
+@dataclass
+class _Worker:
+    """What one thread sums: bounds by family, expectations in the families' order."""
+
+    bounds: dict[str, Tally]
+    expected: list[Tally]
+
+
 def find_unknowns(
-    engine: Engine, plan: Plan, bidders: Sequence[Bidder], outcomes: str, families: dict[str, Family], threads: int
-) -> dict[tuple[int, str], UnknownPair]:
-    """By candidate and family: its unknown rows beside the baseline's; empty where no policy has any."""
+    engine: Engine,
+    plan: Plan,
+    bidders: Sequence[Bidder],
+    outcomes: str,
+    families: dict[str, Family],
+    *,
+    predict: bool,
+    threads: int,
+) -> Unknowns:
+    """predict: whether the rows count in expectation. Raises LogError where a log can't tell how bids win."""
     overall = families[OVERALL]
     if not any(overall.get(n, b.policy)[0] for b in bidders for n in ("unknown_wins", "unknown_outcomes")):
-        return {}
+        return Unknowns({}, {})
     predicted = _predictions(plan, overall)
-    sources = dict.fromkeys(source for by_policy in predicted.values() for source, _ in by_policy)
+    sources = [source for by_policy in predicted.values() for source, _ in by_policy]
+    expectation = None
+    if predict:
+        sources += plan.hashed_sources
+        place = plan.campaign_segment
+        campaigns = 1 if place is None else len(families[plan.segments[place].name].values)
+        own = {name: by_policy[0] for name, by_policy in predicted.items()}
+        expectation = Expectation(plan, estimate_curves(engine, plan, campaigns), own)
     sql = render(
         "unknowns",
         weighted=plan.weighted,
         bidders=bidders,
-        sources=[(i, plan.sources[i]) for i in sources],
+        expected=predict,
+        sources=[(i, plan.sources[i]) for i in dict.fromkeys(sources)],
         segments=plan.segments,
         outcomes=outcomes,
     )
-    states = [{name: Tally(len(f.values)) for name, f in families.items()} for _ in range(threads)]
-    share(
-        engine.stream(sql, STREAM_ROWS),
-        lambda batch, tallies: _add(plan, batch, tallies, predicted),
-        states,
-    )
-    for other in states[1:]:
-        for name, tally in states[0].items():
-            tally.merge(other[name])
-    out = {}
+
+    def work(incoming: pa.RecordBatch, worker: _Worker) -> None:
+        _add(plan, incoming, worker.bounds, predicted)
+        if expectation is not None:
+            expectation.add(Batch(plan, incoming), worker.expected)
+
+    workers = [
+        _Worker({name: Tally(len(f.values)) for name, f in families.items()}, empty_tallies(families))
+        for _ in range(threads)
+    ]
+    share(engine.stream(sql, STREAM_ROWS), work, workers)
+    first = workers[0]
+    for other in workers[1:]:
+        for name, tally in first.bounds.items():
+            tally.merge(other.bounds[name])
+        for mine, theirs in zip(first.expected, other.expected, strict=True):
+            mine.merge(theirs)
+    pairs = {}
     for name, family in families.items():
-        sums = states[0][name].exact(len(family.values), 1)[0]
+        sums = first.bounds[name].exact(len(family.values), 1)[0]
         for b in bidders[1:]:
             parts = [
                 _unknown(plan, sums, who, b.policy, side, len(family.values), predicted)
                 for who in ("candidate", "baseline")
                 for side in ("alone", "both")
             ]
-            out[(b.policy, name)] = UnknownPair(*parts)
-    return out
+            pairs[(b.policy, name)] = UnknownPair(*parts)
+    return Unknowns(pairs, expectation.families(families, first.expected) if expectation else {})
 
 
 def _predictions(plan: Plan, overall: Family) -> dict[str, list[tuple[int, float]]]:
@@ -140,15 +184,9 @@ def _brings(plan: Plan, batch: pa.RecordBatch, predicted: dict[str, list[tuple[i
                 best = np.fmax(best, np.minimum(_column(batch, f"score_{source}") * factor, 1.0))
             seen = _column(batch, label).astype(np.float64)
             out[result] = np.where(np.isnan(seen), best, seen)
-    targets = {"clicks": "target_cpc", "conversions": "target_cpa"}
-    order = ("conversions", "clicks") if plan.indicator == "cpa" else ("clicks", "conversions")
-    value: Floats | None = None
-    for result in order:
-        if result in out and plan.has(targets[result]):
-            worth = _column(batch, targets[result]).astype(np.float64) * out[result]
-            value = worth if value is None else np.where(np.isnan(value), worth, value)
+    value = worth_of(plan, {name: _column(batch, name) for name in ("target_cpc", "target_cpa")}, out)
     if value is not None:
-        out["value"] = np.nan_to_num(value, nan=0.0)
+        out["value"] = value
     return out
 
 

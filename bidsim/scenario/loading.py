@@ -229,7 +229,6 @@ def refuse_unsupported(loaded: LoadedScenario) -> None:
     """Keys whose behaviour comes with a later version are refused, never ignored. Raises NotSupportedYetError."""
     s = loaded.scenario
     checks: list[tuple[bool, str, Place, str]] = [
-        (s.outcomes == "predicted", "outcomes: predicted", ("outcomes",), ""),
         (s.engine == "spark", "engine: spark", ("engine",), ""),
     ]
     for name, table in s.logs_tables.items():

@@ -81,7 +81,7 @@ class UnknownPair:
 
 
 def _counted(family: Family, policy: int) -> dict[str, Floats]:
-    found = {name: family.get(name, policy) for name in SUMS if family.has(name, policy)}
+    found = {name: family.observed(name, policy) for name in SUMS if family.has(name, policy)}
     return found | {"bids": family.get("bids", policy)}
 
 

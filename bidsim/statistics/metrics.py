@@ -84,10 +84,12 @@ def economic_values(family: Family, policy: int, *, has_click: bool, has_convers
     ):
         if family.has(name, policy):
             count(name)
-            own = ratio_of(ratio(value(name), value(observed)), part(name), part(observed))
+            seen, seen_parts = family.observed(observed, policy), family.observed_by_bucket(observed, policy)
+            own = ratio_of(ratio(value(name), seen), part(name), seen_parts)
             out[("calibration_on_wins", head, None)] = own
-    decided, decided_parts = value("spend") + value("unobserved_spend"), part("spend") + part("unobserved_spend")
-    out[("coverage", None, None)] = ratio_of(ratio(value("spend"), decided), part("spend"), decided_parts, log=False)
+    seen, seen_parts = family.observed("spend", policy), family.observed_by_bucket("spend", policy)
+    decided, decided_parts = seen + value("unobserved_spend"), seen_parts + part("unobserved_spend")
+    out[("coverage", None, None)] = ratio_of(ratio(seen, decided), seen_parts, decided_parts, log=False)
     if family.has("wins_gained", policy):
         out |= _disagreement(family, policy)
     for name in ("unknown_wins", "unknown_outcomes", "invalid_predictions"):

@@ -109,7 +109,7 @@ def _cut(tables: Tables, policy: int, name: str) -> _Cut:
     has_click, has_conversion = outline.has_click, outline.has_conversion
     values = economic_values(family, policy, has_click=has_click, has_conversion=has_conversion)
     matched = tables.matched.get((policy, name))
-    if policy == 0:
+    if policy == 0 and not family.expected:
         # The baseline at its own spend is the baseline.
         matched = _own_level(family)
     if matched is not None:

@@ -9,7 +9,7 @@ division.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -131,7 +131,8 @@ class Family:
 
     name: the segment's name, "" for the whole log; values: labels of the segment values, in a fixed order;
     sums: by key, whole numbers, shape (values,); scales: what a sum is divided by; parts: the sums by bucket of units,
-    shape (values, buckets), in the unit of the sums.
+    shape (values, buckets), in the unit of the sums. expected: what rows of unknown fate add in expectation, by key, by
+    bucket, in the measure's own unit (outcomes: predicted); `get` and `by_bucket` include it, `observed` does not.
     """
 
     name: str
@@ -140,9 +141,16 @@ class Family:
     scales: Mapping[Key, int]
     parts: Mapping[Key, Floats] = field(default_factory=dict)
     buckets: int = 1
+    expected: Mapping[Key, Floats] = field(default_factory=dict)
 
     def get(self, name: str, policy: int | None = None, head: str | None = None) -> Floats:
         """The sums of a measure in its own unit, shape (values,); NaN where it was not measured."""
+        more = self.expected.get((name, policy, head))
+        seen = self.observed(name, policy, head)
+        return seen if more is None else seen + more.sum(axis=1)
+
+    def observed(self, name: str, policy: int | None = None, head: str | None = None) -> Floats:
+        """As `get`, of what the log shows alone."""
         key = (name, policy, head)
         if key not in self.scales:
             return np.full(len(self.values), np.nan)
@@ -155,9 +163,13 @@ class Family:
     def by_bucket(self, name: str, policy: int | None = None, head: str | None = None) -> Floats:
         """The sums of a measure in its own unit by bucket of units, shape (values, buckets)."""
         key = (name, policy, head)
-        if key not in self.parts:
-            return np.zeros((len(self.values), self.buckets))
-        return self.parts[key] / self.scales[key]
+        seen = self.parts[key] / self.scales[key] if key in self.parts else np.zeros((len(self.values), self.buckets))
+        more = self.expected.get(key)
+        return seen if more is None else seen + more
+
+    def observed_by_bucket(self, name: str, policy: int | None = None, head: str | None = None) -> Floats:
+        """As `by_bucket`, of what the log shows alone."""
+        return replace(self, expected={}).by_bucket(name, policy, head)
 
     def exact(self, name: str, policy: int | None = None, head: str | None = None) -> list[int]:
         """The whole-number sums themselves, in units of 1/scale; zeros where not measured."""

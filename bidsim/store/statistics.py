@@ -107,6 +107,8 @@ def _blocks(tables: Tables) -> Iterator[Block]:
             yield _totals(("total", *_key(key), name), sums)
         for key, parts in sorted(family.parts.items(), key=lambda item: str(item[0])):
             yield _block(("sum", *_key(key), name), parts, drop_zeros=True)
+        for key, parts in sorted(family.expected.items(), key=lambda item: str(item[0])):
+            yield _block(("expected", *_key(key), name), parts)
     for (head, source, name), ranked in tables.ranked.items():
         for what in ("auc", "recalibrated", "won", "lost"):
             yield _block(("rank", what, source, head, name), getattr(ranked, what), drop_zeros=what in ("won", "lost"))
@@ -236,8 +238,9 @@ class _Reader:
         scales: dict[Key, int] = {_unkey(*k): int(scale) for *k, scale in self.given["scales"]}
         sums: dict[Key, npt.NDArray[np.object_]] = {}
         parts: dict[Key, Floats] = {}
+        expected: dict[Key, Floats] = {}
         for (table, what, policy, head, family), rows in self.places.items():
-            if family != name or table not in ("total", "sum"):
+            if family != name or table not in ("total", "sum", "expected"):
                 continue
             key = _unkey(what, policy, head)
             if table == "total":
@@ -246,8 +249,9 @@ class _Reader:
                     raise ValueError("totals")
                 sums[key] = high * (1 << LIMB) + low
             else:
-                parts[key] = self.array((table, what, policy, head, family), (len(values), buckets))
-        return Family(name, values, sums, scales, parts, buckets)
+                kept = parts if table == "sum" else expected
+                kept[key] = self.array((table, what, policy, head, family), (len(values), buckets))
+        return Family(name, values, sums, scales, parts, buckets, expected)
 
     def ranked(self, head: str, source: int, family: Family) -> Ranked:
         size, buckets = len(family.values), family.buckets

@@ -61,10 +61,11 @@ CASES: list[dict[str, Any]] = [
     {"auction": {"type": "first_price"}},
     {"budget": {"amount": "limit", "per": "total"}, "segments": []},
     {"segments": ["campaign", "unit"]},
+    {"outcomes": "predicted"},
 ]
 
 
-@pytest.mark.parametrize("keys", CASES, ids=["plain", "first price", "budget", "many values"])
+@pytest.mark.parametrize("keys", CASES, ids=["plain", "first price", "budget", "many values", "predicted"])
 def test_the_saved_tables_give_the_same_numbers_and_the_same_bytes(tmp_path: Path, keys: dict[str, Any]) -> None:
     done = run(tmp_path, make_log(), **keys)
     content = tables_to_parquet(done.tables)

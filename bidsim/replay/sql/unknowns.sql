@@ -6,6 +6,16 @@ select
   {%- if weighted %}
   w, wi,
   {%- endif %}
+  {%- if expected %}
+  coalesce(cast(floor(price * w * 1e9 + 0.5e0) as bigint), 0) as money,
+  cast(coalesce(first_price, false) as utinyint) as first_price,
+  cast(won as utinyint) as won,
+  bid_log,
+  unit,
+  {%- for b in bidders %}
+  bid_{{ b.key }} as bid_{{ b.policy }},
+  {%- endfor %}
+  {%- endif %}
   {%- for b in bidders %}
   cast(case when u_{{ b.key }} then 1 when d_{{ b.key }} and not o_{{ b.key }} then 2 else 0 end as utinyint) as unknown_{{ b.policy }},
   case when u_{{ b.key }} then cast(floor(least(bid_{{ b.key }} * w, 9e9) * 1e9 + 0.5e0) as bigint)

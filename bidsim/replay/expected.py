@@ -1,0 +1,181 @@
+"""`outcomes: predicted`: what rows of unknown fate count for in expectation (spec 3.6).
+
+A win whose outcome nobody saw counts the baseline's calibrated probabilities, never the candidate's own. An unknown win
+counts its chance, from win curves estimated on the log, and the mean price at that. Curves are by campaign where it has
+enough rows, else of the whole log, for second-price and first-price auctions apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bidsim.errors import LogError
+from bidsim.replay.batches import Batch
+from bidsim.replay.engine import Engine
+from bidsim.replay.measures import COUNT_BITS
+from bidsim.replay.plan import Plan
+from bidsim.replay.sql import render
+from bidsim.statistics.tallies import Family, Key, Tally
+from bidsim.statistics.winning import CELLS, LOWEST, PER_OCTAVE, Curves, expected_win, monotone, product_limit
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+# A campaign has a curve of its own from so many rows, and so many prices seen among them.
+LEAST_ROWS, LEAST_PRICES = 2_000, 200
+# A monotone fit needs bids of several sizes, or it says nothing between them.
+LEAST_LEVELS = 8
+FIXED = 2.0**40
+MONEY = 10.0**9
+NAMES = ("wins", "spend", "clicks", "conversions", "value")
+
+
+@dataclass(frozen=True)
+class WinCurves:
+    """curves, with the index of the one for each campaign: shape (2, campaigns), second price first."""
+
+    curves: Curves
+    index: Ints
+
+
+def estimate_curves(engine: Engine, plan: Plan, campaigns: int) -> WinCurves:
+    """From the log. campaigns: how many codes there are, 1 without a campaign column.
+
+    Raises LogError for first-price auctions that show no price and too few sizes of bids.
+    """
+    place = plan.campaign_segment
+    sql = render(
+        "curves",
+        campaigns=place,
+        column=None if place is None else plan.segments[place].column,
+        cells=CELLS,
+        lowest=LOWEST,
+        per_octave=PER_OCTAVE,
+    )
+    scale = 2.0**COUNT_BITS if plan.weighted else 1.0
+    found: dict[tuple[bool, int, int], Floats] = {}
+    for code, first_price, kind, cell, weight in engine.rows(sql):
+        for whose in (int(code), -1):
+            weights = found.setdefault((bool(first_price), whose, int(kind)), np.zeros(CELLS + 1))
+            weights[int(cell)] += int(weight) / scale
+    nothing = np.zeros(CELLS + 1)
+    chances: list[Floats] = []
+    index = np.zeros((2, campaigns), dtype=np.int64)
+    for first_price in (False, True):
+        overall = len(chances)
+        chances.append(_chance(plan, first_price, *(found.get((first_price, -1, k), nothing) for k in range(3))))
+        index[int(first_price)] = overall
+        for code in range(campaigns):
+            prices, losses, wins = (found.get((first_price, code, k), nothing) for k in range(3))
+            if prices.sum() >= LEAST_PRICES and (prices + losses + wins).sum() >= LEAST_ROWS:
+                index[int(first_price), code] = len(chances)
+                chances.append(_chance(plan, first_price, prices, losses, wins))
+    return WinCurves(Curves.of(np.array(chances)), index)
+
+
+def _chance(plan: Plan, first_price: bool, prices: Floats, losses: Floats, wins: Floats) -> Floats:
+    if not first_price or prices.sum() >= losses.sum() + wins.sum():
+        # Prices known of losses too, or of wins only: the losses without one bound theirs from below.
+        return product_limit(prices, losses)
+    levels = int(np.count_nonzero(losses + wins))
+    if (losses + wins).sum() > 0 and levels < LEAST_LEVELS:
+        raise LogError(
+            f"outcomes: predicted needs to know how bids win, but first-price auctions show no prices and only {levels} "
+            "sizes of bids; give columns.price (the minimum bid to win), or use outcomes: observed",
+            file=plan.source.files[0],
+        )
+    return monotone(wins, losses)
+
+
+class Expectation:
+    """Adds what unknown rows count for. baseline: by result, (source, calibration factor) of the baseline's prediction."""
+
+    def __init__(self, plan: Plan, curves: WinCurves, baseline: dict[str, tuple[int, float]]) -> None:
+        self.plan = plan
+        self.curves = curves
+        self.baseline = baseline
+
+    def add(self, batch: Batch, tallies: list[Tally]) -> None:
+        """tallies: one for each family of the batch, by segment value and bucket."""
+        plan = self.plan
+        brings = self._brings(batch)
+        weight = batch["w"] if plan.weighted else np.ones(batch.rows)
+        place = plan.campaign_segment
+        code = np.zeros(batch.rows, dtype=np.int64) if place is None else batch.codes[place]
+        first = batch["first_price"] == 1
+        won = batch["won"] == 1
+        curve = self.curves.index[first.astype(np.int64), code]
+        for policy in plan.policies:
+            unknown = batch[f"unknown_{policy.index}"]
+            rows = np.flatnonzero(unknown)
+            if len(rows) == 0:
+                continue
+            chance = np.ones(len(rows))
+            # In 1e-9 CPM times the weight; what a known win costs is exact.
+            cost = batch[f"cheap_{policy.index}"][rows].astype(np.float64)
+            open_rows = np.flatnonzero(unknown[rows] == 1)
+            at = rows[open_rows]
+            chance[open_rows], mean = expected_win(
+                self.curves.curves,
+                curve[at],
+                batch[f"bid_{policy.index}"][at],
+                batch["bid_log"][at],
+                first[at],
+                won[at],
+            )
+            cost[open_rows] = mean * weight[at] * 1e9
+            sums: dict[str, Floats] = {"wins": chance * weight[rows] * FIXED, "spend": cost}
+            for name, each in brings.items():
+                scale = MONEY if name == "value" else FIXED
+                sums[name] = chance * each[rows] * weight[rows] * scale
+            for family, tally in enumerate(tallies):
+                group = batch.groups[family][rows]
+                for name, values in sums.items():
+                    tally.add((name, policy.index, None), group, np.rint(values))
+
+    def _brings(self, batch: Batch) -> dict[str, Floats]:
+        """What each row brings if it is won: its label where the log shows it, else what the baseline expects of it."""
+        out: dict[str, Floats] = {}
+        for result, label in (("clicks", "click"), ("conversions", "conversion")):
+            if result in self.baseline:
+                source, factor = self.baseline[result]
+                believed = np.nan_to_num(np.minimum(batch[f"score_{source}"] * factor, 1.0), nan=0.0)
+                seen = batch[label].astype(np.float64)
+                out[result] = np.where(np.isnan(seen), believed, seen)
+        value = worth_of(self.plan, batch.columns, out)
+        if value is not None:
+            out["value"] = value
+        return out
+
+    def families(self, families: dict[str, Family], tallies: list[Tally]) -> dict[str, dict[Key, Floats]]:
+        """What is expected, by family and key, in the measures' own units, shape (values, buckets)."""
+        out = {}
+        for (name, family), tally in zip(families.items(), tallies, strict=True):
+            parts = tally.exact(len(family.values), family.buckets)[1]
+            out[name] = {
+                key: part / (MONEY * 1e3 if key[0] == "spend" else MONEY if key[0] == "value" else FIXED)
+                for key, part in parts.items()
+                if key in family.scales
+            }
+        return out
+
+
+def worth_of(plan: Plan, columns: dict[str, npt.NDArray[Any]], brings: dict[str, Floats]) -> Floats | None:
+    """Value of what rows bring, in currency: target x result, by the performance indicator first."""
+    targets = {"clicks": "target_cpc", "conversions": "target_cpa"}
+    order = ("conversions", "clicks") if plan.indicator == "cpa" else ("clicks", "conversions")
+    value: Floats | None = None
+    for result in order:
+        if result in brings and plan.has(targets[result]):
+            worth = columns[targets[result]].astype(np.float64) * brings[result]
+            value = worth if value is None else np.where(np.isnan(value), worth, value)
+    return None if value is None else np.nan_to_num(value, nan=0.0)
+
+
+def empty_tallies(families: dict[str, Family]) -> list[Tally]:
+    """Where to add, in the order of the families."""
+    return [Tally(len(f.values) * f.buckets) for f in families.values()]

@@ -1,0 +1,115 @@
+"""`outcomes: predicted` (spec 3.6): unknown rows count in expectation, in markets whose truth is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from small_logs import numbers, replay
+
+from bidsim.errors import LogError
+from bidsim.result import Result
+
+N = 40_000
+
+
+def market(seed: int, *, first_price: bool, price_known: bool = True) -> tuple[pa.Table, dict[str, dict[str, float]]]:
+    """A log that shows prices only where it won (second price), or never (first price); and what is true of both
+    policies: the baseline's bids and half as much again."""
+    rng = np.random.default_rng([20261203, seed])
+    price = rng.gamma(2.0, 4.0, N)
+    pctr = rng.uniform(0.02, 0.3, N).astype(np.float32).astype(np.float64)
+    bid = 100 * pctr
+    logged = bid * rng.lognormal(0.0, 0.5, N)
+    won = logged >= price
+    click = rng.random(N) < pctr
+    shown = won & (not first_price) & price_known
+    log = pa.table(
+        {
+            "unit": pa.array(rng.integers(0, 4000, N)),
+            "campaign": pa.array(rng.integers(0, 2, N)),
+            "price": pa.array(np.where(shown, price, 0.0), mask=~shown),
+            "bid": pa.array(logged),
+            "won": pa.array(won.astype(np.int8)),
+            "click": pa.array(click.astype(np.int8), mask=~won),
+            "target_cpc": pa.array(np.full(N, 0.05)),
+            "pctr": pa.array(pctr),
+            "pmore": pa.array(np.minimum(1.5 * pctr, 1.0)),
+        }
+    )
+    truth = {}
+    for name, bids in (("baseline", bid), ("more", 1.5 * bid)):
+        wins = bids >= price
+        paid = bids if first_price else price
+        truth[name] = {
+            "wins": float(wins.sum()),
+            "spend": float(paid[wins].sum() / 1000),
+            "clicks": float(click[wins].sum()),
+            "value": float(click[wins].sum() * 0.05),
+        }
+    return log, truth
+
+
+def run(log: pa.Table, **keys: Any) -> Result:
+    return replay(
+        log,
+        bid={"formula": "100 * pctr"},
+        candidates={"more": {"columns": {"pctr": "pmore"}}},
+        performance_indicator_type="cpc",
+        fidelity="warn",
+        segments=["campaign"],
+        **keys,
+    )
+
+
+@pytest.mark.parametrize("first_price", [False, True], ids=["second price", "first price"])
+@pytest.mark.parametrize("seed", range(2))
+def test_expected_totals_are_near_the_truth_that_the_log_hides(seed: int, first_price: bool) -> None:
+    log, truth = market(seed, first_price=first_price)
+    kind = "first_price" if first_price else "second_price"
+    found = run(log, auction={"type": kind}, outcomes="predicted")
+    blind = run(log, auction={"type": kind})
+    for policy in ("baseline", "more"):
+        mine, seen = numbers(found, policy), numbers(blind, policy)
+        for name, true in truth[policy].items():
+            assert mine[name] == pytest.approx(true, rel=0.04), (policy, name)
+            assert seen[name] < 0.95 * true, "the log hides nothing"  # type: ignore[operator]
+        assert mine["cpc"] == pytest.approx(truth[policy]["spend"] / truth[policy]["clicks"], rel=0.04)
+        spend = next(m for m in found.metrics if m.policy == policy and m.metric == "spend" and not m.segment)
+        assert spend.low is not None
+        assert spend.high is not None
+        assert spend.identified is not None
+        assert spend.low < truth[policy]["spend"] * 1.05
+        assert spend.high > truth[policy]["spend"] * 0.95
+        assert spend.identified.low <= spend.value <= spend.identified.high  # type: ignore[operator]
+        # What is not asked of expectations stays as the log shows it.
+        for name in ("unknown_wins", "unknown_outcomes", "coverage", "bids"):
+            assert mine[name] == seen[name]
+        assert mine.get("cpc_at_matched_spend") is None
+    assert found.split == []
+
+
+def test_segments_add_up_to_the_whole_in_expectation_too() -> None:
+    log, _ = market(3, first_price=False)
+    result = run(log, outcomes="predicted")
+    for policy in ("baseline", "more"):
+        for name in ("wins", "spend", "clicks", "value"):
+            parts = [m.value for m in result.metrics if m.policy == policy and m.metric == name and m.segment]
+            assert sum(p or 0.0 for p in parts) == pytest.approx(numbers(result, policy)[name], rel=1e-9)
+
+
+def test_a_log_that_knows_every_fate_counts_the_same_either_way() -> None:
+    log, _ = market(4, first_price=False)
+    known = log.filter(pa.compute.is_valid(log["price"]))
+    plain, predicted = run(known), run(known, outcomes="predicted")
+    assert [m.value for m in plain.metrics] == [m.value for m in predicted.metrics]
+    assert plain.split == predicted.split
+
+
+def test_first_price_bids_of_one_size_can_not_say_how_bids_win() -> None:
+    log, _ = market(5, first_price=True)
+    flat = log.set_column(log.schema.get_field_index("bid"), "bid", pa.array(np.full(N, 9.0)))
+    with pytest.raises(LogError, match="first-price auctions show no prices and only 1 sizes of bids"):
+        run(flat, auction={"type": "first_price"}, outcomes="predicted")

@@ -1,0 +1,80 @@
+"""Win curves: the product-limit estimator and the monotone fit against plain code, and chances between bids."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.isotonic import IsotonicRegression
+
+from bidsim.statistics.winning import CELLS, EDGES, Curves, cell_of, expected_win, monotone, product_limit
+
+
+def kaplan_meier(prices: list[float], censored: list[float], at: float) -> float:
+    """P(price <= at), one death after the other; a bid that lost at a price's size is still at risk there."""
+    alive = 1.0
+    for p in sorted(set(prices)):
+        if p > at:
+            break
+        risk = sum(x >= p for x in prices) + sum(x >= p for x in censored)
+        alive *= 1 - prices.count(p) / risk
+    return 1 - alive
+
+
+# Every second cell holds prices, the cells between them losses: then the life-table form is the product limit itself.
+even = st.integers(1, 40).map(lambda i: float(EDGES[400 + 2 * i]))
+odd = st.integers(1, 40).map(lambda i: float(EDGES[401 + 2 * i]))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(even, min_size=1, max_size=30), st.lists(odd, max_size=30), even)
+def test_the_product_limit_is_kaplan_and_meiers(prices: list[float], losses: list[float], at: float) -> None:
+    events, censored = (np.bincount(cell_of(np.array(x)), minlength=CELLS + 1).astype(float) for x in (prices, losses))
+    chance = product_limit(events, censored)
+    assert chance[cell_of(np.array([at]))[0]] == pytest.approx(kaplan_meier(prices, losses, at), abs=1e-12)
+    assert (np.diff(chance) >= 0).all()
+
+
+def test_the_monotone_fit_is_isotonic_regression_at_the_bids() -> None:
+    rng = np.random.default_rng(20261204)
+    bids = rng.choice(EDGES[700:900:7], 500)
+    won = rng.random(500) < bids / bids.max()
+    cells = cell_of(bids)
+    wins, losses = (np.bincount(cells[m], minlength=CELLS + 1).astype(float) for m in (won, ~won))
+    fit = IsotonicRegression().fit(cells, won)
+    middle = (EDGES[cells - 1] + EDGES[cells]) / 2
+    found, _ = Curves.of(monotone(wins, losses)[None, :]).at(np.zeros(500, dtype=np.int64), middle)
+    assert found == pytest.approx(fit.predict(cells), abs=0.03)
+    assert (np.diff(monotone(wins, losses)) >= 0).all()
+
+
+def test_chances_and_costs_between_bids_are_those_of_the_curve() -> None:
+    """An even market from 0 to 8 CPM: F(b) = b / 8."""
+    curves = Curves.of(np.minimum(EDGES / 8.0, 1.0)[None, :])
+    zero = np.zeros(5, dtype=np.int64)
+    bid, logged = np.array([4.0, 6.0, 8.0, 20.0, 3.0]), np.array([2.0, 2.0, np.nan, 4.0, 6.0])
+    no, yes = np.zeros(5, dtype=bool), np.ones(5, dtype=bool)
+    chance, cost = expected_win(curves, zero[:4], bid[:4], logged[:4], no[:4], no[:4])
+    assert chance == pytest.approx([1 / 3, 2 / 3, 1.0, 1.0], rel=1e-3)
+    assert cost == pytest.approx([3.0 / 3, 4.0 * 2 / 3, 4.0, 6.0], rel=1e-3)
+    # A first-price win at 6 whose price nobody knows: a bid of 3 wins half of them, and pays 3.
+    chance, cost = expected_win(curves, zero[4:], bid[4:], logged[4:], yes[4:], yes[4:])
+    assert (chance[0], cost[0]) == pytest.approx((0.5, 1.5), rel=1e-3)
+
+
+def test_where_the_log_never_saw_a_higher_price_nothing_more_is_won() -> None:
+    curves = Curves.of(np.where(EDGES >= 4.0, 1.0, 0.0)[None, :])
+    chance, cost = expected_win(
+        curves, np.zeros(1, dtype=np.int64), np.array([9.0]), np.array([5.0]), np.array([False]), np.array([False])
+    )
+    assert (chance[0], cost[0]) == (0.0, 0.0)
+
+
+def test_cells_hold_what_lies_between_their_edges() -> None:
+    prices = np.array([0.0, 1e-12, 0.5, 1.0, 3.3, 1e5, 1e12])
+    cells = cell_of(prices)
+    assert cells[0] == 0
+    for price, cell in zip(prices[1:-1], cells[1:-1], strict=True):
+        assert EDGES[cell - 1] <= price <= EDGES[cell] * (1 + 1e-12)
+    assert cells[-1] == CELLS
