@@ -5,6 +5,7 @@ The page draws them inline, `pictures` writes them as files, `interactive` lets 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +23,8 @@ FEWEST = 20
 class Drawing:
     """name: for files and ids; labels: token in the picture -> (label, full text).
 
-    tips: fields of a point's data for its tooltip, with their titles and formats.
+    tips: fields of a point's data for its tooltip, with their titles and formats. policies: the first that it draws, 0 for
+    the baseline.
     """
 
     name: str
@@ -31,11 +33,13 @@ class Drawing:
     chart: Any
     labels: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     tips: tuple[tuple[str, str, str], ...] = ()
+    policies: int = 0
 
 
 def of_head(lookup: Lookup, head: str, words: str) -> list[Drawing]:
     """Calibration of one head: observed against predicted, and their ratio."""
     curves = lookup.curves(head)[: charts.CANDIDATES + 1]
+    band = gate_band(lookup, head)
     tips = (("predicted", "mean predicted", ".4~p"), ("observed", "observed", ".4~p"))
     found = []
     for name, chart, title, text in (
@@ -47,7 +51,7 @@ def of_head(lookup: Lookup, head: str, words: str) -> list[Drawing]:
         ),
         (
             "ratio",
-            charts.ratio(curves),
+            charts.ratio(curves, band),
             "Observed / predicted",
             "Above 1 the policy predicts too little, below 1 too much.",
         ),
@@ -58,6 +62,17 @@ def of_head(lookup: Lookup, head: str, words: str) -> list[Drawing]:
             )
             found.append(Drawing(f"{name}-{head}", title, described, chart, tips=tips))
     return found
+
+
+def gate_band(lookup: Lookup, head: str) -> tuple[float, float] | None:
+    """Observed / predicted where the gate's rule on calibration (predicted / observed, overall) passes."""
+    for o in lookup.result.gate.rules:
+        mine = o.metric == "calibration" and o.head == head and not o.segment
+        if mine and o.judged == "value" and o.allowed is not None:
+            low, high = o.allowed.low, o.allowed.high
+            top = 1 / low if low is not None and low > 0 else math.inf
+            return (1 / high if high is not None and high > 0 else 0.0, top)
+    return None
 
 
 def of_frontier(lookup: Lookup) -> list[Drawing]:
@@ -98,7 +113,7 @@ def of_campaigns(lookup: Lookup) -> tuple[Drawing, Shifts] | None:
     )
     title = f"{count:,} campaign{'s' * (count != 1)}, by falling baseline spend"
     tips = (("value", "change", "+.1~%"), ("low", "from", "+.1~%"), ("high", "to", "+.1~%"))
-    return Drawing("campaigns", title, described, chart, labels, tips), found
+    return Drawing("campaigns", title, described, chart, labels, tips, policies=1), found
 
 
 def all_drawings(lookup: Lookup) -> list[Drawing]:

@@ -21,10 +21,10 @@ from markupsafe import Markup
 
 from bidsim.report import charts, knowledge, svg, view
 from bidsim.report import format as f
-from bidsim.report.drawings import FEWEST, Drawing, of_campaigns, of_frontier, of_head
+from bidsim.report.drawings import FEWEST, Drawing, gate_band, of_campaigns, of_frontier, of_head
 from bidsim.report.interactive import make_script
 from bidsim.report.lookup import Lookup
-from bidsim.report.segments import CHART_ROWS, FEW_RESULTS, TABLE_ROWS, segment_tables
+from bidsim.report.segments import FEW_RESULTS, segment_tables
 from bidsim.report.words import HEAD_WORDS, WORDS, label
 from bidsim.result import Finding, Result
 
@@ -33,6 +33,7 @@ FINDINGS_SHOWN = 5
 # With fewer positive labels than this in a bin, chance alone moves its point by more than a tenth.
 FEW_LABELS = 100
 VERDICTS = {"pass": "PASS", "warn": "WARN", "fail": "FAIL", "no_gate": "NO GATE"}
+TONE_WORDS = ("better (diamond)", "worse (square)", "no clear change (disc)")
 _SEVERITY = {"error": 0, "warning": 1, "info": 2}
 
 
@@ -51,22 +52,35 @@ class HeadSection:
 
     title: str
     figures: list[Figure]
+    band: bool
     hidden: int
     fewest: float | None
     bins: list[tuple[str, list[list[str]]]]
 
 
-def render_report(result: Result, *, judged: int | None = None, interactive: bool = False) -> str:
+def render_report(
+    result: Result,
+    *,
+    judged: int | None = None,
+    versions: Mapping[str, str] | None = None,
+    interactive: bool = False,
+) -> str:
     """report.html: the whole page as text. The same arguments give the same bytes.
 
-    judged: how many candidates have been judged on this data, where the store knows. interactive: with tooltips and
+    judged: how many candidates have been judged on this data, where the store knows. versions: of bidsim, Python and
+    the libraries that made the result. interactive: with tooltips and
     zoom, by a script that the page carries.
     """
     css = style_sheet()
     script = make_script(Lookup(result)) if interactive else None
     hashes = [style_digest(text) for text in (script.runtime, script.page)] if script else []
     page: str = _template().render(
-        css=Markup(css), style_hash=style_digest(css), script=script, script_hashes=hashes, **_content(result, judged)
+        css=Markup(css),
+        style_hash=style_digest(css),
+        script=script,
+        script_hashes=hashes,
+        versions=sorted((versions or {}).items()),
+        **_content(result, judged),
     )
     return page.strip() + "\n"
 
@@ -74,7 +88,7 @@ def render_report(result: Result, *, judged: int | None = None, interactive: boo
 @cache
 def _template() -> Any:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.globals |= {"plural": f.plural, "TABLE_ROWS": TABLE_ROWS, "CHART_ROWS": CHART_ROWS}
+    environment.globals |= {"plural": f.plural}
     environment.filters |= {"name": f.clean_name, "sentence": f.clean_text, "count": f.count, "short": f.short_hash}
     source = resources.files("bidsim.report").joinpath("template.html.j2").read_text("utf-8")
     return environment.from_string(source)
@@ -111,7 +125,7 @@ def _content(result: Result, judged: int | None) -> dict[str, Any]:
         "has_dotted": any(o.identified for o in result.gate.rules),
         "legend": [p.name for p in result.policies][: charts.CANDIDATES + 1],
         "undrawn": max(0, len(lookup.candidates) - charts.CANDIDATES),
-        "heads": [_head(lookup, head) for head in lookup.heads],
+        "heads": [_head(lookup, head) for head in lookup.heads if lookup.curves(head)],
         "frontier": _frontier(lookup),
         "campaigns": _campaigns(lookup),
         "few": FEW_RESULTS,
@@ -202,7 +216,14 @@ def _head(lookup: Lookup, head: str) -> HeadSection:
     ]
     hidden = sum(not charts.drawable(b) for c in drawn for b in c.bins)
     fewest = min((b.observed * b.weight for c in drawn for b in c.bins if b.observed > 0), default=None)
-    return HeadSection(words, figures, hidden, fewest if fewest is not None and fewest < FEW_LABELS else None, bins)
+    return HeadSection(
+        words,
+        figures,
+        gate_band(lookup, head) is not None,
+        hidden,
+        fewest if fewest is not None and fewest < FEW_LABELS else None,
+        bins,
+    )
 
 
 def _frontier(lookup: Lookup) -> dict[str, Any] | None:
@@ -242,7 +263,16 @@ def _campaigns(lookup: Lookup) -> dict[str, Any] | None:
     drawing, found = drawn
     beyond = any(v[0] is not None and abs(v[0]) > charts.CHANGE_MOST for s in found.shifts for v in (s.spend, s.cost))
     few = any(s.few and s.cost[0] is not None for s in found.shifts)
-    return {"figure": _draw(drawing), "shown": len(found.labels), "total": found.total, "beyond": beyond, "few": few}
+    tones = [charts.shift_tone(s) for s in found.shifts if s.cost[0] is not None]
+    said = ", ".join(f"{tones.count(t)} {word}" for t, word in zip(charts.TONES, TONE_WORDS, strict=True))
+    return {
+        "figure": _draw(drawing),
+        "said": said if lookup.has_intervals else "",
+        "shown": len(found.labels),
+        "total": found.total,
+        "beyond": beyond,
+        "few": few,
+    }
 
 
 def _scenario(scenario: Mapping[str, Any]) -> tuple[str, int]:

@@ -8,7 +8,7 @@ its expressions are interpreted (`ast`), and a strict Content-Security-Policy le
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -18,8 +18,10 @@ from bidsim.report import format as f
 from bidsim.report.drawings import Drawing, all_drawings
 from bidsim.report.lookup import Lookup
 
-# Axis labels that are tokens in the picture; the script's charts look them up.
+# More than a tooltip shows or a screen can place; they are most of a specification's size.
+DIGITS = 6
 RUNTIME = "window.vegaEmbed = vegaEmbed;"
+# Axis labels that are tokens in the picture; the script's charts look them up.
 LABELS = "labels[datum.value]"
 
 
@@ -48,38 +50,41 @@ def live_spec(drawing: Drawing, names: Mapping[str, str]) -> dict[str, Any]:
     labels = {token: f.clean_name(short) for token, (short, _) in drawing.labels.items()}
     document["params"] = [{"name": "labels", "value": labels}]
     full = {token: f.clean_name(name) for token, (_, name) in drawing.labels.items()}
+    for rows in document["datasets"].values():
+        for row in rows:
+            row.update({k: float(f"{v:.{DIGITS}g}") for k, v in row.items() if isinstance(v, float)})
+            if row.get("series") in names:
+                row["policy"] = names[row["series"]]
+            if row.get("row") in full:
+                row["campaign"] = full[row["row"]]
     for at, panel in enumerate(document.get("hconcat", [document])):
-        _enliven(panel, at, drawing.tips, names, full)
+        _enliven(panel, at, document["datasets"], drawing.tips, named=bool(full))
     return document
 
 
 def _enliven(
     panel: dict[str, Any],
     at: int,
+    datasets: Mapping[str, Sequence[Mapping[str, Any]]],
     tips: tuple[tuple[str, str, str], ...],
-    names: Mapping[str, str],
-    full: Mapping[str, str],
+    *,
+    named: bool,
 ) -> None:
+    """named: the vertical axis is of names, so only the other zooms."""
     layers = panel["layer"]
-    # Plain wheel scrolls the page; both axes of a chart of numbers zoom, only the number's where rows are names.
-    axes = ["x"] if full else ["x", "y"]
+    axes = ["x"] if named else ["x", "y"]
+    # The plain wheel scrolls the page.
     select = {"type": "interval", "encodings": axes, "zoom": "wheel![event.shiftKey]"}
     # On a layer that has the fields to zoom by: a rule at one value has none.
     whole = next(x for x in layers if all("field" in (x["encoding"].get(axis) or {}) for axis in axes))
     whole["params"] = [{"name": f"zoom{at}", "select": select, "bind": "scales"}]
     for layer in layers:
-        rows = layer.get("data", {}).get("values", [])
-        for row in rows:
-            if row.get("series") in names:
-                row["policy"] = names[row["series"]]
-            if row.get("row") in full:
-                row["campaign"] = full[row["row"]]
-        mark = layer["mark"]["type"] if isinstance(layer["mark"], dict) else layer["mark"]
-        if mark in ("point", "rule") and rows and "policy" in rows[0]:
+        rows = datasets[layer["data"]["name"]]
+        if layer["mark"]["type"] in ("point", "rule") and rows and "policy" in rows[0]:
             fields = [("campaign", "campaign", ""), ("policy", "policy", ""), *tips]
             layer["encoding"]["tooltip"] = [_tip(*tip) for tip in fields if tip[0] in rows[0]]
         axis = (layer["encoding"].get("y") or {}).get("axis")
-        if full and isinstance(axis, dict) and axis.get("labels") is not False:
+        if named and isinstance(axis, dict) and axis.get("labels") is not False:
             axis["labelExpr"] = LABELS
 
 

@@ -22,11 +22,13 @@ from bidsim.report.view import GATE_ROWS, outcome_action
 from bidsim.result import Result, RuleOutcome
 
 SCALE = 2.0
-FONT = "'DejaVu Sans','Noto Sans CJK JP','Noto Sans JP','Hiragino Sans','Yu Gothic UI',sans-serif"
+LATIN = "'DejaVu Sans'"
+JAPANESE = "'Noto Sans CJK JP','Noto Sans JP','Hiragino Sans','Yu Gothic UI'"
+FONT = f"{LATIN},{JAPANESE},sans-serif"
 _VARIABLE = re.compile(r"var\(--([a-z0-9-]+)\)")
 _MARKS = ("&#9632;", "&#9679;", "&#9650;", "&#9670;", "&#10010;")
 LINE = 18
-RULE_COLUMNS = 92
+RULE_COLUMNS = 84
 
 
 def render_pictures(result: Result) -> Mapping[str, str | bytes]:
@@ -49,6 +51,9 @@ def render_pictures(result: Result) -> Mapping[str, str | bytes]:
 def _png(picture: str) -> bytes:
     import vl_convert
 
+    if any(f.columns(c) > 1 for c in picture):
+        # The renderer takes the first font for what it has, and any other, not the list's next, for what it lacks.
+        picture = picture.replace(LATIN, f"{JAPANESE},{LATIN}")
     return bytes(vl_convert.svg_to_png(picture, scale=SCALE))
 
 
@@ -68,6 +73,7 @@ def _standalone(lookup: Lookup, drawing: Drawing) -> str:
     legend = [
         f'<tspan fill="var(--p{at})">{_MARKS[at]}</tspan> {escape(f.clean_name(name, 40))}'
         for at, name in enumerate(names)
+        if at >= drawing.policies
     ]
     head = [f'<text x="12" y="24" font-size="15" font-weight="bold">{_title(lookup, drawing.title)}</text>']
     head += [f'<text x="12" y="{46 + LINE * at}" font-size="12">{text}</text>' for at, text in enumerate(legend)]
@@ -124,4 +130,4 @@ def _rule_row(lookup: Lookup, outcome: RuleOutcome, y: int) -> str:
     colour = {"fail": "var(--fail)", "warn": "var(--warn)", "pass": "var(--pass)"}.get(action, "var(--none)")
     base = y + HEIGHT - 5
     status = f'<text x="12" y="{base}" font-size="11" font-weight="bold" fill="{colour}">{escape(said)}</text>'
-    return f'{status}<text x="150" y="{base}" font-size="11">{escape(text)}</text>{moved}'
+    return f'{status}<text x="190" y="{base}" font-size="11">{escape(text)}</text>{moved}'

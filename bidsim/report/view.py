@@ -14,7 +14,7 @@ from bidsim.report.rule_plot import rule_plot
 from bidsim.report.words import HEAD_WORDS, Write, better, difference_writer, label, writer
 from bidsim.result import Estimate, Metric, RuleOutcome, Segment
 
-GATE_ROWS = 60
+GATE_ROWS = 40
 FOLD_FROM = 4
 _RANK = {"fail": 0, "warn": 1, "waived": 2, "ignore": 3, "pass": 4}
 _STATUS = {
