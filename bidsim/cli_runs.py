@@ -173,7 +173,8 @@ def report(
         check_free(charts)
     from bidsim.report import render_report
 
-    write_file(target, render_report(saved.result, judged=_judged(saved), interactive=interactive))
+    page = render_report(saved.result, judged=_judged(saved), versions=_versions(saved), interactive=interactive)
+    write_file(target, page)
     typer.echo(f"report: {target}")
     if charts is not None:
         from bidsim.report.pictures import render_pictures
@@ -187,6 +188,11 @@ def _judged(saved: SavedRun) -> int | None:
     judged = saved.facts.get("judged")
     count = judged.get("candidates") if isinstance(judged, dict) else None
     return count if isinstance(count, int) and not isinstance(count, bool) else None
+
+
+def _versions(saved: SavedRun) -> dict[str, str]:
+    versions = saved.facts.get("versions")
+    return {str(k): str(v) for k, v in versions.items()} if isinstance(versions, dict) else {}
 
 
 def _check_target(target: Path, *, overwrite: bool) -> None:

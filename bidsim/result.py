@@ -184,6 +184,11 @@ class RuleOutcome(Record):
     p: float | None = Field(
         default=None, description="one-sided, that the bound holds; failures of a rule over segments go by it"
     )
+    judged: Literal["value", "absolute", "relative"] | None = Field(
+        default=None, description="what is judged: the candidate's value, or its change against the baseline"
+    )
+    quantity: float | None = Field(default=None, description="what is judged, in these terms")
+    allowed: Range | None = Field(default=None, description="where it passes; an end null: unbounded")
     bound: str = Field(description="the bound in words, e.g. 'increase of at most 1%'")
     sentence: str = Field(description="the outcome as a reviewer would say it")
     identified: Range | None = Field(

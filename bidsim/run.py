@@ -69,6 +69,7 @@ def replay_to_directory(
     result = replayed.result
     seconds = time.monotonic() - clock
     progress.step("writing the report")
+    from bidsim import __version__ as bidsim_version
     from bidsim.report import render_junit, render_report, render_summary
 
     directory = out or default_directory(loaded, result, models)
@@ -81,12 +82,13 @@ def replay_to_directory(
     record = make_record(result, loaded.sha256, files)
     judged = _judged(record, directory.parent)
     pictures = _pictures(result) if charts is not None else {}
+    versions = {"bidsim": bidsim_version, "python": platform.python_version(), **_versions()}
     files |= {
-        "report.html": render_report(result, judged=judged.candidates, interactive=interactive),
+        "report.html": render_report(result, judged=judged.candidates, versions=versions, interactive=interactive),
         "summary.md": render_summary(result, judged=judged.candidates),
         "junit.xml": render_junit(result),
     }
-    facts = _run_facts(started, seconds, time.monotonic() - clock, command, threads, memory_bytes)
+    facts = _run_facts(started, seconds, time.monotonic() - clock, command, threads, memory_bytes, versions)
     facts |= {"judged": judged.model_dump(), "record": record.model_dump()}
     files["run.json"] = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
     write_run(directory, files)
@@ -120,11 +122,15 @@ def default_directory(loaded: LoadedScenario, result: Result, models: Sequence[P
 
 
 def _run_facts(
-    started: datetime, replayed: float, total: float, command: Sequence[str], threads: int | None, memory_bytes: int
+    started: datetime,
+    replayed: float,
+    total: float,
+    command: Sequence[str],
+    threads: int | None,
+    memory_bytes: int,
+    versions: Mapping[str, str],
 ) -> dict[str, Any]:
     """Of run.json: what is true of this run alone."""
-    from bidsim import __version__
-
     return {
         "schema": SCHEMA,
         "started": started.isoformat(timespec="seconds"),
@@ -133,7 +139,7 @@ def _run_facts(
         "command": list(command),
         "threads": threads or os.cpu_count(),
         "memory_bytes": memory_bytes,
-        "versions": {"bidsim": __version__, "python": platform.python_version(), **_versions()},
+        "versions": dict(versions),
         "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
     }
 

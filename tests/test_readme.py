@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from bidsim.scenario.loading import load_scenario, parse_scenario, refuse_unsupported
 from bidsim.scenario.schema import ROLES, Scenario
@@ -28,7 +29,8 @@ def test_the_demo_scenario_is_the_one_that_the_demo_writes() -> None:
 
 
 def test_the_scenario_of_the_readme_loads_and_is_supported() -> None:
-    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.S)
+    text, recipe = re.findall(r"```yaml\n(.*?)```", README, re.S)
+    assert list(YAML(typ="safe", pure=True).load(recipe)["jobs"]) == ["replay"]
     refuse_unsupported(parse_scenario(text, file="README.md", directory=ROOT))
 
 
@@ -47,7 +49,7 @@ def test_every_option_of_the_readme_exists(capsys: pytest.CaptureFixture[str]) -
         assert command.callback is not None
         assert run([command.name or command.callback.__name__, "--help"]) == 0
     shown = capsys.readouterr().out
-    for option in set(re.findall(r"`(--[a-z-]+)", README)):
+    for option in set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", README[README.index("## Your own log") :])):
         assert option in shown, option
 
 

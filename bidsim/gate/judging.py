@@ -100,11 +100,13 @@ def judge_place(index: Index, rule: Rule, bound: Bound, place: Place, segment: S
     if rule.evidence == "interval" and interval is None:
         text = f"{words}; the rule {allows(rule, bound)}, but there is not enough data for an interval."
         return Judgement(outcome("insufficient_data", text))
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {"judged": bound.quantity, "quantity": quantity}
+    if bound.kind != "width":
+        facts["allowed"] = Range(low=_finite(bound.low), high=_finite(bound.high))
     error = 0.0
     if interval is not None:
         error = (interval[1] - interval[0]) / 2 / float(ndtri(0.5 + index.confidence / 2))
-        facts = {"low": interval[0], "high": interval[1], "detectable": DETECTABLE * error}
+        facts |= {"low": interval[0], "high": interval[1], "detectable": DETECTABLE * error}
     if bound.kind == "gain":
         return Judgement(_gain(outcome, rule, bound, words, quantity, interval, facts))
     if bound.kind == "width" and interval is not None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import altair as alt
 
-from bidsim.report.segments import Shifts
+from bidsim.report.segments import Shift, Shifts
 from bidsim.result import CalibrationBin, CalibrationCurve, FrontierPoint
 
 CANDIDATES = 4
@@ -21,6 +21,7 @@ SERIES = [f"p{n}" for n in range(CANDIDATES + 1)]
 COLOURS = [f"var(--p{n})" for n in range(CANDIDATES + 1)]
 SHAPES = ["square", "circle", "triangle-up", "diamond", "cross"]
 DASHES = [[5, 3], [1, 0], [2, 2], [8, 2], [6, 2, 1, 2]]
+TONES = ["better", "worse", "none"]
 LABEL_COLUMNS = 26
 RATIO_MOST = 2.5
 CHANGE_MOST = 1.0
@@ -111,8 +112,11 @@ def reliability(curves: Sequence[CalibrationCurve]) -> Chart | None:
     return alt.layer(*layers).properties(width=400, height=300)
 
 
-def ratio(curves: Sequence[CalibrationCurve]) -> Chart | None:
-    """Observed / predicted over predicted: 1 is right, above it the policy predicts too little."""
+def ratio(curves: Sequence[CalibrationCurve], band: tuple[float, float] | None = None) -> Chart | None:
+    """Observed / predicted over predicted: 1 is right, above it the policy predicts too little.
+
+    band: what the gate allows overall, shaded; an infinite end is the chart's.
+    """
     rows = _curve_rows(curves)
     if not rows:
         return None
@@ -120,10 +124,17 @@ def ratio(curves: Sequence[CalibrationCurve]) -> Chart | None:
     values = [v for r in rows for v in (r["observed_ratio"], r["low_ratio"], r["high_ratio"]) if v is not None]
     domain = [max(0.0, min(0.8, *values) - 0.05), max(1.2, *values) + 0.05]
     y = alt.Y("observed_ratio:Q", title="observed / predicted").scale(domain=domain, nice=False, zero=False)
+    shaded: list[alt.Chart] = []
+    if band is not None:
+        domain = [min(domain[0], band[0] - 0.05), max(domain[1], min(band[1], RATIO_MOST) + 0.05)]
+        y = y.scale(domain=domain, nice=False, zero=False)
+        ends = {"observed_ratio": max(band[0], domain[0]), "top": min(band[1], domain[1])}
+        mark = alt.Chart(_data([ends])).mark_rect(color="var(--allowed)", opacity=1)
+        shaded.append(mark.encode(y=y, y2=alt.Y2("top:Q")))
     one = alt.Chart(_data([{"observed_ratio": 1.0}])).mark_rule(color="var(--ink-3)", strokeWidth=1).encode(y=y)
     lines = alt.Chart(_data(rows)).mark_line(strokeWidth=1.5).encode(x=x, y=y, color=_colour(), strokeDash=_dash())
     points = alt.Chart(_data(rows)).mark_point(filled=True, size=34, opacity=1)
-    layers = [one, *_whiskers(rows, "low_ratio", "high_ratio", x), lines]
+    layers = [*shaded, one, *_whiskers(rows, "low_ratio", "high_ratio", x), lines]
     return alt.layer(*layers, points.encode(x=x, y=y, color=_colour(), shape=_shape())).properties(
         width=400, height=300
     )
@@ -200,8 +211,29 @@ def _campaign_rows(shifts: Shifts, field: str) -> Rows:
         cut = [None if v is None else max(-CHANGE_MOST, min(CHANGE_MOST, v)) for v in (value, low, high)]
         kind = "beyond" if cut[0] != value else "few" if s.few and field == "cost" else "plain"
         row = {"row": f"r{s.row}", "series": f"p{s.series}", "value": cut[0], "low": cut[1], "high": cut[2]}
-        rows.append(row | {"kind": kind, "up": value > 0})
+        tone = "none" if field == "spend" else shift_tone(s)
+        rows.append(row | {"kind": kind, "up": value > 0, "tone": tone})
     return rows
+
+
+def shift_tone(shift: Shift) -> str:
+    """ "better" or "worse" where the interval of the change of cost excludes zero, else "none"."""
+    _, low, high = shift.cost
+    if low is None or high is None or low <= 0 <= high:
+        return "none"
+    return "better" if high < 0 else "worse"
+
+
+def _tone_shape() -> alt.Shape:
+    return alt.Shape("tone:N", legend=None).scale(domain=TONES, range=["diamond", "square", "circle"])
+
+
+def _tone_colour(series: list[int]) -> alt.Color:
+    """With one candidate colour says better or worse, with several who it is."""
+    if len(series) > 1:
+        return _colour()
+    plain = f"var(--p{series[0]})" if series else "var(--p1)"
+    return alt.Color("tone:N", legend=None).scale(domain=TONES, range=["var(--pass)", "var(--fail)", plain])
 
 
 def _campaign_panel(rows: Rows, labels: list[str], series: list[int], title: str, *, first: bool) -> Chart:
@@ -217,7 +249,7 @@ def _campaign_panel(rows: Rows, labels: list[str], series: list[int], title: str
     height = len(labels) * (20 if len(series) == 1 else 10 + 8 * len(series))
 
     def layer(mark: alt.Chart, **more: Any) -> alt.Chart:
-        encoded = mark.encode(x=x, y=y, color=_colour(), **more)
+        encoded = mark.encode(x=x, y=y, color=_tone_colour(series), **more)
         if len(series) > 1:
             names = [f"p{n}" for n in series]
             encoded = encoded.encode(yOffset=alt.YOffset("series:N").scale(domain=names))
@@ -236,7 +268,7 @@ def _campaign_panel(rows: Rows, labels: list[str], series: list[int], title: str
     for kind, look in kinds.items():
         some = [r for r in rows if r["kind"] == kind]
         if some:
-            layers.append(layer(alt.Chart(_data(some)).mark_point(opacity=1, **look), shape=_shape()))
+            layers.append(layer(alt.Chart(_data(some)).mark_point(opacity=1, **look), shape=_tone_shape()))
     for up, shape in ((True, "triangle-right"), (False, "triangle-left")):
         some = [r for r in rows if r["kind"] == "beyond" and r["up"] == up]
         if some:

@@ -177,12 +177,16 @@ class Money:
         return self._signed(value, f"{abs(value):,.{self.decimals}f}")
 
     def price(self, value: float | None) -> str:
-        """Money for one thing (CPM, CPC, CPA): four significant digits, and never fewer decimals than the currency."""
+        """Money for one thing (CPM, CPC, CPA): four significant digits, and never fewer decimals than the currency.
+
+        Currencies without a minor unit get decimals only below 100, where whole units would hide a change of a percent.
+        """
         if value is None or not math.isfinite(value):
             return DASH
         size = abs(value)
         exponent = math.floor(math.log10(size)) if size > 0 else 3
-        decimals = min(8, max(self.decimals, 3 - exponent))
+        whole = self.decimals == 0 and size >= 100
+        decimals = 0 if whole else min(8, max(self.decimals, 3 - exponent))
         return self._signed(value, f"{size:,.{decimals}f}")
 
     def _signed(self, value: float, text: str) -> str:

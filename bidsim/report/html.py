@@ -1,7 +1,8 @@
 """The report for reviewers: one HTML file that opens offline, complete without JavaScript.
 
 The template escapes everything by itself; only the SVG written by `svg` and the style sheet are markup. A strict
-Content-Security-Policy allows that style sheet (by its hash) and nothing else.
+Content-Security-Policy allows that style sheet (by its hash) and nothing else; an interactive page allows its two
+scripts too (see `interactive`).
 """
 
 from __future__ import annotations
@@ -20,18 +21,19 @@ from markupsafe import Markup
 
 from bidsim.report import charts, knowledge, svg, view
 from bidsim.report import format as f
+from bidsim.report.drawings import FEWEST, Drawing, gate_band, of_campaigns, of_frontier, of_head
+from bidsim.report.interactive import make_script
 from bidsim.report.lookup import Lookup
-from bidsim.report.segments import CHART_ROWS, FEW_RESULTS, TABLE_ROWS, segment_tables, shifts
+from bidsim.report.segments import FEW_RESULTS, segment_tables
 from bidsim.report.words import HEAD_WORDS, WORDS, label
 from bidsim.result import Finding, Result
 
 SCENARIO_LENGTH = 40_000
 FINDINGS_SHOWN = 5
-# A frontier's cost per result is drawn from this many results on.
-FEWEST = 20
 # With fewer positive labels than this in a bin, chance alone moves its point by more than a tenth.
 FEW_LABELS = 100
 VERDICTS = {"pass": "PASS", "warn": "WARN", "fail": "FAIL", "no_gate": "NO GATE"}
+TONE_WORDS = ("better (diamond)", "worse (square)", "no clear change (disc)")
 _SEVERITY = {"error": 0, "warning": 1, "info": 2}
 
 
@@ -39,6 +41,7 @@ _SEVERITY = {"error": 0, "warning": 1, "info": 2}
 class Figure:
     """A picture with its title; svg is empty where it could not be drawn, and the page then says so."""
 
+    name: str
     title: str
     svg: Markup
 
@@ -49,26 +52,43 @@ class HeadSection:
 
     title: str
     figures: list[Figure]
+    band: bool
     hidden: int
     fewest: float | None
     bins: list[tuple[str, list[list[str]]]]
 
 
-def render_report(result: Result, *, judged: int | None = None, interactive: bool = False) -> str:
+def render_report(
+    result: Result,
+    *,
+    judged: int | None = None,
+    versions: Mapping[str, str] | None = None,
+    interactive: bool = False,
+) -> str:
     """report.html: the whole page as text. The same arguments give the same bytes.
 
-    judged: how many candidates have been judged on this data, where the store knows. interactive: with tooltips and
+    judged: how many candidates have been judged on this data, where the store knows. versions: of bidsim, Python and
+    the libraries that made the result. interactive: with tooltips and
     zoom, by a script that the page carries.
     """
     css = style_sheet()
-    page: str = _template().render(css=Markup(css), style_hash=style_digest(css), **_content(result, judged))
+    script = make_script(Lookup(result)) if interactive else None
+    hashes = [style_digest(text) for text in (script.runtime, script.page)] if script else []
+    page: str = _template().render(
+        css=Markup(css),
+        style_hash=style_digest(css),
+        script=script,
+        script_hashes=hashes,
+        versions=sorted((versions or {}).items()),
+        **_content(result, judged),
+    )
     return page.strip() + "\n"
 
 
 @cache
 def _template() -> Any:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.globals |= {"plural": f.plural, "TABLE_ROWS": TABLE_ROWS, "CHART_ROWS": CHART_ROWS}
+    environment.globals |= {"plural": f.plural}
     environment.filters |= {"name": f.clean_name, "sentence": f.clean_text, "count": f.count, "short": f.short_hash}
     source = resources.files("bidsim.report").joinpath("template.html.j2").read_text("utf-8")
     return environment.from_string(source)
@@ -102,9 +122,10 @@ def _content(result: Result, judged: int | None) -> dict[str, Any]:
         "has_intervals": lookup.has_intervals,
         "confidence": _confidence(result.scenario),
         "gate": view.gate_table(lookup),
+        "has_dotted": any(o.identified for o in result.gate.rules),
         "legend": [p.name for p in result.policies][: charts.CANDIDATES + 1],
         "undrawn": max(0, len(lookup.candidates) - charts.CANDIDATES),
-        "heads": [_head(lookup, head) for head in lookup.heads],
+        "heads": [_head(lookup, head) for head in lookup.heads if lookup.curves(head)],
         "frontier": _frontier(lookup),
         "campaigns": _campaigns(lookup),
         "few": FEW_RESULTS,
@@ -167,24 +188,16 @@ def _identity(lookup: Lookup, judged: int | None) -> list[tuple[str, str]]:
     ]
 
 
-def _draw(chart: Any, title: str, description: str, labels: Mapping[str, tuple[str, str]] | None = None) -> Figure:
-    return Figure(title, Markup(svg.render_svg(charts.spec(chart), description, labels)))
+def _draw(drawing: Drawing) -> Figure:
+    text = svg.render_svg(charts.spec(drawing.chart), drawing.description, drawing.labels)
+    return Figure(drawing.name, drawing.title, Markup(text))
 
 
 def _head(lookup: Lookup, head: str) -> HeadSection:
     words = HEAD_WORDS.get(head, f.clean_name(head))
     curves = lookup.curves(head)
     drawn = curves[: charts.CANDIDATES + 1]
-    figures = []
-    for chart, title, text in (
-        (charts.reliability(drawn), "Observed against predicted", "A line on the diagonal is calibrated."),
-        (charts.ratio(drawn), "Observed / predicted", "Above 1 the policy predicts too little, below 1 too much."),
-    ):
-        if chart is not None:
-            described = (
-                f"{title}, {words}, in equal-mass bins, one line a policy. {text} The numbers follow as a table."
-            )
-            figures.append(_draw(chart, title, described))
+    figures = [_draw(d) for d in of_head(lookup, head, words)]
     bins = [
         (
             c.policy,
@@ -203,24 +216,22 @@ def _head(lookup: Lookup, head: str) -> HeadSection:
     ]
     hidden = sum(not charts.drawable(b) for c in drawn for b in c.bins)
     fewest = min((b.observed * b.weight for c in drawn for b in c.bins if b.observed > 0), default=None)
-    return HeadSection(words, figures, hidden, fewest if fewest is not None and fewest < FEW_LABELS else None, bins)
+    return HeadSection(
+        words,
+        figures,
+        gate_band(lookup, head) is not None,
+        hidden,
+        fewest if fewest is not None and fewest < FEW_LABELS else None,
+        bins,
+    )
 
 
 def _frontier(lookup: Lookup) -> dict[str, Any] | None:
     result = lookup.result
     policies = [p.name for p in result.policies]
-    rows = charts.frontier_rows(result.frontier, policies, lookup.results, FEWEST)
-    if not rows:
+    if not charts.frontier_rows(result.frontier, policies, lookup.results, FEWEST):
         return None
-    spend = lookup.base("spend")
-    unit = f" ({lookup.money.code})" if lookup.money.code else ""
-    figures = []
-    for field, y_title in (("results", lookup.results), ("cost", f"{label(lookup.indicator)}{unit}")):
-        chart = charts.frontier(rows, spend, field, y_title, f"spend{unit}")
-        if chart is not None:
-            title = f"{y_title[0].upper()}{y_title[1:]} by spend"
-            described = f"{title} as all bids of a policy are multiplied; vertical line: the baseline's spend."
-            figures.append(_draw(chart, title, described))
+    figures = [_draw(d) for d in of_frontier(lookup)]
     money = lookup.money
     table = [
         (
@@ -246,20 +257,22 @@ def _cost(spend: float, results: float | None) -> float | None:
 
 
 def _campaigns(lookup: Lookup) -> dict[str, Any] | None:
-    found = shifts(lookup, charts.CANDIDATES, charts.LABEL_COLUMNS)
-    if found is None or not found.labels:
+    drawn = of_campaigns(lookup)
+    if drawn is None:
         return None
-    labels = {f"r{n}": pair for n, pair in enumerate(zip(found.labels, found.names, strict=True))}
-    cost = label(lookup.indicator)
-    chart = charts.campaigns(found, "change of spend", f"change of {cost} (left: cheaper)")
-    described = (
-        f"Relative change of spend and of {cost} by campaign, {len(found.labels)} campaigns by falling baseline spend. "
-        "The numbers follow in the table by segment."
-    )
+    drawing, found = drawn
     beyond = any(v[0] is not None and abs(v[0]) > charts.CHANGE_MOST for s in found.shifts for v in (s.spend, s.cost))
     few = any(s.few and s.cost[0] is not None for s in found.shifts)
-    figure = _draw(chart, f"{f.plural(len(found.labels), 'campaign')}, by falling baseline spend", described, labels)
-    return {"figure": figure, "shown": len(found.labels), "total": found.total, "beyond": beyond, "few": few}
+    tones = [charts.shift_tone(s) for s in found.shifts if s.cost[0] is not None]
+    said = ", ".join(f"{tones.count(t)} {word}" for t, word in zip(charts.TONES, TONE_WORDS, strict=True))
+    return {
+        "figure": _draw(drawing),
+        "said": said if lookup.has_intervals else "",
+        "shown": len(found.labels),
+        "total": found.total,
+        "beyond": beyond,
+        "few": few,
+    }
 
 
 def _scenario(scenario: Mapping[str, Any]) -> tuple[str, int]:

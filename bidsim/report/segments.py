@@ -15,6 +15,9 @@ from bidsim.report.words import label, writer
 from bidsim.result import Segment
 
 TABLE_ROWS = 60
+# Over all tables together, so that many candidates or segments don't make a page that nobody can load or read.
+ALL_ROWS = 160
+FEWEST_ROWS = 12
 CHART_ROWS = 30
 # Below this many results on either side a cost per result is hardly more than luck; such dots are hollow.
 FEW_RESULTS = 20
@@ -75,16 +78,21 @@ def by_spend(lookup: Lookup, family: str) -> list[Segment]:
 
 def segment_tables(lookup: Lookup) -> dict[str, list[SegmentTable]]:
     """For each family of segments a table per candidate."""
-    return {family: [_table(lookup, family, policy.name) for policy in lookup.candidates] for family in lookup.families}
+    tables = len(lookup.families) * len(lookup.candidates)
+    rows = min(TABLE_ROWS, max(FEWEST_ROWS, ALL_ROWS // max(1, tables)))
+    return {
+        family: [_table(lookup, family, policy.name, rows) for policy in lookup.candidates]
+        for family in lookup.families
+    }
 
 
-def _table(lookup: Lookup, family: str, policy: str) -> SegmentTable:
+def _table(lookup: Lookup, family: str, policy: str, most: int) -> SegmentTable:
     metrics = ["spend", lookup.results, lookup.indicator]
     columns = [Column(label(m), m, None) for m in metrics if lookup.has(m)]
     columns += [Column(f"{label('calibration')} ({h})", "calibration", h) for h in lookup.heads]
     segments = lookup.families[family]
-    ordered = family == lookup.campaign_family or len(segments) > TABLE_ROWS
-    shown = (by_spend(lookup, family) if ordered else segments)[:TABLE_ROWS]
+    ordered = family == lookup.campaign_family or len(segments) > most
+    shown = (by_spend(lookup, family) if ordered else segments)[:most]
     rows = []
     for s in shown:
         cells = []

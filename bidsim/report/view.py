@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 from bidsim.report import format as f
 from bidsim.report.lookup import Lookup
-from bidsim.report.words import HEAD_WORDS, better, difference_writer, label, writer
+from bidsim.report.rule_plot import rule_plot
+from bidsim.report.words import HEAD_WORDS, Write, better, difference_writer, label, writer
 from bidsim.result import Estimate, Metric, RuleOutcome, Segment
 
-GATE_ROWS = 60
+GATE_ROWS = 40
 FOLD_FROM = 4
 _RANK = {"fail": 0, "warn": 1, "waived": 2, "ignore": 3, "pass": 4}
 _STATUS = {
@@ -68,6 +69,7 @@ class GateRow:
     bound: str
     sentence: str
     by_point: bool = False
+    plot: str = ""
 
 
 @dataclass(frozen=True)
@@ -212,11 +214,19 @@ def _gate_row(lookup: Lookup, o: RuleOutcome) -> GateRow:
         where=lookup.label(o.segment) if o.segment else "",
         baseline=write(o.baseline),
         value=write(o.value),
-        interval=f.interval(o.low, o.high, lambda v: f.significant(v, 4)),
+        interval=f.interval(o.low, o.high, _judged_writer(o)),
         bound=f.clean_text(o.bound),
         sentence=f.clean_text(o.sentence),
         by_point=o.evidence == "point",
+        plot=rule_plot(o, outcome_action(o)),
     )
+
+
+def _judged_writer(o: RuleOutcome) -> Write:
+    """How the interval of what a rule judges is written: a relative change in percent."""
+    if o.judged == "relative":
+        return f.change
+    return f.signed if o.judged == "absolute" else lambda v: f.significant(v, 4)
 
 
 def _folded(lookup: Lookup, folded: Sequence[RuleOutcome], total: int) -> GateRow:

@@ -7,16 +7,18 @@ import hashlib
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from fixtures import HOSTILE, MODEL, empty_result, make_result, null_result
 from pages import read
 
+from bidsim.gate import judge
 from bidsim.report import format as f
 from bidsim.report import render_report
+from bidsim.report.view import GATE_ROWS
 from bidsim.result import Result
+from bidsim.scenario.schema import Rule
 
 RESULTS = {
     "two candidates": lambda: make_result(),
@@ -167,14 +169,44 @@ def test_a_normal_run_takes_at_most_400_kb() -> None:
     assert len(render_report(make_result(intervals=True)).encode()) <= 400_000
 
 
-def test_500_campaigns_are_capped_and_the_cap_is_stated() -> None:
-    result = make_result(500)
-    start = time.perf_counter()
+@pytest.mark.parametrize("candidates", [1, 3])
+def test_500_campaigns_with_a_rule_on_each_take_at_most_400_kb_and_caps_are_stated(candidates: int) -> None:
+    rules = [
+        Rule.model_validate({"metric": m, "by": "campaign", "between": [0, 0.5], **head})
+        for m, head in (("calibration", {"head": "ctr"}), ("cpa", {}))
+    ]
+    result = judge(make_result(500, candidates, intervals=True), rules, fidelity_warns=True)
     page = render_report(result)
-    assert time.perf_counter() - start < 10
-    assert len(page.encode()) < 500_000
-    assert "the 60 of 500 with the most baseline spend" in page
+    assert len(page.encode()) <= 400_000
+    assert re.search(r"the \d+ of 500 with the most baseline spend", page)
     assert "the 30 of 500 campaigns with the most baseline spend" in page
+    assert f"{1000 * candidates - GATE_ROWS:,} more rows are not shown" in page
+
+
+def test_each_rule_has_its_picture_beside_its_numbers() -> None:
+    rules: list[dict[str, object]] = [
+        {"metric": "cpa", "max_increase": "-90%"},
+        {"metric": "calibration", "head": "ctr", "between": [0.5, 0.6], "evidence": "point"},
+        {"metric": "auc", "head": "ctr", "max_decrease": 0.01},
+        {"metric": "no_such", "at_most": 1},
+    ]
+    result = judge(
+        make_result(candidates=1, intervals=True), [Rule.model_validate(r) for r in rules], fidelity_warns=True
+    )
+    page = render_report(result)
+    assert page.count('<svg class="rule"') == 3
+    assert "the allowed region is shaded" in page
+    # What the gate allows of the overall calibration is shaded in the chart of its ratio too.
+    assert "where the gate’s rule on the overall calibration passes" in page
+
+
+def test_how_many_candidates_were_judged_is_said() -> None:
+    result = make_result(candidates=1)
+    assert "have been judged on this data" not in render_report(result, judged=1)
+    page = render_report(result, judged=10, versions={"bidsim": "1.2.3"})
+    assert "10 candidates have been judged on this data" in page
+    assert "22.4%" in page  # 1 - 0.975 ** 10
+    assert "Made with bidsim 1.2.3" in page
 
 
 def test_undefined_numbers_are_dashes() -> None:
