@@ -50,7 +50,9 @@ def quick_checks(
     ]
 
 
-PAIRS = "won and not first_price and price_logged > 0e0 and bid_log > 0e0"
+# isfinite comes first: to the engine NaN is greater than every number.
+PRICED = "isfinite(price_logged) and price_logged > 0e0"
+PAIRS = f"won and not first_price and {PRICED} and bid_log > 0e0"
 
 
 def _scan(engine: Engine, plan: Plan, formulas: str) -> dict[str, Any]:
@@ -83,7 +85,7 @@ def _ratios(engine: Engine, plan: Plan, formulas: str) -> dict[str, Any]:
     columns = {
         "units": "approx_count_distinct(unit)" if plan.unit != "row" else "null",
         "price_to_bid": f"avg(case when {PAIRS} then ln(price_logged / bid_log) end)",
-        "price_to_own": f"avg(case when {bid} and price_logged > 0e0 then ln(price_logged / {baseline}) end)",
+        "price_to_own": f"avg(case when {bid} and {PRICED} then ln(price_logged / {baseline}) end)",
         "own_to_bid": f"avg(case when {bid} and bid_log > 0e0 then ln({baseline} / bid_log) end)",
     }
     p = plan.prediction(0, "ctr") if plan.has("click") else None
@@ -151,9 +153,9 @@ def _units_of_money(plan: Plan, row: dict[str, Any]) -> Outcome:
         "price to recomputed baseline bid": (row["price_to_own"], 200.0, 200.0),
     }
     for what, (logarithm, most, least) in ratios.items():
-        if logarithm is None:
+        if logarithm is None or not math.isfinite(logarithm):
             continue
-        ratio = math.exp(logarithm)
+        ratio = math.exp(max(-700.0, min(700.0, logarithm)))
         if 1 / least <= ratio <= most:
             continue
         power = round(math.log10(ratio) / 3) * 3
