@@ -126,6 +126,44 @@ def replay(
 
 
 @app.command()
+def check(
+    scenario: Annotated[Path, typer.Option("--scenario", help="The scenario, a YAML file.")],
+    model: ModelOption = None,
+    baseline: Annotated[
+        Path | None, typer.Option("--baseline", help="Bundle of the baseline, instead of the scenario's.")
+    ] = None,
+    table: Annotated[
+        list[str] | None,
+        typer.Option("--table", help="NAME=PATH of a log table: a file, a folder or a quoted glob."),
+    ] = None,
+    threads: ThreadsOption = None,
+    memory: MemoryOption = "4GB",
+    json: Annotated[bool, typer.Option("--json", help="Print every check as JSON on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> int:
+    """Check whether a log is fit to be replayed: units, duplicates, delays, leaks, skew. Exit status 1: errors found."""
+    from json import dumps
+
+    from bidsim.checks.run import run_check
+    from bidsim.progress import progress_for
+    from bidsim.replay.pipeline import Settings
+    from bidsim.scenario.loading import load_scenario
+
+    memory_bytes, tables = parse_memory(memory), _tables(table or [])
+    with progress_for(sys.stderr, quiet=quiet) as progress:
+        report = run_check(
+            load_scenario(scenario),
+            model or [],
+            baseline=baseline,
+            tables=tables,
+            settings=Settings(threads=threads, memory_bytes=memory_bytes),
+            progress=progress,
+        )
+    typer.echo(dumps(report.as_dict(), indent=1, ensure_ascii=False) if json else report.text())
+    return 1 if report.failed else 0
+
+
+@app.command()
 def demo(
     directory: Annotated[Path, typer.Argument(help="New folder for the demo.")] = Path("bidsim-demo"),
     threads: ThreadsOption = None,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
+from bidsim.checks.quick import quick_checks, worth_saying
 from bidsim.gate import judge
 from bidsim.logs.opening import extra_files, open_log
 from bidsim.replay.assemble import Reduced, assemble
@@ -95,6 +96,7 @@ def run_replay(
         progress.total(counts["rows"])
         plan.fraction_bits, plan.loss_bits = FINE_BITS if counts["rows"] <= FINE_ROWS else COARSE_BITS
         stages.derive()
+        plan.findings += [o.finding() for o in worth_saying(quick_checks(engine, plan, counts["rows"]))]
         bidders = [bidder(p, str(p.index)) for p in policies]
         progress.step("settling budgets" if plan.budgeted else "replaying auctions")
         stages.settle(bidders, "outcomes", progress.rows)

@@ -13,6 +13,7 @@ from typing import Literal
 
 from bidsim.errors import ScenarioError
 from bidsim.models import Scorer, open_bundle
+from bidsim.models.bundle import Bundle
 from bidsim.scenario.loading import LoadedScenario
 from bidsim.scenario.schema import Bid, Head, Policy, PolicyColumns
 
@@ -38,6 +39,7 @@ class PolicyPlan:
     min: float
     max: float | None
     round_down: bool
+    training_window: tuple[str, str] | None = None
     own_heads: tuple[Head, ...] = ()
     borrowed_heads: tuple[Head, ...] = ()
     formula_text: str = ""
@@ -138,4 +140,10 @@ def _policy(
         min=float(setting("min", 0.0)),  # type: ignore[arg-type]
         max=None if maximum is None else float(maximum),  # type: ignore[arg-type]
         round_down=setting("round", "none") == "down",
+        training_window=_training_window(bundle),
     )
+
+
+def _training_window(bundle: Bundle | None) -> tuple[str, str] | None:
+    window = bundle.manifest.training_window if bundle is not None else None
+    return None if window is None else (window.start, window.end)

@@ -19,96 +19,87 @@ def values(result: Result, policy: str, head: str | None = None) -> dict[str, An
     return {m.metric: m.value for m in result.metrics if m.policy == policy and m.head == head and not m.segment}
 
 
-def replay(log: Path, formula: str, **keys: Any) -> dict[str, Any]:
+Row = tuple[str, int, int, int]  # formula, impressions, clicks, cost
+
+
+def check(rows: list[Row], cost: int | None, **keys: Any) -> None:
+    """Replay one candidate for each formula, and compare what each wins. cost: the budget in cost, None for none."""
     scenario: dict[str, Any] = {
-        "logs_tables": {"ad": {"path": str(log / "test.csv")}},
+        "logs_tables": {"ad": {"path": str(shared_data("ipinyou_1458") / "test.csv")}},
         "sample_type": "imp-click",
-        "candidates": {"new": {"bid": {"formula": formula}}},
-        "bid": {"formula": "pctr", **keys.pop("bid", {})},
+        "candidates": {f"c{i}": {"bid": {"formula": row[0]}} for i, row in enumerate(rows)},
         **keys,
+        "bid": {"formula": "pctr", **keys.get("bid", {})},
     }
-    return values(bidsim.replay(scenario), "new")
+    if cost is not None:
+        scenario["budget"] = {"amount": cost / 1000, "per": "total", **keys.get("budget", {})}
+    result = bidsim.replay(scenario)
+    for i, (formula, *expected) in enumerate(rows):
+        found = values(result, f"c{i}")
+        assert [found["wins"], found["clicks"], round(found["spend"] * 1000)] == expected, (formula, cost)
 
 
-# (formula, budget in cost, impressions, clicks, cost)
-RULE_1 = [
-    ("50", 100000, 3693, 1, 100004),
-    ("50", 500000, 17780, 7, 500020),
-    ("50", 2000000, 43224, 17, 1215282),
-    ("50", None, 43224, 17, 1215282),
-    ("pctr * 50 / 0.00079", 100000, 4530, 11, 100042),
-    ("pctr * 50 / 0.00079", 500000, 5666, 14, 123179),
-    ("pctr * 50 / 0.00079", 2000000, 5666, 14, 123179),
-    ("pctr * 50 / 0.00079", None, 5666, 14, 123179),
-    ("pctr * 100 / 0.00079", 100000, 3114, 4, 100010),
-    ("pctr * 100 / 0.00079", 500000, 15517, 22, 500000),
-    ("pctr * 100 / 0.00079", 2000000, 15776, 22, 509774),
-    ("pctr * 100 / 0.00079", None, 15776, 22, 509774),
-    ("pctr * 300 / 0.00079", 100000, 2129, 1, 100021),
-    ("pctr * 300 / 0.00079", 500000, 10457, 9, 500020),
-    ("pctr * 300 / 0.00079", 2000000, 41739, 39, 2000012),
-    ("pctr * 300 / 0.00079", None, 48989, 45, 2346859),
-]
+def linear(b0: int, rate: str) -> str:
+    return f"pctr * {b0} / {rate}"
 
 
-@pytest.mark.parametrize(("formula", "budget", "wins", "clicks", "cost"), RULE_1)
-def test_stopping_at_the_win_that_reaches_the_budget(
-    formula: str, budget: int | None, wins: int, clicks: int, cost: int
-) -> None:
-    keys: dict[str, Any] = {} if budget is None else {"budget": {"amount": budget / 1000, "per": "total"}}
-    found = replay(shared_data("ipinyou_1458"), formula, **keys)
-    assert (found["wins"], found["clicks"], round(found["spend"] * 1000)) == (wins, clicks, cost)
+CONST, L50, L100, L300 = "50", linear(50, "0.00079"), linear(100, "0.00079"), linear(300, "0.00079")
+# Rule 1: stop after the win that reaches the budget; a bid equal to the price wins.
+RULE_1: dict[int | None, list[Row]] = {
+    100000: [(CONST, 3693, 1, 100004), (L50, 4530, 11, 100042), (L100, 3114, 4, 100010), (L300, 2129, 1, 100021)],
+    500000: [(CONST, 17780, 7, 500020), (L50, 5666, 14, 123179), (L100, 15517, 22, 500000), (L300, 10457, 9, 500020)],
+    2000000: [
+        (CONST, 43224, 17, 1215282), (L50, 5666, 14, 123179), (L100, 15776, 22, 509774), (L300, 41739, 39, 2000012),
+    ],
+    None: [(CONST, 43224, 17, 1215282), (L50, 5666, 14, 123179), (L100, 15776, 22, 509774), (L300, 48989, 45, 2346859)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cost", RULE_1)
+def test_stopping_at_the_win_that_reaches_the_budget(cost: int | None) -> None:
+    check(RULE_1[cost], cost)
 
 
 # Rule 2: stop once cost is above the budget (a unit more than "reaches"); bids cut to whole units must beat the price.
-RULE_2 = [
-    ("pctr * 50 / 0.00079", 107030, 4753, 14, 107038),
-    ("pctr * 100 / 0.00079", 107030, 3210, 4, 107040),
-    ("pctr * 81653.37974683545", 107030, 3979, 6, 107040),
-    ("50", 107030, 4726, 1, 107038),
-    ("pctr * 100 / 0.00079", 428122, 12937, 19, 428124),
-    ("pctr * 81653.37974683545", 6849953, 7698, 16, 199156),
-    ("50", 856244, 34969, 11, 802532),
+MCPC = "pctr * 81653.37974683545"
+FREE: list[Row] = [
+    (L50, 5104, 14, 113971),
+    (L100, 14947, 22, 488176),
+    (MCPC, 7698, 16, 199156),
+    (CONST, 34969, 11, 802532),
 ]
+RULE_2: dict[int, list[Row]] = {
+    107030: [(L50, 4753, 14, 107038), (L100, 3210, 4, 107040), (MCPC, 3979, 6, 107040), (CONST, 4726, 1, 107038)],
+    214061: [(L50, 5104, 14, 113971), (L100, 6397, 6, 214069), (MCPC, 7698, 16, 199156), (CONST, 9423, 2, 214076)],
+    428122: [(L50, 5104, 14, 113971), (L100, 12937, 19, 428124), (MCPC, 7698, 16, 199156), (CONST, 18587, 7, 428143)],
+    856244: FREE,
+    1712488: FREE,
+    3424976: FREE,
+    6849953: FREE,
+}
 
 
-@pytest.mark.parametrize(("formula", "budget", "wins", "clicks", "cost"), RULE_2)
-def test_strict_auctions_of_whole_units(formula: str, budget: int, wins: int, clicks: int, cost: int) -> None:
-    found = replay(
-        shared_data("ipinyou_1458"),
-        formula,
-        bid={"round": "down"},
-        auction={"ties": "lose"},
-        budget={"amount": (budget + 1) / 1000, "per": "total"},
-    )
-    assert (found["wins"], found["clicks"], round(found["spend"] * 1000)) == (wins, clicks, cost)
+@pytest.mark.parametrize("cost", RULE_2)
+def test_strict_auctions_of_whole_units(cost: int) -> None:
+    check(RULE_2[cost], cost + 1, bid={"round": "down"}, auction={"ties": "lose"})
 
 
-# Rule 3: never overspend. Rule 4: the budget renewed every 1000 rows.
-RULES_3_AND_4 = [
-    ("pctr * 86552.66544417277", 215289, "total", 8141, 15, 215287),
-    ("pctr * 50 / 0.0007959634855805408", 215289, "total", 5588, 14, 120752),
-    ("pctr * 100 / 0.0007959634855805408", 215289, "total", 6628, 6, 215286),
-    ("pctr * 86552.66544417277", 861159, "total", 9113, 17, 239416),
-    ("pctr * 100 / 0.0007959634855805408", 3444638, "total", 15634, 22, 502941),
-    ("pctr * 86552.66544417277", 2152, "row // 1000", 7654, 14, 197184),
-    ("pctr * 50 / 0.0007959634855805408", 2152, "row // 1000", 5578, 14, 120282),
-    ("pctr * 100 / 0.0007959634855805408", 2152, "row // 1000", 7121, 7, 215004),
-    ("pctr * 86552.66544417277", 8611, "row // 1000", 9113, 17, 239416),
-    ("pctr * 50 / 0.0007959634855805408", 8611, "row // 1000", 5588, 14, 120752),
-    ("pctr * 100 / 0.0007959634855805408", 8611, "row // 1000", 15633, 22, 502835),
-]
+# Rule 3: never overspend, one budget. Rule 4: the budget renewed every 1000 rows.
+RATE = "0.0007959634855805408"
+CPC, N50, N100 = "pctr * 86552.66544417277", linear(50, RATE), linear(100, RATE)
+RULES_3_AND_4: dict[tuple[int, str], list[Row]] = {
+    (215289, "total"): [(CPC, 8141, 15, 215287), (N50, 5588, 14, 120752), (N100, 6628, 6, 215286)],
+    (861159, "total"): [(CPC, 9113, 17, 239416), (N50, 5588, 14, 120752), (N100, 15634, 22, 502941)],
+    (3444638, "total"): [(CPC, 9113, 17, 239416), (N50, 5588, 14, 120752), (N100, 15634, 22, 502941)],
+    (2152, "row // 1000"): [(CPC, 7654, 14, 197184), (N50, 5578, 14, 120282), (N100, 7121, 7, 215004)],
+    (8611, "row // 1000"): [(CPC, 9113, 17, 239416), (N50, 5588, 14, 120752), (N100, 15633, 22, 502835)],
+}
 
 
-@pytest.mark.parametrize(("formula", "budget", "per", "wins", "clicks", "cost"), RULES_3_AND_4)
-def test_bids_capped_at_the_money_left(formula: str, budget: int, per: str, wins: int, clicks: int, cost: int) -> None:
-    found = replay(
-        shared_data("ipinyou_1458"),
-        formula,
-        bid={"round": "down", "max": 300},
-        budget={"amount": budget / 1000, "per": per, "overspend": "never"},
-    )
-    assert (found["wins"], found["clicks"], round(found["spend"] * 1000)) == (wins, clicks, cost)
+@pytest.mark.parametrize(("cost", "per"), RULES_3_AND_4)
+def test_bids_capped_at_the_money_left(cost: int, per: str) -> None:
+    keys = {"bid": {"round": "down", "max": 300}, "budget": {"per": per, "overspend": "never"}}
+    check(RULES_3_AND_4[(cost, per)], cost, **keys)
 
 
 def test_prediction_metrics_are_scikit_learns() -> None:

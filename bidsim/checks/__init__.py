@@ -1,0 +1,1 @@
+"""The data check: is this log fit to be replayed, and do the models see what production saw?"""

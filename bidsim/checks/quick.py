@@ -1,0 +1,314 @@
+"""The checks that a replay can afford: one scan of few columns, grouped by hour and campaign, and a look at some rows.
+
+They read the same views as the replay, so windows, conditions and roles are those of the scenario.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from bidsim.checks.catalogue import Outcome, Severity, found, ok, skipped
+from bidsim.replay.engine import Engine
+from bidsim.replay.plan import Plan
+
+FEWEST_ROWS_OF_HOUR = 20
+FEWEST_POSITIVES = 50
+FEW_UNITS, FEW_CONVERSIONS = 20, 30
+
+
+# Above MANY rows a replay reckons ratios of money and predictions from some only: the first FIRST of the log, or, where
+# rows are in another order than the log's, one in THIN, told by its time.
+MANY, FIRST, THIN = 2_000_000, 1_000_000, 17
+GROUPS = "check_groups"
+
+
+def quick_checks(
+    engine: Engine, plan: Plan, rows: int, formulas: str = "formulas", *, all_rows: bool = False
+) -> list[Outcome]:
+    """Outcomes of the checks in `catalogue.QUICK`.
+
+    rows: how many there are; formulas: the view of them with every policy's raw bid; all_rows: never thin them out.
+    """
+    some = formulas
+    if rows > MANY and not all_rows:
+        thinned = plan.budgeted and plan.time_kind
+        some = f"(select * from {formulas} {f'where epoch_us(ts) % {THIN} = 0' if thinned else f'limit {FIRST}'})"
+    row = _scan(engine, plan, formulas) | _ratios(engine, plan, some)
+    return [
+        _hours(engine, plan),
+        _price_above_bid(plan, row),
+        _units_of_money(plan, row),
+        _down_sampling(plan, row),
+        training_overlap(plan, _instants(engine, plan, row)),
+        _dominance(engine, plan),
+        _few(plan, row),
+        _labels(plan, row),
+    ]
+
+
+# isfinite comes first: to the engine NaN is greater than every number.
+PRICED = "isfinite(price_logged) and price_logged > 0e0"
+PAIRS = f"won and not first_price and {PRICED} and bid_log > 0e0"
+
+
+def _scan(engine: Engine, plan: Plan, formulas: str) -> dict[str, Any]:
+    click, conversion = plan.has("click"), plan.has("conversion")
+    sums = {
+        "rows": "count(*)",
+        "won": "count_if(won)",
+        "no_click": "count_if(won and click is null)" if click else "0",
+        "clicks": "count_if(won and click = 1e0)" if click else "0",
+        "no_conversion": "count_if(won and click = 1e0 and conversion is null)" if click else "0",
+        "conversions": "count_if(conversion > 0e0)" if conversion else "0",
+        "pairs": f"count_if({PAIRS})" if plan.has("bid") else "0",
+        "above": f"count_if({PAIRS} and price_logged > bid_log)" if plan.has("bid") else "0",
+    }
+    spans = {"first": "min(ts)", "last": "max(ts)", "spend": "coalesce(sum(case when won then price * w end), 0e0)"}
+    hour = "epoch_us(ts) // 3600000000" if plan.time_kind else "null::bigint"
+    parts = ", ".join(f"{sql} as {name}" for name, sql in {**sums, **spans}.items())
+    engine.run(
+        f"create or replace table {GROUPS} as select campaign, {hour} as hour, {parts} from {formulas} group by all"
+    )
+    whole = [f"cast(sum({name}) as bigint)" for name in sums]
+    whole += ["cast(min(first) as varchar)", "cast(max(last) as varchar)"]
+    (row,) = engine.rows(f"select {', '.join(whole)} from {GROUPS}")
+    return dict(zip([*sums, "first", "last"], row, strict=True))
+
+
+def _ratios(engine: Engine, plan: Plan, formulas: str) -> dict[str, Any]:
+    baseline = f"(raw_0 * {plan.policies[0].multiplier!r}::double)"
+    bid = f"isfinite({baseline}) and {baseline} > 0e0"
+    columns = {
+        "units": "approx_count_distinct(unit)" if plan.unit != "row" else "null",
+        "price_to_bid": f"avg(case when {PAIRS} then ln(price_logged / bid_log) end)",
+        "price_to_own": f"avg(case when {bid} and {PRICED} then ln(price_logged / {baseline}) end)",
+        "own_to_bid": f"avg(case when {bid} and bid_log > 0e0 then ln({baseline} / bid_log) end)",
+    }
+    p = plan.prediction(0, "ctr") if plan.has("click") else None
+    if p is not None:
+        labelled = f"y_ctr is not null and {p} is not null"
+        for name, weight in (("", "1e0"), ("w", "w")):
+            columns[f"p{name}"] = f"sum(case when {labelled} then {weight} * {p} end)"
+            columns[f"y{name}"] = f"sum(case when {labelled} then {weight} * y_ctr end)"
+            columns[f"v{name}"] = f"sum(case when {labelled} then {weight} * {weight} * {p} * (1e0 - {p}) end)"
+        columns["positives"] = f"count_if({labelled} and y_ctr = 1e0)"
+    (row,) = engine.rows(f"select {', '.join(columns.values())} from {formulas}")
+    return dict(zip(columns, row, strict=True))
+
+
+def _hours(engine: Engine, plan: Plan) -> Outcome:
+    if not plan.time_kind:
+        return skipped("C01", "the log has no time")
+    hours = engine.rows(
+        f"select hour, cast(sum(rows) as bigint) from {GROUPS} where hour is not null group by hour order by hour"
+    )
+    counts = {int(h): int(n) for h, n in hours}
+    typical = sorted(counts.values())[len(counts) // 2] if counts else 0
+    if typical < FEWEST_ROWS_OF_HOUR:
+        return ok("C01", hours=len(counts))
+    missing = [h for h in range(min(counts), max(counts) + 1) if h not in counts]
+    if not missing:
+        return ok("C01", hours=len(counts))
+    zone = ZoneInfo("UTC" if plan.time_kind == "wall" else plan.zone.replace("''", "'"))
+    shown = [datetime.fromtimestamp(h * 3600, UTC).astimezone(zone).strftime("%Y-%m-%d %H:00") for h in missing]
+    severity: Severity = "error" if len(missing) > 0.1 * (len(missing) + len(counts)) else "warning"
+    return found(
+        "C01",
+        severity,
+        f"{len(missing)} of {len(missing) + len(counts)} hours have no row, though an hour usually has {typical:,}: "
+        f"{', '.join(shown[:5])}{' ...' if len(missing) > 5 else ''}.",
+        "Fetch them again, or move last_hour and duration_hour to a span without gaps.",
+        missing=shown[:200],
+        typical=typical,
+    )
+
+
+def _price_above_bid(plan: Plan, row: dict[str, Any]) -> Outcome:
+    if not plan.has("bid"):
+        return skipped("C05", "the log has no bids of its own (columns.bid)")
+    above, pairs = int(row["above"]), int(row["pairs"])
+    if not above:
+        return ok("C05", pairs=pairs)
+    share = above / pairs
+    return found(
+        "C05",
+        "error" if share > 0.05 else "warning",
+        f"{above:,} of {pairs:,} won second-price rows ({share:.2%}) have a price above the logged bid.",
+        "Check that bid and price are of the same auction, unit and currency, with or without fees alike; where the "
+        "exchange is first price, set auction.type.",
+        rows=above,
+        share=share,
+    )
+
+
+def _units_of_money(plan: Plan, row: dict[str, Any]) -> Outcome:
+    """Geometric means of ratios that are near 1 in a sound log (traps T23)."""
+    ratios = {
+        "price to logged bid": (row["price_to_bid"], 30.0, 200.0),
+        "recomputed baseline bid to logged bid": (row["own_to_bid"], 30.0, 30.0),
+        "price to recomputed baseline bid": (row["price_to_own"], 200.0, 200.0),
+    }
+    for what, (logarithm, most, least) in ratios.items():
+        if logarithm is None or not math.isfinite(logarithm):
+            continue
+        ratio = math.exp(max(-700.0, min(700.0, logarithm)))
+        if 1 / least <= ratio <= most:
+            continue
+        power = round(math.log10(ratio) / 3) * 3
+        return found(
+            "C06",
+            "error",
+            f"The ratio of {what} is {ratio:.3g} (geometric mean){f', about a factor of 10^{power}' if power else ''}.",
+            "Bids and prices are currency per 1000 impressions: multiply per-impression money by 1000, divide micros by "
+            "1e6, in columns, the targets or bid.formula.",
+            ratio=ratio,
+            of=what,
+        )
+    return ok("C06")
+
+
+def _down_sampling(plan: Plan, row: dict[str, Any]) -> Outcome:
+    if "positives" not in row:
+        return skipped("C07", "there are no click labels and click predictions to compare")
+    if (row["positives"] or 0) < FEWEST_POSITIVES or not row["yw"] or not row["pw"]:
+        return ok("C07")
+    ratio, plain = row["pw"] / row["yw"], row["p"] / row["y"]
+    z = (row["pw"] - row["yw"]) / math.sqrt(max(row["vw"], 1e-300))
+    if 0.5 <= ratio <= 2.0 or abs(z) < 6:
+        return ok("C07", predicted_to_observed=ratio)
+    if not plan.weighted:
+        fix = (
+            f"If rows without a click were kept 1 in about {1 / ratio:.0f}, say so with columns.weight."
+            if ratio < 1
+            else "Check that the labels are all there, and that the predictions are probabilities."
+        )
+    elif 0.8 <= plain <= 1.25:
+        fix = "Without weights they agree: the predictions are those of the sample; correct them or the weights, not both."
+    else:
+        fix = "Check columns.weight: a row stands for weight rows of the full log."
+    return found(
+        "C07",
+        "error" if not 0.2 <= ratio <= 5.0 else "warning",
+        f"The baseline predicts {ratio:.3g} times the clicks that the log shows"
+        f"{f' ({plain:.3g} times without weights)' if plan.weighted else ''}.",
+        fix,
+        predicted_to_observed=ratio,
+        unweighted=plain,
+    )
+
+
+def _instants(engine: Engine, plan: Plan, row: dict[str, Any]) -> tuple[float, float] | None:
+    """First and last time of the log in seconds since 1970."""
+    if not plan.time_kind or row["first"] is None:
+        return None
+    kind = "timestamptz" if plan.time_kind == "instant" else "timestamp"
+    pair = [f"{kind} '{row[k]}'" for k in ("first", "last")]
+    if kind == "timestamp":
+        pair = [f"timezone('{plan.zone}', {p})" for p in pair]
+    low, high = engine.rows(f"select {', '.join(f'epoch({p})' for p in pair)}")[0]
+    return float(low), float(high)
+
+
+def training_overlap(plan: Plan, span: tuple[float, float] | None) -> Outcome:
+    """span: first and last time of the evaluation, seconds since 1970."""
+    windows = [(p.name, p.training_window) for p in plan.policies if p.training_window]
+    if not windows:
+        return skipped("C09", "no model says on which days it was trained")
+    if span is None:
+        return skipped("C09", "the log has no time")
+    for name, (start, end) in windows:
+        moments = [_moment(text, plan) for text in (start, end)]
+        if moments[0] is None or moments[1] is None:
+            continue
+        if moments[0] <= span[1] and moments[1] > span[0]:
+            hours = (min(moments[1], span[1]) - max(moments[0], span[0])) / 3600
+            return found(
+                "C09",
+                "error",
+                f'"{name}" was trained on {start} to {end}, of which {max(hours, 0):.1f} hours are evaluated here: '
+                "it has seen the answers.",
+                "Evaluate on days after its training, or train it on days before these.",
+                policy=name,
+                hours=hours,
+            )
+    return ok("C09")
+
+
+def _moment(text: str, plan: Plan) -> float | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    zone = ZoneInfo(plan.zone.replace("''", "'"))
+    return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp()
+
+
+def _dominance(engine: Engine, plan: Plan) -> Outcome:
+    if not plan.has("campaign"):
+        return skipped("C11", "the log has no campaign")
+    rows = engine.rows(
+        "select coalesce(cast(campaign as varchar), 'null'), s, sum(s) over () from (select campaign, sum(spend) as s "
+        f"from {GROUPS} group by campaign) order by s desc, 1 limit 2"
+    )
+    total = rows[0][2] if rows else 0.0
+    if len(rows) < 2 or not total or rows[0][1] <= 0.5 * total:
+        return ok("C11")
+    share = rows[0][1] / total
+    return found(
+        "C11",
+        "warning",
+        f"Campaign {rows[0][0]} has {share:.0%} of the log's spend: overall numbers are mostly its own.",
+        "Judge by campaign (segments: [campaign], rules with by: campaign), or leave it out in conditions and look again.",
+        campaign=rows[0][0],
+        share=share,
+    )
+
+
+def _few(plan: Plan, row: dict[str, Any]) -> Outcome:
+    parts: list[str] = []
+    if row["units"] is not None and row["units"] < FEW_UNITS:
+        parts.append(f"{row['units']} units")
+    if plan.has("conversion") and row["conversions"] < FEW_CONVERSIONS:
+        parts.append(f"{row['conversions']} conversions")
+    elif plan.has("click") and not plan.has("conversion") and row["clicks"] < FEW_CONVERSIONS:
+        parts.append(f"{row['clicks']} clicks")
+    if not parts:
+        return ok("C12", units=row["units"], conversions=row["conversions"])
+    return found(
+        "C12",
+        "warning",
+        f"The log has only {' and '.join(parts)}; intervals will be wide, or missing.",
+        "Read more days or campaigns; a CPA is known to about 196 / sqrt(conversions) percent.",
+        units=row["units"],
+        conversions=row["conversions"],
+    )
+
+
+def _labels(plan: Plan, row: dict[str, Any]) -> Outcome:
+    parts: list[tuple[float, str]] = []
+    if plan.has("click") and row["won"] and row["no_click"]:
+        share = row["no_click"] / row["won"]
+        parts.append((share, f"{row['no_click']:,} of {row['won']:,} won rows ({share:.1%}) have no click label"))
+    if plan.has("conversion") and row["clicks"] and row["no_conversion"]:
+        share = row["no_conversion"] / row["clicks"]
+        parts.append((share, f"{row['no_conversion']:,} of {row['clicks']:,} clicks ({share:.1%}) no conversion label"))
+    parts = [p for p in parts if p[0] > 0.01]
+    if not parts:
+        return ok("C13")
+    return found(
+        "C13",
+        "error" if max(p[0] for p in parts) > 0.5 else "warning",
+        f"{'; '.join(text for _, text in parts)}: they are not counted.",
+        "If a missing label means that nothing happened, write coalesce(column, 0) in columns; if labels come later, "
+        "read older days.",
+        shares=[p[0] for p in parts],
+    )
+
+
+def worth_saying(outcomes: list[Outcome]) -> Iterator[Outcome]:
+    """What a replay shows of its checks."""
+    return (o for o in outcomes if o.status == "found")
