@@ -109,8 +109,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class Settled:
-    """entered: the bid was made; won; paid; left: the period's money left before the row, 0 or more, exact for budgets up to PLENTY;
-    short: the bid would have won but for the whole period's money (not for pacing); same shapes as Rows."""
+    """What became of each row, shapes as in Rows.
+
+    entered: the bid was made. left: the period's money left before the row, 0 or more, exact for budgets up to PLENTY.
+    short: the bid would have won but for the whole period's money (not for pacing).
+    """
 
     entered: Bools
     won: Bools
@@ -158,7 +161,10 @@ class Ledger:
         if len(pieces) == 1:
             return pieces[0]
         fields = Settled.__dataclass_fields__
-        return [Settled(*(np.concatenate([getattr(s, f) for s in parts]) for f in fields)) for parts in zip(*pieces)]
+        return [
+            Settled(*(np.concatenate([getattr(s, f) for s in parts]) for f in fields))
+            for parts in zip(*pieces, strict=True)
+        ]
 
     def _settle_piece(
         self, starts: Bools, limits: Limits, policies: Sequence[Rows], begin: int, end: int
