@@ -73,7 +73,7 @@ def _scan(engine: Engine, plan: Plan, formulas: str) -> dict[str, Any]:
     engine.run(
         f"create or replace table {GROUPS} as select campaign, {hour} as hour, {parts} from {formulas} group by all"
     )
-    whole = [f"cast(sum({name}) as bigint)" for name in sums]
+    whole = [f"cast(coalesce(sum({name}), 0) as bigint)" for name in sums]
     whole += ["cast(min(first) as varchar)", "cast(max(last) as varchar)"]
     (row,) = engine.rows(f"select {', '.join(whole)} from {GROUPS}")
     return dict(zip([*sums, "first", "last"], row, strict=True))

@@ -109,8 +109,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class Settled:
-    """entered: the bid was made; won; paid; left: the period's money left before the row, 0 or more, exact for budgets
-    up to PLENTY; short: the bid would have won but for the whole period's money (not for pacing); same shapes as Rows."""
+    """What became of each row, shapes as in Rows.
+
+    entered: the bid was made. left: the period's money left before the row, 0 or more, exact for budgets up to PLENTY.
+    short: the bid would have won but for the whole period's money (not for pacing).
+    """
 
     entered: Bools
     won: Bools

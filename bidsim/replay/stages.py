@@ -11,23 +11,21 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from bidsim.errors import ModelError
-from bidsim.replay.budget import Ledger, Limits, Pace, Rows
+from bidsim.replay.budget import Ledger, Limits, Rows
 from bidsim.replay.engine import Engine, quote_path
 from bidsim.replay.findings import jumped
-from bidsim.replay.measures import AMOUNT_BITS
 from bidsim.replay.plan import NUMERIC_ROLES, Plan
 from bidsim.replay.policies import Bidder
 from bidsim.replay.ripening import ripen
+from bidsim.replay.settling import AuctionRows, bools, floats, ints, limits_of, starts_of
 from bidsim.replay.sql import render
 from bidsim.statistics.tallies import Tally
 
@@ -249,9 +247,9 @@ class Stages:
         last: list[Any] | None = None
         with ThreadPoolExecutor(max(1, len(shares))) as pool:
             for batch in self.engine.stream(sql):
-                starts, last = _starts(batch, last)
+                starts, last = starts_of(batch, last)
                 auction = AuctionRows.of(batch, ties_lose=self.ties_lose, weighted=plan.weighted)
-                limits, bucket = _limits(batch), bucket_of(batch)
+                limits, bucket = limits_of(batch), bucket_of(batch)
 
                 def work(
                     share: list[int],
@@ -313,14 +311,14 @@ class Stages:
         columns = [*kept, "campaign", "period", "budget_amount", "first_price", "bar", "bid_log", "w", "lost", "price"]
         columns += [f"{part}_{b.key}" for b in bidders for part in ("bid", "wins", "unknown", "pay")]
         for batch in self.engine.stream(f"select {', '.join(dict.fromkeys(columns))} from ({auctions}){self._again}"):
-            starts, last = _starts(batch, last)
-            first_price = _bools(batch, "first_price")
-            bar = _ints(batch, "bar")
+            starts, last = starts_of(batch, last)
+            first_price = bools(batch, "first_price")
+            bar = ints(batch, "bar")
             policies = [
                 Rows(
                     np.asarray(batch.column(f"bid_{b.key}").is_valid()),
-                    _bools(batch, f"wins_{b.key}"),
-                    _ints(batch, f"pay_{b.key}"),
+                    bools(batch, f"wins_{b.key}"),
+                    ints(batch, f"pay_{b.key}"),
                     bar,
                     first_price,
                 )
@@ -328,13 +326,13 @@ class Stages:
             ]
             names = [name.strip('"') for name in kept]
             arrays = [batch.column(name) for name in names]
-            settled = ledger.settle(starts, _limits(batch), policies)
+            settled = ledger.settle(starts, limits_of(batch), policies)
             for b, rows, done in zip(bidders, policies, settled, strict=True):
-                unknown = _bools(batch, f"unknown_{b.key}") & done.entered
+                unknown = bools(batch, f"unknown_{b.key}") & done.entered
                 if self.never:
                     # A bid cut to no more than the logged one, which lost, has surely lost.
-                    own_bid = _floats(batch, "bid_log") * _floats(batch, "w") * 1e9
-                    unknown &= ~(_bools(batch, "lost") & (done.left <= own_bid))
+                    own_bid = floats(batch, "bid_log") * floats(batch, "w") * 1e9
+                    unknown &= ~(bools(batch, "lost") & (done.left <= own_bid))
                     # A first-price bid cut below the logged one, which won at an unknown price, may or may not win.
                     unpriced = ~np.asarray(batch.column("price").is_valid())
                     unknown |= rows.wins & ~done.won & done.entered & unpriced
@@ -453,116 +451,3 @@ def _ordered_map(
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _limits(batch: pa.RecordBatch) -> Limits:
-    pace = None
-    if "elapsed" in batch.schema.names:
-        pace = Pace(_ints(batch, "elapsed"), _ints(batch, "span"))
-    return Limits(_floats(batch, "budget_amount"), pace)
-
-
-@dataclass(frozen=True)
-class AuctionRows:
-    """What the auctions of a batch need of the log, for many bid levels; arrays of shape (rows,), see sql/auctions.sql.
-
-    price: NaN where unknown. pay: of a second-price win. money as in `budget`.
-    """
-
-    price: npt.NDArray[np.float64]
-    bid_log: npt.NDArray[np.float64]
-    weight: npt.NDArray[np.float64]
-    first_price: npt.NDArray[np.bool_]
-    bar: npt.NDArray[np.int64]
-    pay: npt.NDArray[np.int64]
-    observed: npt.NDArray[np.bool_]
-    results: tuple[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]], ...]
-    ties_lose: bool
-
-    @classmethod
-    def of(cls, batch: pa.RecordBatch, *, ties_lose: bool, weighted: bool) -> AuctionRows:
-        price, weight = _floats(batch, "price"), _floats(batch, "w")
-        with np.errstate(invalid="ignore"):
-            pay = np.where(np.isnan(price), 0.0, np.floor(price * weight * 1e9 + 0.5)).astype(np.int64)
-        clicks = np.where(_floats(batch, "click") == 1.0, _ints(batch, "wi"), 0)
-        amount = np.nan_to_num(_floats(batch, "conversion") * (weight if weighted else 1.0))
-        conversions = np.rint(amount * 2.0**AMOUNT_BITS).astype(np.int64)
-        observed = _bools(batch, "observed")
-        sparse = []
-        for values in (clicks, conversions):
-            rows = np.flatnonzero((values != 0) & observed)
-            sparse.append((rows, values[rows]))
-        return cls(
-            price,
-            _floats(batch, "bid_log"),
-            weight,
-            _bools(batch, "first_price"),
-            _ints(batch, "bar"),
-            pay,
-            observed,
-            tuple(sparse),
-            ties_lose,
-        )
-
-    def rows_of(self, bidder: Bidder, batch: pa.RecordBatch) -> Rows:
-        """One bidder's rows: the bid as sql/bids.sql makes it, or the one that the internal auction left."""
-        with np.errstate(invalid="ignore", over="ignore"):
-            if f"bid_{bidder.key}" in batch.schema.names:
-                bid = _floats(batch, f"bid_{bidder.key}")
-            else:
-                raw = _floats(batch, f"raw_{bidder.policy}") * bidder.factor
-                if bidder.each is not None:
-                    raw = raw * _floats(batch, f"each_{bidder.key}")
-                bid = raw if bidder.max is None else np.minimum(raw, bidder.max)
-                if bidder.round_down:
-                    bid = np.floor(bid)
-                usable = np.isfinite(raw) & (raw > 0.0) & (raw >= bidder.least)
-                bid = np.where(usable & ~(self.first_price & (bid * self.weight >= 9e9)), bid, np.nan)
-            beats = bid > self.price if self.ties_lose else bid >= self.price
-            # The stream has only rows with a price, and first-price wins of the log without one.
-            wins = np.where(np.isnan(self.price), bid >= self.bid_log, beats)
-            pay = self.pay
-            if self.first_price.any():
-                own = np.nan_to_num(np.floor(bid * self.weight * 1e9 + 0.5)).astype(np.int64)
-                pay = np.where(self.first_price, own, pay)
-        return Rows(~np.isnan(bid), wins, pay, self.bar, self.first_price)
-
-    def add_to(self, tally: Tally, place: int, bucket: Ints, won: npt.NDArray[np.bool_], paid: Ints) -> None:
-        """Add the wins that count, by bucket. place: of the bidder."""
-        counted = np.flatnonzero(won & self.observed)
-        tally.add(("spend", place, None), bucket[counted], paid[counted])
-        for name, (rows, values) in zip(("clicks", "conversions"), self.results, strict=True):
-            mine = won[rows]
-            tally.add((name, place, None), bucket[rows[mine]], values[mine])
-
-
-def _starts(batch: pa.RecordBatch, last: list[Any] | None) -> tuple[npt.NDArray[np.bool_], list[Any]]:
-    """Where a new (campaign, period) begins; last: the key of the row before the batch."""
-    n = batch.num_rows
-    starts = np.zeros(n, dtype=bool)
-    key = []
-    for name in ("campaign", "period"):
-        column = batch.column(name)
-        kind = column.type
-        if pa.types.is_integer(kind) or pa.types.is_temporal(kind) or pa.types.is_string(kind):
-            known = np.asarray(column.is_valid())
-            starts[1:] |= np.asarray(pc.fill_null(pc.not_equal(column[1:], column[:-1]), False))
-            starts[1:] |= known[1:] != known[:-1]
-        else:
-            codes = np.asarray(pc.fill_null(column.dictionary_encode().indices, -1))
-            starts[1:] |= codes[1:] != codes[:-1]
-        key.append((column[0].as_py(), column[n - 1].as_py()))
-    starts[0] = last is None or [first for first, _ in key] != last
-    return starts, [final for _, final in key]
-
-
-def _bools(batch: pa.RecordBatch, name: str) -> npt.NDArray[np.bool_]:
-    return np.asarray(pc.fill_null(batch.column(name), False))
-
-
-def _ints(batch: pa.RecordBatch, name: str) -> npt.NDArray[np.int64]:
-    return np.asarray(pc.fill_null(batch.column(name), 0))
-
-
-def _floats(batch: pa.RecordBatch, name: str) -> npt.NDArray[np.float64]:
-    return np.asarray(pc.fill_null(batch.column(name), float("nan")))

@@ -20,7 +20,8 @@ from bidsim.replay.engine import Engine
 from bidsim.replay.levels import OtherLevels, matched_at, sum_scales
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import Bidder, bidder
-from bidsim.replay.stages import AuctionRows, Stages
+from bidsim.replay.settling import AuctionRows
+from bidsim.replay.stages import Stages
 from bidsim.statistics import units
 from bidsim.statistics.frontier import Totals
 from bidsim.statistics.split import SUMS, Stage, fewer, level_of
