@@ -46,7 +46,7 @@ def run(folder: Path, name: str, table: str, scenario: dict[str, Any] = FULL, *m
 @pytest.fixture(scope="module")
 def once(folder: Path) -> dict[str, bytes]:
     outputs = run(folder, "once", "log.parquet", FULL, "--threads", "1")
-    assert sorted(outputs) == ["junit.xml", "report.html", "result.json", "summary.md"]
+    assert sorted(outputs) == ["junit.xml", "report.html", "result.json", "scenario.yaml", "summary.md"]
     # The scenario does something that an order of rows or threads could change.
     metrics = json.loads(outputs["result.json"])["metrics"]
     wins = {m["policy"]: m["value"] for m in metrics if m["metric"] == "wins" and not m["segment"]}
