@@ -68,7 +68,7 @@ def _verdict(result: Result, outcomes: list[RuleOutcome], ruled: bool, fidelity_
         return Gate(verdict="fail", reason=why, rules=outcomes)
     if failed:
         return Gate(verdict="fail", reason=failed[0].sentence + _more(len(failed), "fail"), rules=outcomes)
-    if not ruled:
+    if not ruled or not outcomes:
         reason = "The scenario has no gate rules, so nothing was judged."
         reason += f" {why}" if broken else f" {warned[0].sentence}" if warned else ""
         return Gate(verdict="no_gate", reason=reason, rules=outcomes)

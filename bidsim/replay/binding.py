@@ -386,9 +386,6 @@ def _internal(plan: Plan, loaded: LoadedScenario) -> None:
                 "internal",
             )
     plan.internal = True
-    # As with first-price payments, what a row wins at another bid level is more than a question of its own price:
-    # other levels are whole replays.
-    plan.any_first_price = True
 
 
 def _require(loaded: LoadedScenario, plan: Plan) -> None:

@@ -81,7 +81,11 @@ def segment_tables(lookup: Lookup) -> dict[str, list[SegmentTable]]:
     tables = len(lookup.families) * len(lookup.candidates)
     rows = min(TABLE_ROWS, max(FEWEST_ROWS, ALL_ROWS // max(1, tables)))
     return {
-        family: [_table(lookup, family, policy.name, rows) for policy in lookup.candidates]
+        # Every campaign of the chart has its row.
+        family: [
+            _table(lookup, family, policy.name, max(rows, CHART_ROWS) if family == lookup.campaign_family else rows)
+            for policy in lookup.candidates
+        ]
         for family in lookup.families
     }
 

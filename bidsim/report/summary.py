@@ -104,7 +104,7 @@ def _verdict(lookup: Lookup) -> list[str]:
 def _rules(lookup: Lookup) -> list[str]:
     gate = view.gate_table(lookup)
     counts = " · ".join(f"{n} {word}" for word, n in gate.counts)
-    shown = [r for r in gate.rows if r.action in ("fail", "warn")]
+    shown = [r for r in gate.rows if r.action in ("fail", "warn", "waived")]
     weak = _without_evidence(lookup)
     if not shown:
         return ["", counts, *weak] if counts else []

@@ -6,7 +6,7 @@ Numbers are written here and nowhere else, so both say the same. Strings are not
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bidsim.report import format as f
 from bidsim.report.lookup import Lookup
@@ -158,10 +158,14 @@ def predictions(lookup: Lookup) -> list[Group]:
 
 
 def cards(lookup: Lookup) -> list[tuple[str, list[Row]]]:
-    """Per candidate the four numbers to look at first; each row then has that candidate's cell alone."""
+    """Per candidate the five numbers to look at first; each row then has that candidate's cell alone."""
     cost = lookup.indicator
     chosen = ["spend", lookup.results, cost, f"{cost}_at_matched_spend"]
     rows = [_row(lookup, m, None) for m in chosen if lookup.has(m)]
+    head = next((h for h in lookup.heads if lookup.has("calibration", h)), None)
+    if head is not None:
+        calibration = _row(lookup, "calibration", head)
+        rows.append(replace(calibration, label=f"{calibration.label} ({head})"))
     return [
         (p.name, [Row(r.label, r.metric, r.baseline, r.baseline_identified, [r.cells[at]]) for r in rows])
         for at, p in enumerate(lookup.candidates)

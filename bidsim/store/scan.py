@@ -1,4 +1,8 @@
-"""Which folders hold runs: each folder is a run as a whole, or is passed over and counted, never guessed at."""
+"""Which folders hold runs: each folder is a run as a whole, or is passed over and counted, never guessed at.
+
+Runs may lie among other people's folders: what may not be read is passed over like what is no run (`os.path` answers
+where `Path` raises).
+"""
 
 from __future__ import annotations
 
@@ -50,12 +54,12 @@ def scan(directories: Sequence[Path]) -> Scan:
     runs: dict[Path, StoredRun] = {}
     unfinished = foreign = 0
     for directory in directories:
-        if not directory.is_dir():
+        if not os.path.isdir(directory):
             raise BidsimError("no such folder; give the folder that holds your runs", file=str(directory))
-        for path in [directory] if (directory / "run.json").is_file() else _folders(directory):
+        for path in [directory] if os.path.isfile(directory / "run.json") else _folders(directory):
             if path.name.startswith("."):
                 # Only what looks like a run being written: other hidden folders are none of ours.
-                unfinished += any((path / name).exists() for name in ("result.json", "run.json", "report.html"))
+                unfinished += any(os.path.exists(path / name) for name in ("result.json", "run.json", "report.html"))
                 continue
             found = read_run(path)
             if found is None:
@@ -77,7 +81,7 @@ def read_run(directory: Path) -> StoredRun | None:
     """The run of a folder; None where there is none, or not a whole one."""
     file = directory / "run.json"
     try:
-        if not (directory / "result.json").is_file() or os.path.getsize(file) > MOST_BYTES:
+        if not os.path.isfile(directory / "result.json") or os.path.getsize(file) > MOST_BYTES:
             return None
         found = RunFile.model_validate_json(file.read_bytes())
     except (OSError, ValidationError, RecursionError):

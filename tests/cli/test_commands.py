@@ -22,7 +22,11 @@ HEAVY = ("duckdb", "numpy", "pyarrow", "sklearn", "scipy", "pandas", "altair", "
 MISTYPED = ["replay", "--scenario", "no.yaml", "--threads", "0"]
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["replay", "--help"], ["check", "--help"], MISTYPED])
+COMMANDS = ("replay", "check", "demo", "schema", "gate", "report", "plan", "leaderboard", "compare", "outcome")
+HELP = [[name, "--help"] for name in COMMANDS]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], *HELP, MISTYPED])
 def test_help_and_mistyped_options_import_nothing_heavy(words: list[str], tmp_path: Path) -> None:
     """They would cost seconds (the house style gives them a quarter of one)."""
     code = (
@@ -39,7 +43,7 @@ def test_version_and_help_say_what_there_is() -> None:
     from importlib.metadata import version
 
     assert bidsim("--version").out == f"bidsim {version('bidsim')}\n"
-    for command in ("replay", "check", "demo", "schema"):
+    for command in COMMANDS:
         assert command in bidsim("--help").out
     assert bidsim().status == 2  # no command is a usage error, with the help as its explanation
 

@@ -196,6 +196,10 @@ def test_every_candidate_is_judged_unless_the_rule_names_one() -> None:
     assert gate.verdict == "pass"
 
 
+def test_rules_without_a_candidate_to_judge_are_no_pass() -> None:
+    assert judged(result(metric("cpa", 10, 10), candidates=()), {"metric": "cpa", "at_most": 100}).verdict == "no_gate"
+
+
 PASS = {"metric": "cpa", "at_most": 100, **POINT}
 WARN = {"metric": "cpa", "at_most": 1, "on_fail": "warn", **POINT}
 FAIL = {"metric": "cpa", "at_most": 2, **POINT}
