@@ -8,7 +8,7 @@ gives what the rows count for in expectation (`expected`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -109,8 +109,16 @@ def find_unknowns(
                 for who in ("candidate", "baseline")
                 for side in ("alone", "both")
             ]
+            if plan.budgeted:
+                # Unknown wins would have used money of the budget, and changed what is won after them.
+                spent = [bool(overall.get("unknown_wins", index)[0]) for index in (b.policy, b.policy, 0, 0)]
+                parts = [_unsayable(part) if unsure else part for part, unsure in zip(parts, spent, strict=True)]
             pairs[(b.policy, name)] = UnknownPair(*parts)
     return Unknowns(pairs, expectation.families(families, first.expected) if expectation else {})
+
+
+def _unsayable(part: Unknown) -> Unknown:
+    return replace(part, rows=np.full(len(part.rows), np.nan))
 
 
 def _predictions(plan: Plan, overall: Family) -> dict[str, list[tuple[int, float]]]:

@@ -19,7 +19,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from bidsim.report import charts, knowledge, svg, view
+from bidsim.report import charts, knowledge, reasons, svg, view
 from bidsim.report import format as f
 from bidsim.report.drawings import FEWEST, Drawing, gate_band, of_campaigns, of_frontier, of_head
 from bidsim.report.interactive import make_script
@@ -131,6 +131,9 @@ def _content(result: Result, judged: int | None) -> dict[str, Any]:
         "few": FEW_RESULTS,
         "cost": label(lookup.indicator),
         "segments": segment_tables(lookup),
+        "splits": reasons.splits(lookup),
+        "alone": reasons.alone(lookup),
+        "exhaustion": reasons.exhaustion(lookup),
         "unknowns": knowledge.unknowns(lookup),
         "log_rows": knowledge.log_rows(lookup),
         "exact": knowledge.exact(lookup),

@@ -230,6 +230,12 @@ def refuse_unsupported(loaded: LoadedScenario) -> None:
     s = loaded.scenario
     checks: list[tuple[bool, str, Place, str]] = [
         (s.engine == "spark", "engine: spark", ("engine",), ""),
+        (
+            s.outcomes == "predicted" and s.budget is not None,
+            "outcomes: predicted under a budget",
+            ("outcomes",),
+            "; use outcomes: observed",
+        ),
     ]
     for name, table in s.logs_tables.items():
         path: Place = ("logs_tables", name, "format")

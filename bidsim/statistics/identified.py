@@ -27,7 +27,8 @@ SUMS = ("wins", "spend", "clicks", "conversions", "value")
 @dataclass(frozen=True)
 class Unknown:
     """Unknown rows of one policy, shape (values,) each: their weight, the money they cost at most and at least, and what
-    they bring at most. clicks, conversions, value: NaN where no prediction says."""
+    they bring at most. clicks, conversions, value: NaN where no prediction says; rows: NaN where nobody can say anything,
+    since under a budget an unknown win would have used money that later wins had."""
 
     rows: Floats
     dear: Floats
@@ -123,7 +124,9 @@ def _span(found: list[Floats]) -> Range:
 
 
 def identified(family: Family, policy: int, unknown: Unknown) -> dict[str, Range]:
-    """(low, high) of each economic number of a policy, shape (values,); inf: without a bound."""
+    """(low, high) of each economic number of a policy that has one, shape (values,); inf: without a bound."""
+    if np.isnan(unknown.rows).any():
+        return {}
     counted = _counted(family, policy)
     worlds = [_numbers(_with(counted, unknown.adds(fate))) for fate in FATES]
     sayable = _sayable(unknown)
@@ -132,6 +135,8 @@ def identified(family: Family, policy: int, unknown: Unknown) -> dict[str, Range
 
 def identified_change(family: Family, policy: int, pair: UnknownPair) -> dict[str, tuple[Range, Range]]:
     """((low, high) of candidate - baseline, the same relative to the baseline's size) of each economic number."""
+    if np.isnan(pair.candidate.rows).any() or np.isnan(pair.baseline.rows).any():
+        return {}
     ours, theirs = _counted(family, 0), _counted(family, policy)
     absolute: dict[str, list[Floats]] = {}
     relative: dict[str, list[Floats]] = {}

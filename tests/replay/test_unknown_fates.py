@@ -228,3 +228,20 @@ def test_the_value_lies_within_its_range_and_a_price_shrinks_it() -> None:
             other = narrow[key]
             assert other.identified is not None
             assert other.identified.high <= m.identified.high  # type: ignore[operator]
+
+
+def test_under_a_budget_a_policy_with_unknown_wins_has_no_range_for_they_would_have_used_its_money() -> None:
+    rows = make_log(6)
+    # The log was made by the baseline: it never bids above the logged bid.
+    rows = [{**r, "bid": 100 * r["pctr"], "won": int(100 * r["pctr"] >= (r["price"] or r["bid"]))} for r in rows]
+    rows = [r if r["won"] or r["price"] is None else {**r, "click": None, "conversion": None} for r in rows]
+    rows = [{**r, "price": r["price"] or r["bid"] / 2} if r["won"] else r for r in rows]
+    rows = [{**r, "click": r["click"] or 0, "conversion": r["conversion"] or 0.0} if r["won"] else r for r in rows]
+    result = run(rows, budget={"amount": 0.2, "per": "total"})
+    by_policy = {m.policy: m for m in result.metrics if m.metric == "spend" and not m.segment}
+    unknown = {m.policy: m.value for m in result.metrics if m.metric == "unknown_wins" and not m.segment}
+    assert unknown["baseline"] == 0.0
+    assert unknown["new"]
+    assert by_policy["baseline"].identified is not None
+    assert by_policy["new"].identified is None
+    assert all(d.identified is None for d in result.differences)

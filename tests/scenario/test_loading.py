@@ -194,6 +194,7 @@ RULE = "gate:\n- metric: cpa\n  at_most: 1\n  evidence: point\n"
     ("text", "line", "key"),
     [
         ("engine: spark\n", 2, "engine: spark"),
+        ("outcomes: predicted\nbudget: {amount: 5}\n", 2, "outcomes: predicted under a budget"),
     ],
 )
 def test_what_comes_later_is_refused_and_never_ignored(text: str, line: int, key: str) -> None:
