@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from small_logs import Row, replay
 
@@ -37,7 +38,7 @@ def result() -> Result:
         for i in range(2400)
     ]
     keys: dict[str, Any] = {"bid": {"formula": "100 * pctr"}, "candidates": {"new": {"columns": {"pctr": "pother"}}}}
-    return replay(rows, segments=["campaign"], budget={"amount": 1.0, "per": "day"}, **keys)
+    return replay(pa.Table.from_pylist(rows), segments=["campaign"], budget={"amount": 1.0, "per": "day"}, **keys)
 
 
 def test_every_part_of_every_metric_stands_with_its_interval(result: Result) -> None:
