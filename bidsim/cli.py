@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bidsim.cli_models import models_app
 from bidsim.errors import BidsimError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ app = typer.Typer(
     help="Offline bid-simulation evaluator: replay held-out logs through a new CTR/CVR model before it spends money.",
 )
 
+app.add_typer(models_app, name="model")
 
 # Some releases of Typer bring their own copy of click: the base of usage errors is found through Typer.
 USAGE_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -74,7 +76,7 @@ def _main(
 
 
 ModelOption = Annotated[
-    list[Path] | None, typer.Option("--model", help="Bundle of a candidate; give it several times for several.")
+    list[Path] | None, typer.Option("--model", help="Model of a candidate; several times for several.")
 ]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, max=1024, help="Default: all cores.")]
 MemoryOption = Annotated[str, typer.Option("--memory", help="Bound for the process, such as 4GB or 900MB.")]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ class Bundle:
     sha256: str
     _data: bytes = field(repr=False)
     _members: Mapping[str, tuple[int, int]] = field(repr=False)
+    _tried: bool = field(default=False, repr=False)
 
     def payload(self, name: str) -> bytes:
         """The bytes of one payload. Raises ModelError where the bundle has none of that name."""
@@ -76,7 +77,7 @@ class Bundle:
 
         Where a head belongs to a library that may crash, all is tried in a child process first, within `limits`.
         """
-        if any(isinstance(entry, LibraryHead) for entry in self.manifest.heads.values()):
+        if not self._tried and any(isinstance(entry, LibraryHead) for entry in self.manifest.heads.values()):
             try_bundle(self._data, str(self.path), limits)
         return self.load()
 
@@ -91,6 +92,19 @@ class Bundle:
         """Write the bundle, whole or not at all, and open it again to be sure."""
         write_archive(Path(path), {name: self._data[start : start + size] for name, (start, size) in self._members.items()})
         return open_bundle(path)
+
+    @property
+    def data(self) -> bytes:
+        """The whole file."""
+        return self._data
+
+    def of_file(self, data: bytes) -> Bundle:
+        """The same model under the sha256 of the file that it was made from."""
+        return replace(self, sha256=hashlib.sha256(data).hexdigest())
+
+    def as_tried(self) -> Bundle:
+        """For a bundle whose payloads have just been loaded in a child process: they are not tried again."""
+        return replace(self, _tried=True)
 
     def with_manifest(self, **changes: Any) -> Bundle:
         """The same payloads under a changed manifest; nothing is written."""

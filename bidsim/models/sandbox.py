@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,8 +23,9 @@ from bidsim.errors import BidsimError, ModelError
 if TYPE_CHECKING:
     from bidsim.models.libraries import Description
     from bidsim.models.manifest import LibraryFormat
+    from bidsim.scenario.schema import Head
 
-_LINE = 1 << 16
+_LINE = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,14 @@ class Limits:
 def try_bundle(data: bytes, file: str, limits: Limits | None = None) -> None:
     """Load the bundle in a child and score its examples. Raises ModelError for what the child met or how it died."""
     _ask({"do": "bundle"}, data, file, limits or Limits())
+
+
+def predict_in_child(
+    data: bytes, columns: Mapping[str, Sequence[Any]], file: str, limits: Limits | None = None
+) -> dict[Head, tuple[float, ...]]:
+    """Predictions of a bundle for some rows (values by log column), scored in a child. Raises ModelError."""
+    found = _ask({"do": "predict", "columns": {k: list(v) for k, v in columns.items()}}, data, file, limits or Limits())
+    return {head: tuple(values) for head, values in found.items()}
 
 
 def describe_in_child(format: LibraryFormat, data: bytes, file: str, limits: Limits | None = None) -> Description:
@@ -123,13 +133,18 @@ def _main() -> None:
 
 
 def _answer(question: dict[str, Any], data: bytes) -> Any:
+    import pyarrow as pa
+
     from bidsim.models.bundle import bundle_from_bytes
     from bidsim.models.libraries import describe_payload
 
     if question["do"] == "describe":
         return describe_payload(question["format"], data, file=question["file"]).to_json()
-    bundle_from_bytes(question["file"], data).load()
-    return None
+    scorer = bundle_from_bytes(question["file"], data).load()
+    if question["do"] == "bundle":
+        return None
+    batch = pa.RecordBatch.from_pydict(question["columns"])
+    return {head: values.tolist() for head, values in scorer.score(batch).items()}
 
 
 def _limit(memory: int, seconds: float) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from bidsim.errors import ScenarioError
-from bidsim.models import Scorer, open_bundle
+from bidsim.models import Scorer, open_model
 from bidsim.scenario.loading import LoadedScenario
 from bidsim.scenario.schema import Bid, Head, Policy, PolicyColumns
 
@@ -109,7 +109,7 @@ def _policy(
                 return value
         return default
 
-    bundle = open_bundle(model) if model is not None else None
+    bundle = open_model(model) if model is not None else None
     formula = own.formula or general.formula
     maximum = setting("max", None)
     return PolicyPlan(
