@@ -90,7 +90,9 @@ class Bundle:
 
     def write(self, path: str | os.PathLike[str]) -> Bundle:
         """Write the bundle, whole or not at all, and open it again to be sure."""
-        write_archive(Path(path), {name: self._data[start : start + size] for name, (start, size) in self._members.items()})
+        write_archive(
+            Path(path), {name: self._data[start : start + size] for name, (start, size) in self._members.items()}
+        )
         return open_bundle(path)
 
     @property

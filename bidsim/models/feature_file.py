@@ -39,7 +39,7 @@ class HeadOptions(Part):
 class FeatureFile(Part):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    features: dict[Name, FeatureEntry | Literal["numeric", "categorical"] | None] = {}
+    features: dict[Name, FeatureEntry | Literal["numeric", "categorical"] | None] = Field(default={})
     ctr: HeadOptions = HeadOptions()
     cvr: HeadOptions = HeadOptions()
     ctcvr: HeadOptions = HeadOptions()
@@ -84,7 +84,9 @@ def read_feature_file(path: Path) -> FeatureFile:
         for event in YAML(typ="safe", pure=True).parse(io.StringIO(text)):
             if getattr(event, "anchor", None) or getattr(event, "tag", None):
                 line = event.start_mark.line + 1
-                raise ModelError("anchors, aliases and tags are not allowed; write the values out", file=file, line=line)
+                raise ModelError(
+                    "anchors, aliases and tags are not allowed; write the values out", file=file, line=line
+                )
         document: Any = yaml.load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark

@@ -106,7 +106,9 @@ class LibraryHead(Part):
     features: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1000)]
     output: Name | None = Field(default=None, description="ONNX: the output that holds the probability")
     trees: Annotated[int, Field(ge=1)] | None = Field(default=None, description="XGBoost: boosting rounds used")
-    missing: dict[Name, str] = Field(default={}, description="CatBoost: the text that a missing category was in training")
+    missing: dict[Name, str] = Field(
+        default={}, description="CatBoost: the text that a missing category was in training"
+    )
 
 
 class FactorizationSpec(HashedSpec):

@@ -67,7 +67,8 @@ def pack_models(
         for feature in found.features:
             if merged.setdefault(feature.name, feature) != feature:
                 raise ModelError(
-                    f'the heads disagree about feature "{feature.name}"; say its type under features', file=features_name
+                    f'the heads disagree about feature "{feature.name}"; say its type under features',
+                    file=features_name,
                 )
     _check_named(features, merged, features_name)
     manifest = Manifest(
@@ -88,7 +89,9 @@ def pack_models(
     # A row with a missing value may have no prediction (NaN), which JSON can't hold.
     kept = np.flatnonzero(np.isfinite(np.array(list(predictions.values()))).all(axis=0)).tolist()
     if not kept:
-        raise ModelError("the models predict no number for any of the example rows", file=str(next(iter(models.values()))))
+        raise ModelError(
+            "the models predict no number for any of the example rows", file=str(next(iter(models.values())))
+        )
     rows = Examples(
         columns={name: tuple(values[i] for i in kept) for name, values in columns.items()},
         predictions={head: tuple(values[i] for i in kept) for head, values in predictions.items()},
@@ -142,15 +145,19 @@ def _read_head(head: Head, path: Path, features: FeatureFile, features_name: str
         feature = features.feature(name, kinds[name])
         if kinds[name] == "text" and feature.type == "numeric":
             raise ModelError(
-                f'features: "{name}" is numeric, but categorical in the {LABELS[format]} model {file}', file=features_name
+                f'features: "{name}" is numeric, but categorical in the {LABELS[format]} model {file}',
+                file=features_name,
             )
         if kinds[name] == "code" and said.type == "numeric" and format != "onnx/1":
             raise ModelError(
-                f'features: "{name}" is numeric, but categorical in the {LABELS[format]} model {file}', file=features_name
+                f'features: "{name}" is numeric, but categorical in the {LABELS[format]} model {file}',
+                file=features_name,
             )
         if said.categories is not None:
             if name in tables and tables[name] != _texts(said.categories):
-                raise ModelError(f'features: the categories of "{name}" differ from those in {file}', file=features_name)
+                raise ModelError(
+                    f'features: the categories of "{name}" differ from those in {file}', file=features_name
+                )
             tables[name] = _texts(said.categories)
         declared.append(feature)
     payloads = {f"{head}/{PAYLOADS[format]}": data}
@@ -163,7 +170,7 @@ def _read_head(head: Head, path: Path, features: FeatureFile, features_name: str
         features=names,
         output=options.output,
         trees=_trees(described, options, file),
-        missing={n: text for n in names if (text := features.entry(n).missing) is not None},
+        missing={n: word for n in names if (word := features.entry(n).missing) is not None},
     )
     return _Head(entry, tuple(declared), tables, payloads)
 
@@ -183,7 +190,8 @@ def _ordered(
     if len(names) == count and len(set(names)) == count:
         if described.named and set(names) == set(described.names) and tuple(names) != described.names:
             raise ModelError(
-                f"{head}.features are the model's inputs in another order; its own is {_some(described.names)}", file=file
+                f"{head}.features are the model's inputs in another order; its own is {_some(described.names)}",
+                file=file,
             )
         return tuple(names)
     if not names:
@@ -240,7 +248,7 @@ def _example_columns(
         values: list[Any]
         if feature.type == "numeric":
             values = [round(float(v), 3) for v in draw.normal(size=EXAMPLES) * 10.0 ** draw.integers(-1, 4, EXAMPLES)]
-        elif feature.name in tables and tables[feature.name]:
+        elif tables.get(feature.name):
             values = [tables[feature.name][i] for i in draw.integers(0, len(tables[feature.name]), EXAMPLES)]
         else:
             values = [str(i) for i in draw.integers(0, 20, EXAMPLES)]

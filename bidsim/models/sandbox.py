@@ -79,8 +79,11 @@ def _ask(question: dict[str, Any], data: bytes, file: str, limits: Limits) -> An
     finally:
         _kill(child)
     if child.returncode != 0:
-        raise ModelError(f"{_death(child.returncode)} on loading or scoring it; the file is damaged or hostile: fetch "
-                         "it again or save it again where it was trained", file=file)
+        raise ModelError(
+            f"{_death(child.returncode)} on loading or scoring it; the file is damaged or hostile: fetch "
+            "it again or save it again where it was trained",
+            file=file,
+        )
     try:
         found = json.loads(answer)
         kind: Literal["ok", "error"] = "ok" if "ok" in found else "error"
@@ -127,6 +130,8 @@ def _main() -> None:
         found = {"error": error.message}
     except MemoryError:
         found = {"error": f"the model needs more than {question['memory'] >> 20} MB to load; it is damaged or hostile"}
+    except Exception as error:  # of a library that fails in an unusual way
+        found = {"error": f"the model can't be loaded ({type(error).__name__}: {' '.join(str(error).split())[:300]})"}
     answers.write(json.dumps(found).encode())
     answers.flush()
     os._exit(0)  # the libraries' own ends are not of interest
@@ -139,12 +144,29 @@ def _answer(question: dict[str, Any], data: bytes) -> Any:
     from bidsim.models.libraries import describe_payload
 
     if question["do"] == "describe":
+        _spare({question["format"]})
         return describe_payload(question["format"], data, file=question["file"]).to_json()
-    scorer = bundle_from_bytes(question["file"], data).load()
+    bundle = bundle_from_bytes(question["file"], data)
+    _spare({entry.format for entry in bundle.manifest.heads.values()})
+    scorer = bundle.load()
     if question["do"] == "bundle":
         return None
     batch = pa.RecordBatch.from_pydict(question["columns"])
     return {head: values.tolist() for head, values in scorer.score(batch).items()}
+
+
+def _spare(formats: set[str]) -> None:
+    """LightGBM and XGBoost import pandas and scikit-learn where they can, over a second for nothing."""
+    if not formats & {"sklearn.skops/1", "catboost/1"}:
+        sys.meta_path.insert(0, _Absent())
+
+
+class _Absent:
+    """An import hook under which pandas and scikit-learn are not installed."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name in ("pandas", "sklearn"):
+            raise ImportError(f"{name} is not needed here")
 
 
 def _limit(memory: int, seconds: float) -> None:

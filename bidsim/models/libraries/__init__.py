@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import import_module, metadata
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +35,7 @@ LABELS: dict[LibraryFormat, str] = {
 }
 CATEGORIES = "categories.json"
 MAX_CATEGORIES = 64 << 20
+Value = TypeVar("Value")
 Tables = Mapping[str, Mapping[str, int]]
 
 
@@ -177,7 +178,7 @@ def load_payload(format: LibraryFormat, payload: bytes, entry: LibraryHead | Non
     """Give a payload to its library. entry: None where only its inputs are asked for."""
     extra = EXTRAS[format][0]
     try:
-        adapter: Adapter = import_module(f"bidsim.models.libraries.{extra}_models")  # type: ignore[assignment]
+        adapter: Adapter = import_module(f"bidsim.models.libraries.{extra}_models")
     except ImportError as error:
         raise ModelError(
             f"this is a model of {LABELS[format]}, which is not installed: pip install 'bidsim[{extra}]'", file=file
@@ -232,7 +233,7 @@ def dictionary(codes: NDArray[np.int64], values: list[str]) -> pa.DictionaryArra
     return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(values, type=pa.string()))
 
 
-def _guarded(format: LibraryFormat, function: Callable[[], Any], what: str, file: str) -> Any:
+def _guarded(format: LibraryFormat, function: Callable[[], Value], what: str, file: str) -> Value:
     try:
         return function()
     except ModelError as error:

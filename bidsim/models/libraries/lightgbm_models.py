@@ -31,8 +31,10 @@ class LightGBM:
         found = re.search(r"^objective=(\S+)", header, re.M)
         if found is None or found.group(1) not in OBJECTIVES:
             objective = "no objective" if found is None else f"objective {found.group(1)}"
-            raise ModelError(f"the LightGBM model has {objective}, so its predictions are no probabilities of a click "
-                             "or conversion; train it with objective binary")
+            raise ModelError(
+                f"the LightGBM model has {objective}, so its predictions are no probabilities of a click "
+                "or conversion; train it with objective binary"
+            )
         infos = re.search(r"^feature_infos=(.*)$", header, re.M)
         self._infos = infos.group(1).split(" ") if infos else []
 

@@ -83,7 +83,9 @@ class Onnx:
             if wanted not in outputs:
                 raise ModelError(f"the ONNX model has no output {wanted}; it has {', '.join(outputs)}")
             return wanted
-        usable = [o.name for o in outputs.values() if o.type in ("tensor(float)", "tensor(double)") or "map(" in o.type]
+        usable = [
+            str(o.name) for o in outputs.values() if o.type in ("tensor(float)", "tensor(double)") or "map(" in o.type
+        ]
         if len(usable) != 1:
             raise ModelError(
                 f"which output of the ONNX model ({', '.join(outputs)}) is the probability? Pack it with `output: NAME` "
