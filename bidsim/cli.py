@@ -112,7 +112,7 @@ def replay(
         scenario,
         model or [],
         baseline=baseline,
-        tables=_tables(table or []),
+        tables=parse_tables(table or []),
         out=out,
         threads=threads,
         memory_bytes=parse_memory(memory),
@@ -241,7 +241,8 @@ def _day(text: str | None) -> date:
         raise BidsimError(f"--as-of {text}: not a day; write YYYY-MM-DD") from None
 
 
-def _tables(entries: list[str]) -> dict[str, str]:
+def parse_tables(entries: list[str]) -> dict[str, str]:
+    """Paths by table name. Raises BidsimError."""
     tables: dict[str, str] = {}
     for entry in entries:
         name, sign, path = entry.partition("=")

@@ -76,6 +76,50 @@ def verify(file: FileArgument) -> None:
     typer.echo(f"{file}: heads {', '.join(scorer.heads)}; {rows} example rows predicted as when it was packed")
 
 
+@models_app.command()
+def calibrate(
+    file: FileArgument,
+    out: OutOption,
+    scenario: Annotated[Path, typer.Option("--scenario", help="Names the log, its columns and conditions.")],
+    method: Annotated[Method, typer.Option("--method", help="platt or isotonic")] = Method.platt,
+    head: Annotated[list[str] | None, typer.Option("--head", help="ctr, cvr, ctcvr; default: all with labels.")] = None,
+    last_hour: Annotated[str | None, typer.Option("--last-hour", help="Last hour of the rows to fit on.")] = None,
+    duration_hour: Annotated[
+        int | None, typer.Option("--duration-hour", min=1, help="Hours of rows to fit on.")
+    ] = None,
+    table: Annotated[list[str] | None, typer.Option("--table", help="NAME=PATH of a log table to fit on.")] = None,
+) -> None:
+    """Fit a recalibration on rows that will not be judged, and write the model with it."""
+    from bidsim.calibrate import Window
+    from bidsim.calibrate import calibrate as fit
+    from bidsim.cli import parse_tables
+    from bidsim.scenario.loading import load_scenario
+    from bidsim.scenario.schema import HEADS
+
+    if (last_hour is None) != (duration_hour is None):
+        raise BidsimError("--last-hour and --duration-hour belong together: give both or neither")
+    for name in head or ():
+        if name not in HEADS:
+            raise BidsimError(f"--head {name}: write one of {', '.join(HEADS)}")
+    window = None if last_hour is None or duration_hour is None else Window(last_hour, duration_hour)
+    bundle, fits = fit(
+        load_scenario(scenario),
+        file,
+        method=method.value,
+        heads=tuple(h for h in HEADS if h in (head or ())),
+        window=window,
+        tables=parse_tables(table or []),
+    )
+    sha256 = bundle.write(out).sha256
+    for found in fits:
+        typer.echo(
+            f"{found.head}: {found.rows} rows, {found.positives:.0f} positive; predicted / observed on them "
+            f"{found.before:.4f} before, {found.after:.4f} after",
+            err=True,
+        )
+    typer.echo(sha256)
+
+
 def _inspected(bundle: Bundle) -> dict[str, object]:
     manifest = bundle.manifest
     return {

@@ -29,7 +29,7 @@ def recalibrate(p: Floats, steps: Iterable[Downsampling | Platt | Isotonic]) -> 
             with np.errstate(over="ignore"):
                 p = 1 / (1 + np.exp(-(step.slope * _logit(p) + step.intercept)))
         else:
-            p = np.interp(p, step.predicted, step.calibrated)
+            p = np.where(np.isnan(p), p, np.interp(p, step.predicted, step.calibrated))  # one point takes NaN for any
     return p
 
 

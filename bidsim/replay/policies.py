@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from bidsim.errors import ScenarioError
-from bidsim.models import Scorer, open_model
+from bidsim.models import Scorer, open_scorer
 from bidsim.scenario.loading import LoadedScenario
 from bidsim.scenario.schema import Bid, Head, Policy, PolicyColumns
 
@@ -109,7 +109,7 @@ def _policy(
                 return value
         return default
 
-    bundle = open_model(model) if model is not None else None
+    opened = open_scorer(model) if model is not None else None
     formula = own.formula or general.formula
     maximum = setting("max", None)
     return PolicyPlan(
@@ -117,10 +117,10 @@ def _policy(
         name=name,
         role="baseline" if index == 0 else "candidate",
         path=path,
-        scorer=bundle.scorer() if bundle else None,
+        scorer=opened.scorer if opened else None,
         model_file=model.name if model else None,
         model_path=str(model) if model else None,
-        sha256=bundle.sha256 if bundle else None,
+        sha256=opened.sha256 if opened else None,
         columns=None if model is not None else policy.columns,
         formula=formula,
         formula_path=(*path, "bid", "formula") if own.formula else ("bid", "formula"),
