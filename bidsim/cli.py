@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bidsim import cli_runs
+from bidsim.cli_models import models_app
 from bidsim.cli_runs import AnnotationsOption, AsOfOption, ChartsOption, InteractiveOption, annotate, parse_day
 from bidsim.errors import BidsimError
 
@@ -28,6 +29,7 @@ app = typer.Typer(
     help="Offline bid-simulation evaluator: replay held-out logs through a new CTR/CVR model before it spends money.",
 )
 
+app.add_typer(models_app, name="model")
 
 # Some releases of Typer bring their own copy of click: the base of usage errors is found through Typer.
 USAGE_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -76,7 +78,7 @@ def _main(
 
 
 ModelOption = Annotated[
-    list[Path] | None, typer.Option("--model", help="Bundle of a candidate; give it several times for several.")
+    list[Path] | None, typer.Option("--model", help="Model of a candidate; several times for several.")
 ]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, max=1024, help="Default: all cores.")]
 MemoryOption = Annotated[str, typer.Option("--memory", help="Bound for the process, such as 4GB or 900MB.")]
@@ -112,7 +114,7 @@ def replay(
         scenario,
         model or [],
         baseline=baseline,
-        tables=_tables(table or []),
+        tables=parse_tables(table or []),
         out=out,
         threads=threads,
         memory_bytes=parse_memory(memory),
@@ -149,7 +151,7 @@ def check(
     from bidsim.replay.pipeline import Settings
     from bidsim.scenario.loading import load_scenario
 
-    memory_bytes, tables = parse_memory(memory), _tables(table or [])
+    memory_bytes, tables = parse_memory(memory), parse_tables(table or [])
     with progress_for(sys.stderr, quiet=quiet) as progress:
         report = run_check(
             load_scenario(scenario),
@@ -239,7 +241,8 @@ def parse_memory(text: str) -> int:
     return int(size)
 
 
-def _tables(entries: list[str]) -> dict[str, str]:
+def parse_tables(entries: list[str]) -> dict[str, str]:
+    """Paths by table name. Raises BidsimError."""
     tables: dict[str, str] = {}
     for entry in entries:
         name, sign, path = entry.partition("=")

@@ -10,6 +10,8 @@ from typing import Any
 from bidsim.models.bundle import Bundle, open_bundle, write_bundle
 from bidsim.models.hashed import HashedLogisticRegression, hash_matrix, pack_hashed
 from bidsim.models.manifest import Feature, HashedSpec, Manifest
+from bidsim.models.opening import Opened, open_scorer
+from bidsim.models.packing import open_model
 from bidsim.models.scorer import Scorer
 
 __all__ = [
@@ -21,6 +23,9 @@ __all__ = [
     "Scorer",
     "hash_matrix",
     "open_bundle",
+    "open_model",
+    "open_scorer",
+    "Opened",
     "pack_hashed",
     "pack_sklearn",
     "write_bundle",

@@ -28,13 +28,11 @@ _UTF8_FLAG = 0x800
 _FAILURES = (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, RuntimeError, EOFError, struct.error)
 
 
-def read_archive(path: Path) -> tuple[bytes, dict[str, tuple[int, int]]]:
-    """The whole file and, for each member in order, the offset and size of its bytes in it.
+def parse_archive(data: bytes, file: str) -> dict[str, tuple[int, int]]:
+    """For each member in order, the offset and size of its bytes in `data`, the whole file.
 
     Raises ModelError for whatever is no bundle-like zip; the message says what the file is and what to do.
     """
-    data = _read(path)
-    file = str(path)
     if not data.startswith(b"PK\x03\x04"):
         raise ModelError(f"this is {describe(data)}", file=file)
     try:
@@ -52,22 +50,21 @@ def read_archive(path: Path) -> tuple[bytes, dict[str, tuple[int, int]]]:
                     while member.read(1 << 20):
                         pass
                 members[info.filename] = (_content_offset(data, info), info.file_size)
-            return data, members
+            return members
     except _FAILURES as error:
         raise ModelError(f"this is {describe(data)} ({error})", file=file) from error
 
 
 def write_archive(path: Path, members: Mapping[str, bytes]) -> None:
     """Write the members in their order, whole or not at all (temporary file in the same folder, fsync, rename)."""
+    data = archive_bytes(members)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     except OSError as error:
         raise ModelError(f"can't be written: {error.strerror or error}", file=str(path)) from error
     try:
         with os.fdopen(handle, "wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                for member, content in members.items():
-                    archive.writestr(_entry(member), content)
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o644)  # mkstemp's 0600 would keep a bundle from the user who runs the evaluation
@@ -77,6 +74,15 @@ def write_archive(path: Path, members: Mapping[str, bytes]) -> None:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
+
+
+def archive_bytes(members: Mapping[str, bytes]) -> bytes:
+    """The zip of these members; the same bytes for the same members, wherever it is made."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for member, content in members.items():
+            archive.writestr(_entry(member), content)
+    return buffer.getvalue()
 
 
 def name_problem(name: str) -> str | None:
@@ -89,7 +95,8 @@ def name_problem(name: str) -> str | None:
     return None
 
 
-def _read(path: Path) -> bytes:
+def read_model_file(path: Path) -> bytes:
+    """A regular file's bytes, at most as large as a bundle may be. Raises ModelError."""
     file = str(path)
     try:
         with open(path, "rb", opener=_open_without_waiting) as stream:

@@ -10,19 +10,41 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from bidsim.errors import ModelError
-from bidsim.models.archive import MAX_BYTES, MAX_MEMBERS, name_problem, read_archive, write_archive
+from bidsim.models.archive import (
+    MAX_BYTES,
+    MAX_MEMBERS,
+    archive_bytes,
+    name_problem,
+    parse_archive,
+    read_model_file,
+    write_archive,
+)
 from bidsim.models.columns import Columns, HashCache
+from bidsim.models.factorization import FactorizationMachine
 from bidsim.models.hashed import HashedLogisticRegression
 from bidsim.models.head import HeadModel
-from bidsim.models.manifest import MANIFEST_BYTES, HashedHead, Manifest, PayloadEntry, head_features, parse_manifest
+from bidsim.models.manifest import (
+    MANIFEST_BYTES,
+    Examples,
+    FactorizationHead,
+    HashedHead,
+    LibraryHead,
+    Manifest,
+    PayloadEntry,
+    head_features,
+    parse_manifest,
+)
+from bidsim.models.recalibration import recalibrate
+from bidsim.models.sandbox import Limits, try_bundle
 from bidsim.models.scorer import Scorer
 from bidsim.scenario.schema import Head
 
@@ -41,6 +63,7 @@ class Bundle:
     sha256: str
     _data: bytes = field(repr=False)
     _members: Mapping[str, tuple[int, int]] = field(repr=False)
+    _tried: bool = field(default=False, repr=False)
 
     def payload(self, name: str) -> bytes:
         """The bytes of one payload. Raises ModelError where the bundle has none of that name."""
@@ -49,23 +72,64 @@ class Bundle:
         offset, size = self._members[name]
         return self._data[offset : offset + size]
 
-    def scorer(self) -> Scorer:
-        """Load every head. Raises ModelError where a payload can't be loaded or its examples come out differently."""
-        file = str(self.path)
-        manifest = self.manifest
-        models: dict[Head, HeadModel] = {}
-        for head in manifest.order:
-            entry = manifest.heads[head]
-            payload = self.payload(entry.payloads[0])
-            if isinstance(entry, HashedHead):
-                models[head] = HashedLogisticRegression.load(entry, manifest.features, payload, head=head, file=file)
-            else:
-                from bidsim.models.sklearn_pipeline import load_pipeline  # optional libraries
+    def scorer(self, limits: Limits | None = None) -> Scorer:
+        """Load every head. Raises ModelError where a payload can't be loaded or its examples come out differently.
 
-                models[head] = load_pipeline(entry, manifest.features, payload, head=head, file=file)
-        scorer = BundleScorer(manifest, models, file)
+        Where a head belongs to a library that may crash, all is tried in a child process first, within `limits`.
+        """
+        if not self._tried and any(isinstance(entry, LibraryHead) for entry in self.manifest.heads.values()):
+            try_bundle(self._data, str(self.path), limits)
+        return self.load()
+
+    def load(self) -> BundleScorer:
+        """As `scorer`, at once in this process."""
+        models = {head: self._load_head(head) for head in self.manifest.order}
+        scorer = BundleScorer(self.manifest, models, str(self.path))
         scorer.check_examples()
         return scorer
+
+    def write(self, path: str | os.PathLike[str]) -> Bundle:
+        """Write the bundle, whole or not at all, and open it again to be sure."""
+        write_archive(
+            Path(path), {name: self._data[start : start + size] for name, (start, size) in self._members.items()}
+        )
+        return open_bundle(path)
+
+    @property
+    def data(self) -> bytes:
+        """The whole file."""
+        return self._data
+
+    def of_file(self, data: bytes) -> Bundle:
+        """The same model under the sha256 of the file that it was made from."""
+        return replace(self, sha256=hashlib.sha256(data).hexdigest())
+
+    def as_tried(self) -> Bundle:
+        """For a bundle whose payloads have just been loaded in a child process: they are not tried again."""
+        return replace(self, _tried=True)
+
+    def with_manifest(self, **changes: Any) -> Bundle:
+        """The same payloads under a changed manifest; nothing is written."""
+        payloads = {name: self.payload(name) for name in self._members if name != MANIFEST}
+        return build_bundle(self.path, self.manifest.model_copy(update=changes), payloads)
+
+    def _load_head(self, head: Head) -> HeadModel:
+        file = str(self.path)
+        entry = self.manifest.heads[head]
+        features = self.manifest.features
+        payloads = [self.payload(name) for name in entry.payloads]
+        if isinstance(entry, HashedHead):
+            return HashedLogisticRegression.load(entry, features, payloads[0], head=head, file=file)
+        if isinstance(entry, FactorizationHead):
+            return FactorizationMachine.load(entry, payloads[0], payloads[1], head=head, file=file)
+        if isinstance(entry, LibraryHead):
+            from bidsim.models.libraries import load_library_head
+
+            categories = payloads[1] if len(payloads) > 1 else None
+            return load_library_head(entry, payloads[0], categories, head=head, file=file)
+        from bidsim.models.sklearn_pipeline import load_pipeline  # optional libraries
+
+        return load_pipeline(entry, features, payloads[0], head=head, file=file)
 
 
 class BundleScorer:
@@ -85,24 +149,22 @@ class BundleScorer:
     def score(self, batch: pa.RecordBatch) -> dict[str, NDArray[np.float64]]:
         """See `Scorer.score`."""
         columns = Columns(batch, self._manifest.features, cache=self._cache, file=self._file)
-        return {head: self._models[head].predict(columns) for head in self.heads}
+        steps = self._manifest.recalibration
+        return {head: recalibrate(self._models[head].predict(columns), steps.get(head, ())) for head in self.heads}
 
     def check_examples(self) -> None:
         """Score the rows kept in the manifest: another library version may load well and predict otherwise."""
         examples = self._manifest.examples
         if examples is None:
             return
-        try:
-            batch = pa.RecordBatch.from_pydict({name: list(values) for name, values in examples.columns.items()})
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise ModelError(f"the manifest's examples mix types: {error}; pack it again", file=self._file) from error
+        batch = example_batch(examples, self._file)
         missing = sorted(set(self.features) - set(examples.columns))
         if missing:
             raise ModelError(f"the manifest's examples lack column {missing[0]}; pack it again", file=self._file)
         scores = self.score(batch)
         for head, expected in examples.predictions.items():
             got = scores.get(head)
-            if got is None or not np.allclose(got, expected, rtol=1e-6, atol=1e-12):
+            if got is None or not np.allclose(got, expected, rtol=self._tolerance(head), atol=1e-12):
                 packed = ", ".join(f"{name} {version}" for name, version in sorted(self._manifest.versions.items()))
                 raise ModelError(
                     f"head {head} predicts otherwise than when it was packed (with {packed or 'unknown versions'}); "
@@ -110,15 +172,32 @@ class BundleScorer:
                     file=self._file,
                 )
 
+    def _tolerance(self, head: Head) -> float:
+        """The libraries sum in float32, in an order that depends on the processor."""
+        return 1e-5 if isinstance(self._manifest.heads[head], LibraryHead) else 1e-6
+
+
+def example_batch(examples: Examples, file: str) -> pa.RecordBatch:
+    """The log rows of the examples. Raises ModelError where a column has values of several types."""
+    try:
+        return pa.RecordBatch.from_pydict({name: list(values) for name, values in examples.columns.items()})
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ModelError(f"the manifest's examples mix types: {error}; pack it again", file=file) from error
+
 
 def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     """Open and check a model file.
 
     Raises ModelError, naming the file and what to do, for anything that is not a whole, unchanged bundle.
     """
+    return bundle_from_bytes(path, read_model_file(Path(path)))
+
+
+def bundle_from_bytes(path: str | os.PathLike[str], data: bytes) -> Bundle:
+    """As `open_bundle`, of a file that was read already; path: for messages."""
     where = Path(path)
     file = str(path)
-    data, members = read_archive(where)
+    members = parse_archive(data, file)
     if members[MANIFEST][1] > MANIFEST_BYTES:
         raise ModelError(f"manifest.json has more than {MANIFEST_BYTES} bytes; pack the model again", file=file)
     offset, size = members[MANIFEST]
@@ -134,7 +213,12 @@ def write_bundle(path: str | os.PathLike[str], manifest: Manifest, payloads: Map
     payloads: exactly those that the heads name, such as {"ctr/weights.f32": ...}.
     Raises ModelError where names don't fit, or the file can't be written.
     """
-    where = Path(path)
+    return build_bundle(path, manifest, payloads).write(path)
+
+
+def build_bundle(path: str | os.PathLike[str], manifest: Manifest, payloads: Mapping[str, bytes]) -> Bundle:
+    """As `write_bundle`, in memory; path: for messages."""
+    file = str(path)
     entries = {
         name: PayloadEntry(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
         for name, content in sorted(payloads.items())
@@ -143,10 +227,9 @@ def write_bundle(path: str | os.PathLike[str], manifest: Manifest, payloads: Map
     text = whole.to_json()
     problem = _write_problem(whole, payloads, text)
     if problem:
-        raise ModelError(problem, file=str(where))
-    parse_manifest(text, str(where))
-    write_archive(where, {MANIFEST: text, **{name: payloads[name] for name in sorted(payloads)}})
-    return open_bundle(where)
+        raise ModelError(problem, file=file)
+    parse_manifest(text, file)
+    return bundle_from_bytes(path, archive_bytes({MANIFEST: text, **{n: payloads[n] for n in sorted(payloads)}}))
 
 
 def _write_problem(manifest: Manifest, payloads: Mapping[str, bytes], text: bytes) -> str | None:

@@ -44,8 +44,8 @@ class HashedLogisticRegression:
             z = np.full(columns.rows, self.bias, dtype=np.float64)
             for name in self.spec.features:
                 if columns.feature(name).type == "numeric":
-                    weight = float(self.weights[_index(hash_term([name]), self.spec.bits)])
-                    z += weight * _scaled(columns.numeric(name), self.spec.scaling.get(name))
+                    weight = float(self.weights[index_of(hash_term([name]), self.spec.bits)])
+                    z += weight * scaled(columns.numeric(name), self.spec.scaling.get(name))
                 else:
                     z += self._weigh(columns.term((name,)))
             for cross in self.spec.crosses:
@@ -79,7 +79,7 @@ class HashedLogisticRegression:
 
     def _weigh(self, term: Term) -> NDArray[np.float64]:
         """The term's part of z for each row: summed once per distinct value, then looked up."""
-        each = self.weights[_index(term.hashes, self.spec.bits)].astype(np.float64)
+        each = self.weights[index_of(term.hashes, self.spec.bits)].astype(np.float64)
         if len(each) >= len(term.starts):  # lists: several weights to a value
             each = np.add.reduceat(each, term.starts[:-1])
         return np.asarray(each.take(term.codes), dtype=np.float64)
@@ -100,10 +100,10 @@ def hash_matrix(table: pa.Table | pa.RecordBatch, spec: HashedSpec, features: tu
         if columns.feature(name).type != "numeric":
             parts.append(_cells(columns.term((name,)), rows, spec.bits))
             continue
-        values = _scaled(columns.numeric(name), spec.scaling.get(name))
+        values = scaled(columns.numeric(name), spec.scaling.get(name))
         if not np.isfinite(values).all():
             raise ModelError(f'feature "{name}" is infinite in some row; mend the log before training')
-        parts.append((rows, np.full(len(rows), _index(hash_term([name]), spec.bits), dtype=np.int64), values))
+        parts.append((rows, np.full(len(rows), index_of(hash_term([name]), spec.bits), dtype=np.int64), values))
     parts += [_cells(columns.term(cross), rows, spec.bits) for cross in spec.crosses]
     row, column, value = (np.concatenate([part[i] for part in parts]) if parts else rows[:0] for i in range(3))
     return csr_matrix((value.astype(np.float64), (row, column)), shape=(len(rows), 1 << spec.bits))
@@ -143,13 +143,13 @@ def pack_hashed(
     return write_bundle(path, manifest, {f"{head}/weights.f32": model.payload() for head, model in models.items()})
 
 
-def _index(hashes: Any, bits: int) -> Any:
+def index_of(hashes: Any, bits: int) -> Any:
     if isinstance(hashes, int):
         return hashes & ((1 << bits) - 1)
     return (hashes & np.uint64((1 << bits) - 1)).astype(np.int64)
 
 
-def _scaled(values: NDArray[np.float64], scale: Scale | None) -> NDArray[np.float64]:
+def scaled(values: NDArray[np.float64], scale: Scale | None) -> NDArray[np.float64]:
     """NaN (missing) becomes 0; infinity becomes NaN, for there is no sensible prediction."""
     if scale is not None:
         values = (values - scale.mean) / scale.scale
@@ -162,7 +162,7 @@ def _cells(term: Term, rows: NDArray[np.int64], bits: int) -> tuple[NDArray[Any]
     ends = np.cumsum(counts)
     within = np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - counts, counts)
     places = np.repeat(term.starts[term.codes], counts) + within
-    return np.repeat(rows, counts), _index(term.hashes, bits)[places], np.ones(len(places))
+    return np.repeat(rows, counts), index_of(term.hashes, bits)[places], np.ones(len(places))
 
 
 def _columns(table: pa.Table | pa.RecordBatch, features: tuple[Feature, ...]) -> Columns:

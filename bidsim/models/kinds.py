@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 
+from bidsim.models.manifest import LibraryFormat
+
 PICKLE = (
     "a Python pickle (or joblib file), which runs code when it is loaded, so bidsim never loads one; load it where you "
     "trust it and save a bundle with bidsim.models.pack_sklearn"
 )
-PACK = "bidsim reads bundles: for scikit-learn make one with bidsim.models.pack_sklearn"
+PACK = "bidsim reads bundles: for scikit-learn make one with bidsim.models.pack_sklearn, for others `bidsim model pack`"
+LIBRARY = "; make a bundle of it with `bidsim model pack --ctr FILE -o m.bin`"
 
 _PREFIXES: tuple[tuple[bytes, str], ...] = (
     (
@@ -27,11 +30,23 @@ _PREFIXES: tuple[tuple[bytes, str], ...] = (
     (b"PAR1", "a Parquet file, so probably the log rather than the model; pass the bundle to --model"),
     (b"ARROW1", "an Arrow file, so probably data rather than the model; pass the bundle to --model"),
     (b"\x89HDF", "an HDF5 file (Keras?), a format that bidsim can't read; " + PACK),
-    (b"CBM1", "a CatBoost model, a format that bidsim can't read yet; " + PACK),
-    (b"tree\nversion=", "a LightGBM text model, a format that bidsim can't read yet; " + PACK),
-    (b"tree\r\nversion=", "a LightGBM text model, a format that bidsim can't read yet; " + PACK),
+    (b"CBM1", "a CatBoost model" + LIBRARY),
+    (b"tree\nversion=", "a LightGBM text model" + LIBRARY),
+    (b"tree\r\nversion=", "a LightGBM text model" + LIBRARY),
     (b"binf", "an old XGBoost binary model, a format that bidsim can't read; " + PACK),
 )
+
+
+def library_format(data: bytes) -> LibraryFormat | None:
+    """The library whose model file this seems to be, or None."""
+    said = describe(data) if not data.startswith(b"PK") else ""
+    names: dict[str, LibraryFormat] = {
+        "a LightGBM": "lightgbm/1",
+        "an XGBoost": "xgboost/1",
+        "a CatBoost": "catboost/1",
+        "an ONNX": "onnx/1",
+    }
+    return next((kind for name, kind in names.items() if said.startswith(name) and said.endswith(LIBRARY)), None)
 
 
 def describe(data: bytes, members: tuple[str, ...] | None = None) -> str:
@@ -58,11 +73,11 @@ def describe(data: bytes, members: tuple[str, ...] | None = None) -> str:
         return "an HTML or XML page, so probably an error page saved by a download; fetch the model again"
     if re.match(rb"\{[lL][\x00-\xff]{0,16}learner", head) or (text.startswith(b"{") and b'"learner"' in head):
         kind = "JSON" if text.startswith(b'{"') or b'"learner"' in head else "UBJSON"
-        return f"an XGBoost {kind} model, a format that bidsim can't read yet; {PACK}"
+        return f"an XGBoost {kind} model{LIBRARY}"
     if re.match(rb".{7}\x00\{", head, re.DOTALL):
         return f"a safetensors file, a format that bidsim can't read; {PACK}"
     if _is_onnx(head):
-        return f"an ONNX model, a format that bidsim can't read yet; {PACK}"
+        return f"an ONNX model{LIBRARY}"
     if head[257:262] == b"ustar":
         return "a tar archive; unpack it first"
     if text.startswith((b"{", b"[")):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -91,7 +92,75 @@ class SkopsHead(Part):
     input: Literal["dataframe", "array", "dicts"] = "dataframe"
 
 
-HeadEntry = Annotated[HashedHead | SkopsHead, Field(discriminator="format")]
+LibraryFormat = Literal["lightgbm/1", "xgboost/1", "catboost/1", "onnx/1"]
+
+
+class LibraryHead(Part):
+    """A model as its own library saved it, given `features` in this order.
+
+    payloads: the model file and, where some features are categories of a table, `categories.json`.
+    """
+
+    format: LibraryFormat
+    payloads: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
+    features: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1000)]
+    output: Name | None = Field(default=None, description="ONNX: the output that holds the probability")
+    trees: Annotated[int, Field(ge=1)] | None = Field(default=None, description="XGBoost: boosting rounds used")
+    missing: dict[Name, str] = Field(
+        default={}, description="CatBoost: the text that a missing category was in training"
+    )
+
+
+class FactorizationSpec(HashedSpec):
+    """As `HashedSpec`, with the length of the factor vectors."""
+
+    factors: Annotated[int, Field(ge=1, le=256)]
+
+
+class FactorizationHead(Part):
+    """Factorization machine: little-endian float32 weights and factors, see `bidsim.models.factorization`."""
+
+    format: Literal["bidsim.factorization/1"] = "bidsim.factorization/1"
+    payloads: Annotated[tuple[str, str], Field(description="the weights, the factors")]
+    spec: FactorizationSpec
+    bias: Finite
+
+
+HeadEntry = Annotated[HashedHead | SkopsHead | LibraryHead | FactorizationHead, Field(discriminator="format")]
+
+
+class Downsampling(Part):
+    """Undo the down-sampling of negatives in training: p / (p + (1 - p) / w), w the share of negatives kept."""
+
+    type: Literal["downsampling"] = "downsampling"
+    rate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+
+
+class Platt(Part):
+    """1 / (1 + exp(-(slope * logit(p) + intercept)))."""
+
+    type: Literal["platt"] = "platt"
+    slope: Finite
+    intercept: Finite
+
+
+class Isotonic(Part):
+    """A non-decreasing curve through points, linear between them and constant beyond."""
+
+    type: Literal["isotonic"] = "isotonic"
+    predicted: Annotated[tuple[Finite, ...], Field(min_length=1, max_length=2000)]
+    calibrated: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1, max_length=2000)]
+
+    @model_validator(mode="after")
+    def _rises(self) -> Isotonic:
+        if len(self.predicted) != len(self.calibrated):
+            raise ValueError("predicted and calibrated differ in length")
+        if any(b <= a for a, b in pairwise(self.predicted)) or any(b < a for a, b in pairwise(self.calibrated)):
+            raise ValueError("the curve must rise")
+        return self
+
+
+Recalibration = Annotated[Downsampling | Platt | Isotonic, Field(discriminator="type")]
 
 
 class PayloadEntry(Part):
@@ -126,6 +195,9 @@ class Manifest(Part):
     payloads: dict[str, PayloadEntry] = Field(default={}, description="filled in by write_bundle")
     training_window: TrainingWindow | None = None
     versions: dict[Name, Name] = Field(default={}, description="of the libraries that made the payloads")
+    recalibration: dict[Head, Annotated[tuple[Recalibration, ...], Field(max_length=10)]] = Field(
+        default={}, description="applied to a head's predictions, one after the other"
+    )
     examples: Examples | None = None
     note: Annotated[str, Field(max_length=10_000)] | None = None
 
@@ -149,10 +221,17 @@ class Manifest(Part):
             for name in head_features(entry):
                 if name not in types:
                     raise ValueError(f"head {head} reads feature {name}, which is not declared")
-            if isinstance(entry, HashedHead):
+            if isinstance(entry, HashedHead | FactorizationHead):
                 _check_types(head, entry.spec, types)
+            if isinstance(entry, LibraryHead):
+                for name in entry.features:
+                    if types[name] in ("list", "text"):
+                        raise ValueError(f"head {head}: {entry.format} can't read feature {name} of type {types[name]}")
         if len(set(named)) != len(named):
             raise ValueError("two heads name the same payload")
+        for head in self.recalibration:
+            if head not in self.heads:
+                raise ValueError(f"recalibration of head {head}, which the bundle lacks")
         return self
 
     @property
@@ -165,12 +244,14 @@ class Manifest(Part):
         values = self.model_dump(by_alias=True, exclude_none=True, mode="json")
         if self.examples is not None:  # a missing value in an example is a fact, not an absent key
             values["examples"] = self.examples.model_dump(mode="json")
+        if not self.recalibration:  # the same bytes as before there were any
+            del values["recalibration"]
         return (json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def head_features(entry: HashedHead | SkopsHead) -> tuple[str, ...]:
+def head_features(entry: HashedHead | SkopsHead | LibraryHead | FactorizationHead) -> tuple[str, ...]:
     """Names of the features that a head reads, each once."""
-    if isinstance(entry, SkopsHead):
+    if isinstance(entry, SkopsHead | LibraryHead):
         return tuple(dict.fromkeys(entry.features))
     crossed = (name for cross in entry.spec.crosses for name in cross)
     return tuple(dict.fromkeys([*entry.spec.features, *crossed]))

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from bidsim.errors import ScenarioError
-from bidsim.models import Scorer, open_bundle
-from bidsim.models.bundle import Bundle
+from bidsim.models import Scorer, open_scorer
 from bidsim.scenario.loading import LoadedScenario
 from bidsim.scenario.schema import Bid, Head, Policy, PolicyColumns
 
@@ -121,7 +120,7 @@ def _policy(
                 return value
         return default
 
-    bundle = open_bundle(model) if model is not None else None
+    opened = open_scorer(model) if model is not None else None
     formula = own.formula or general.formula
     maximum = setting("max", None)
     return PolicyPlan(
@@ -129,10 +128,10 @@ def _policy(
         name=name,
         role="baseline" if index == 0 else "candidate",
         path=path,
-        scorer=bundle.scorer() if bundle else None,
+        scorer=opened.scorer if opened else None,
         model_file=model.name if model else None,
         model_path=str(model) if model else None,
-        sha256=bundle.sha256 if bundle else None,
+        sha256=opened.sha256 if opened else None,
         columns=None if model is not None else policy.columns,
         formula=formula,
         formula_path=(*path, "bid", "formula") if own.formula else ("bid", "formula"),
@@ -140,10 +139,5 @@ def _policy(
         min=float(setting("min", 0.0)),  # type: ignore[arg-type]
         max=None if maximum is None else float(maximum),  # type: ignore[arg-type]
         round_down=setting("round", "none") == "down",
-        training_window=_training_window(bundle),
+        training_window=opened.training_window if opened else None,
     )
-
-
-def _training_window(bundle: Bundle | None) -> tuple[str, str] | None:
-    window = bundle.manifest.training_window if bundle is not None else None
-    return None if window is None else (window.start, window.end)

@@ -1,0 +1,187 @@
+"""Recalibrate a bundle on labelled rows of a log: `bidsim model calibrate`.
+
+The rows, labels and weights are those that a replay of the scenario would judge, in another window or another log,
+because a curve fitted on the judged rows would make every model look calibrated.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsim.errors import ModelError
+from bidsim.logs.opening import extra_files, open_log
+from bidsim.models.bundle import Bundle
+from bidsim.models.manifest import Isotonic, Platt
+from bidsim.models.packing import open_model
+from bidsim.models.recalibration import fit_isotonic, fit_platt, recalibrate
+from bidsim.replay.binding import make_plan
+from bidsim.replay.engine import Engine
+from bidsim.replay.policies import resolve
+from bidsim.replay.sql import render
+from bidsim.replay.stages import Stages
+from bidsim.scenario.loading import LoadedScenario
+from bidsim.scenario.schema import HEADS, Bid, Head, Policy
+
+Floats = NDArray[np.float64]
+LEAST_POSITIVES = 50
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What was fitted for one head. before, after: predicted over observed on the rows of the fit, after being 1 by design."""
+
+    head: Head
+    step: Platt | Isotonic
+    rows: int
+    positives: float
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Window:
+    """The last hour and the number of hours of the rows to fit on, as a scenario's `logs_tables` has them."""
+
+    last_hour: str
+    duration_hour: int
+
+
+def calibrate(
+    loaded: LoadedScenario,
+    model: Path,
+    *,
+    method: Literal["platt", "isotonic"],
+    heads: tuple[Head, ...] = (),
+    window: Window | None = None,
+    tables: Mapping[str, str] | None = None,
+    threads: int | None = None,
+    memory_bytes: int = 4 << 30,
+) -> tuple[Bundle, list[Fit]]:
+    """The model with one more recalibration step for each head (default: all that the log has labels for).
+
+    window: instead of the scenario's; it must not overlap it. Raises BidsimError; nothing is written.
+    """
+    fitting = _in_window(loaded, window, other_log=bool(tables))
+    bundle = open_model(model)
+    threads = threads or os.cpu_count() or 1
+    policies = resolve(fitting, [], model)
+    source = open_log(fitting, tables or {})
+    fits = []
+    with (
+        tempfile.TemporaryDirectory(prefix="bidsim-") as work,
+        Engine(
+            [*source.files, *extra_files(fitting)], Path(work).resolve(), threads=threads, memory_bytes=memory_bytes
+        ) as engine,
+    ):
+        plan = make_plan(fitting, engine, source, policies)
+        labelled = {"ctr": plan.has("click"), "cvr": plan.has("click") and plan.has("conversion")}
+        labelled["ctcvr"] = plan.has("conversion")
+        wanted = heads or tuple(h for h in HEADS if h in bundle.manifest.heads and labelled[h])
+        for head in wanted:
+            if head not in bundle.manifest.heads:
+                raise ModelError(f"the model has no head {head}", file=str(model))
+            if not labelled[head]:
+                raise loaded.error(
+                    f"the log has no labels for head {head}; set click and conversion in columns", "columns"
+                )
+        stages = Stages(engine, plan, ties_lose=False, never=False, threads=threads)
+        stages.read(lambda rows: None)
+        facts = render(
+            "facts",
+            rows=stages.rows,
+            weighted=plan.weighted,
+            has_win=plan.has("won"),
+            has_click=plan.has("click"),
+            has_conversion=plan.has("conversion"),
+            predictions=plan.predictions,
+        )
+        for head in wanted:
+            p, y, w = _rows(engine, facts, str(plan.valid(0, head)), head)
+            fits.append(_fit(head, method, p, y, w, str(model)))
+    return _with(bundle, fits), fits
+
+
+def _in_window(loaded: LoadedScenario, window: Window | None, *, other_log: bool) -> LoadedScenario:
+    """The scenario with one policy, the model, in the rows of the fit."""
+    scenario = loaded.scenario
+    judged = loaded.window()
+    ((name, table),) = list(scenario.logs_tables.items())[:1]
+    if window is None and not other_log:
+        raise loaded.error(
+            "these are the rows that will be judged: give --last-hour and --duration-hour of an earlier window, or "
+            "another log with --table",
+            "logs_tables",
+            name,
+        )
+    if window is not None:
+        table = table.model_copy(update={"last_hour": window.last_hour, "duration_hour": window.duration_hour})
+    only = Policy(bid=Bid(multiplier=1.0))
+    changed = scenario.model_copy(
+        update={
+            "logs_tables": {**scenario.logs_tables, name: table},
+            "candidates": {"calibrated": only},
+            "baseline": None,
+            "sample_type": None,
+            "budget": None,
+        }
+    )
+    fitting = replace(loaded, scenario=changed)
+    mine = fitting.window()
+    if not other_log and mine is not None and (judged is None or (mine[0] < judged[1] and judged[0] < mine[1])):
+        span = "" if judged is None else " to ".join(f"{t:%Y-%m-%d %H:%M}" for t in judged) + " UTC"
+        raise loaded.error(
+            f"the window to fit on overlaps the judged rows ({span or 'the whole log'}); choose an earlier one",
+            "logs_tables",
+            name,
+        )
+    return fitting
+
+
+def _rows(engine: Engine, facts: str, prediction: str, head: str) -> tuple[Floats, Floats, Floats]:
+    sql = f"select {prediction} as p, y_{head} as y, w from ({facts}) where {prediction} is not null and y_{head} is not null"
+    parts: list[tuple[Floats, ...]] = [(np.empty(0), np.empty(0), np.empty(0))]
+    for batch in engine.stream(sql):
+        parts.append(tuple(np.asarray(batch.column(name), dtype=np.float64) for name in ("p", "y", "w")))
+    p, y, w = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return p, y, w
+
+
+def _fit(head: Head, method: str, p: Floats, y: Floats, w: Floats, file: str) -> Fit:
+    positives = float((y > 0).sum())
+    if positives < LEAST_POSITIVES:
+        raise ModelError(
+            f"head {head}: {int(positives)} positive rows of {len(y)} are too few to fit a curve; take a window with at "
+            f"least {LEAST_POSITIVES}",
+            file=file,
+        )
+    try:
+        step = fit_platt(p, y, w) if method == "platt" else fit_isotonic(p, y, w)
+    except ModelError as error:
+        raise ModelError(f"head {head}: {error.message}", file=file) from error
+    observed = float(w @ y)
+    after = float(w @ recalibrate(p, [step]))
+    return Fit(head, step, len(y), positives, float(w @ p) / observed, after / observed)
+
+
+def _with(bundle: Bundle, fits: list[Fit]) -> Bundle:
+    """The examples' predictions go through the new steps too."""
+    manifest = bundle.manifest
+    steps = dict(manifest.recalibration)
+    examples = manifest.examples
+    predictions = {} if examples is None else dict(examples.predictions)
+    for fit in fits:
+        steps[fit.head] = (*steps.get(fit.head, ()), fit.step)
+        if fit.head in predictions:
+            values = recalibrate(np.array(predictions[fit.head], dtype=np.float64), [fit.step])
+            predictions[fit.head] = tuple(values.tolist())
+    if examples is not None:
+        examples = examples.model_copy(update={"predictions": predictions})
+    return bundle.with_manifest(recalibration=steps, examples=examples)

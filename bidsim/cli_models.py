@@ -1,0 +1,139 @@
+"""`bidsim model`: make, look into, check and recalibrate model bundles."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bidsim.errors import BidsimError
+
+if TYPE_CHECKING:
+    from bidsim.models.bundle import Bundle
+
+models_app = typer.Typer(no_args_is_help=True, help="Make, look into, check and recalibrate model bundles.")
+
+FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A bundle, or a library's own model file.")]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="The bundle to write.")]
+
+
+class Method(StrEnum):
+    platt = "platt"
+    isotonic = "isotonic"
+
+
+@models_app.command()
+def pack(
+    out: OutOption,
+    ctr: Annotated[Path | None, typer.Option("--ctr", help="Model file of P(click | impression).")] = None,
+    cvr: Annotated[Path | None, typer.Option("--cvr", help="Model file of P(conversion | click).")] = None,
+    ctcvr: Annotated[Path | None, typer.Option("--ctcvr", help="Model file of P(conversion | impression).")] = None,
+    features: Annotated[Path | None, typer.Option("--features", help="YAML: types, columns, categories.")] = None,
+    examples: Annotated[
+        Path | None, typer.Option("--examples", help="Parquet or CSV: log rows kept with their predictions.")
+    ] = None,
+) -> None:
+    """Make a bundle of LightGBM, XGBoost, CatBoost and ONNX files. Equal input gives equal bytes."""
+    from bidsim.models.feature_file import FeatureFile, read_feature_file
+    from bidsim.models.packing import pack_models
+    from bidsim.models.tables import read_table
+
+    given = {head: path for head, path in (("ctr", ctr), ("cvr", cvr), ("ctcvr", ctcvr)) if path is not None}
+    if not given:
+        raise BidsimError("nothing to pack: give at least one of --ctr, --cvr and --ctcvr")
+    said = read_feature_file(features) if features is not None else FeatureFile()
+    bundle = pack_models(
+        given,  # type: ignore[arg-type]
+        said,
+        out=out,
+        features_name=str(features or "--features"),
+        examples=read_table(examples) if examples is not None else None,
+    )
+    typer.echo(bundle.write(out).sha256)
+
+
+@models_app.command()
+def inspect(file: FileArgument) -> None:
+    """Print what a bundle holds, as JSON; no payload is loaded."""
+    import json
+
+    from bidsim.models.bundle import open_bundle
+
+    typer.echo(json.dumps(_inspected(open_bundle(file)), indent=2, ensure_ascii=False))
+
+
+@models_app.command()
+def verify(file: FileArgument) -> None:
+    """Load a model as a replay does: checksums, a trial in a child process, the example rows."""
+    from bidsim.models.packing import open_model
+
+    bundle = open_model(file)
+    scorer = bundle.scorer()
+    examples = bundle.manifest.examples
+    rows = len(next(iter(examples.predictions.values()))) if examples is not None and examples.predictions else 0
+    typer.echo(f"{file}: heads {', '.join(scorer.heads)}; {rows} example rows predicted as when it was packed")
+
+
+@models_app.command()
+def calibrate(
+    file: FileArgument,
+    out: OutOption,
+    scenario: Annotated[Path, typer.Option("--scenario", help="Names the log, its columns and conditions.")],
+    method: Annotated[Method, typer.Option("--method", help="platt or isotonic")] = Method.platt,
+    head: Annotated[list[str] | None, typer.Option("--head", help="ctr, cvr, ctcvr; default: all with labels.")] = None,
+    last_hour: Annotated[str | None, typer.Option("--last-hour", help="Last hour of the rows to fit on.")] = None,
+    duration_hour: Annotated[
+        int | None, typer.Option("--duration-hour", min=1, help="Hours of rows to fit on.")
+    ] = None,
+    table: Annotated[list[str] | None, typer.Option("--table", help="NAME=PATH of a log table to fit on.")] = None,
+) -> None:
+    """Fit a recalibration on rows that will not be judged, and write the model with it."""
+    from bidsim.calibrate import Window
+    from bidsim.calibrate import calibrate as fit
+    from bidsim.cli import parse_tables
+    from bidsim.scenario.loading import load_scenario
+    from bidsim.scenario.schema import HEADS
+
+    if (last_hour is None) != (duration_hour is None):
+        raise BidsimError("--last-hour and --duration-hour belong together: give both or neither")
+    for name in head or ():
+        if name not in HEADS:
+            raise BidsimError(f"--head {name}: write one of {', '.join(HEADS)}")
+    window = None if last_hour is None or duration_hour is None else Window(last_hour, duration_hour)
+    bundle, fits = fit(
+        load_scenario(scenario),
+        file,
+        method=method.value,
+        heads=tuple(h for h in HEADS if h in (head or ())),
+        window=window,
+        tables=parse_tables(table or []),
+    )
+    sha256 = bundle.write(out).sha256
+    for found in fits:
+        typer.echo(
+            f"{found.head}: {found.rows} rows, {found.positives:.0f} positive; predicted / observed on them "
+            f"{found.before:.4f} before, {found.after:.4f} after",
+            err=True,
+        )
+    typer.echo(sha256)
+
+
+def _inspected(bundle: Bundle) -> dict[str, object]:
+    manifest = bundle.manifest
+    return {
+        "file": str(bundle.path),
+        "sha256": bundle.sha256,
+        "heads": {
+            head: {"format": entry.format, "recalibration": [s.type for s in manifest.recalibration.get(head, ())]}
+            for head in manifest.order
+            for entry in (manifest.heads[head],)
+        },
+        "features": [f.model_dump(exclude_none=True) for f in manifest.features],
+        "training_window": None if manifest.training_window is None else manifest.training_window.model_dump(),
+        "versions": dict(manifest.versions),
+        "payloads": {name: entry.model_dump() for name, entry in manifest.payloads.items()},
+        "examples": 0 if manifest.examples is None else len(next(iter(manifest.examples.columns.values()), ())),
+        "note": manifest.note,
+    }

@@ -1,0 +1,109 @@
+"""The features file of `bidsim model pack`: which log columns a model's inputs are, and what a file can't say itself.
+
+YAML 1.2, read as strictly as a scenario: no duplicate keys, no anchors or tags, unknown keys refused.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from bidsim.errors import ModelError
+from bidsim.models.manifest import Feature, Name, Part, Recalibration, TrainingWindow
+from bidsim.scenario.schema import Head
+
+MAX_BYTES = 64 << 20
+
+
+class FeatureEntry(Part):
+    """One input. categories: of a model that was given codes, its values in the order of the codes."""
+
+    type: Literal["numeric", "categorical"] | None = None
+    column: Name | None = None
+    categories: tuple[str | int | bool, ...] | None = None
+    missing: str | None = Field(default=None, description="CatBoost, ONNX: the text of a missing category in training")
+
+
+class HeadOptions(Part):
+    features: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1000)] | None = Field(
+        default=None, description="the inputs in the model's order; needed where the file has no names"
+    )
+    output: Name | None = None
+    trees: Annotated[int, Field(ge=1)] | Literal["all", "best"] | None = None
+    recalibration: tuple[Recalibration, ...] = ()
+
+
+class FeatureFile(Part):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    features: dict[Name, FeatureEntry | Literal["numeric", "categorical"] | None] = Field(default={})
+    ctr: HeadOptions = HeadOptions()
+    cvr: HeadOptions = HeadOptions()
+    ctcvr: HeadOptions = HeadOptions()
+    training_window: TrainingWindow | None = None
+    note: Annotated[str, Field(max_length=10_000)] | None = None
+
+    def head(self, head: Head) -> HeadOptions:
+        options: HeadOptions = getattr(self, head)
+        return options
+
+    def entry(self, name: str) -> FeatureEntry:
+        """What is said about an input, if anything."""
+        found = self.features.get(name)
+        if isinstance(found, FeatureEntry):
+            return found
+        return FeatureEntry(type=found)
+
+    def feature(self, name: str, kind: str) -> Feature:
+        """The feature of a bundle; kind: what the model file takes the input for."""
+        said = self.entry(name)
+        default: Literal["numeric", "categorical"] = "numeric" if kind == "numeric" else "categorical"
+        if said.categories is not None and said.type is None:
+            default = "categorical"
+        return Feature(name=name, type=said.type or default, column=said.column)
+
+
+def read_feature_file(path: Path) -> FeatureFile:
+    """Raises ModelError naming the file, and the line or key."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    file = str(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"can't be read: {error.strerror or error}", file=file) from error
+    if len(data) > MAX_BYTES:
+        raise ModelError(f"{len(data)} bytes are too many for a features file", file=file)
+    try:
+        yaml = YAML(typ="safe", pure=True)
+        text = data.decode("utf-8")
+        for event in YAML(typ="safe", pure=True).parse(io.StringIO(text)):
+            if getattr(event, "anchor", None) or getattr(event, "tag", None):
+                line = event.start_mark.line + 1
+                raise ModelError(
+                    "anchors, aliases and tags are not allowed; write the values out", file=file, line=line
+                )
+        document: Any = yaml.load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = None if mark is None else mark.line + 1
+        raise ModelError(f"this is not YAML: {error.problem or error.context}", file=file, line=line) from error
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise ModelError(f"this is not YAML: {' '.join(str(error).split())[:200]}", file=file) from error
+    try:
+        return FeatureFile.model_validate({} if document is None else _tuples(document))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ModelError(f"{place}: {first['msg']}", file=file) from error
+
+
+def _tuples(node: Any) -> Any:
+    """Lists as tuples, which is what strict models take outside JSON."""
+    if isinstance(node, dict):
+        return {key: _tuples(value) for key, value in node.items()}
+    return tuple(_tuples(value) for value in node) if isinstance(node, list) else node

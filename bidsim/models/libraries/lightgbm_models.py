@@ -1,0 +1,72 @@
+"""LightGBM's text models. Extra: `lightgbm`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import lightgbm
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsim.errors import ModelError
+from bidsim.models.libraries import Description, Inputs
+from bidsim.models.manifest import LibraryHead
+
+OBJECTIVES = ("binary", "cross_entropy")
+
+
+class _Silent:
+    """LightGBM writes to stdout, which belongs to what the user asked for."""
+
+    def info(self, text: str) -> None: ...
+
+    def warning(self, text: str) -> None: ...
+
+
+class LightGBM:
+    def __init__(self, text: str) -> None:
+        self._booster = lightgbm.Booster(model_str=text, params={"verbosity": -1})
+        header = text[: text.find("\nTree=")] if "\nTree=" in text else text[:100_000]
+        found = re.search(r"^objective=(\S+)", header, re.M)
+        if found is None or found.group(1) not in OBJECTIVES:
+            objective = "no objective" if found is None else f"objective {found.group(1)}"
+            raise ModelError(
+                f"the LightGBM model has {objective}, so its predictions are no probabilities of a click "
+                "or conversion; train it with objective binary"
+            )
+        infos = re.search(r"^feature_infos=(.*)$", header, re.M)
+        self._infos = infos.group(1).split(" ") if infos else []
+
+    def describe(self) -> Description:
+        names = tuple(self._booster.feature_name())
+        # A categorical feature lists its codes, 1:0:2; a numeric one has its range, [0:1]; an unused one "none".
+        kinds: list[Literal["numeric", "code", "text"]] = [
+            "code" if place < len(self._infos) and re.fullmatch(r"-?\d+(:-?\d+)*", self._infos[place]) else "numeric"
+            for place in range(len(names))
+        ]
+        tables: list[list[Any]] = self._booster.pandas_categorical or []
+        coded = [name for name, kind in zip(names, kinds, strict=True) if kind == "code"]
+        categories: dict[str, tuple[str, ...]] = {}
+        if tables and len(tables) == len(coded):
+            categories = {n: tuple(canonical(v) for v in t) for n, t in zip(coded, tables, strict=True)}
+        named = not all(re.fullmatch(r"Column_\d+", name) for name in names)
+        return Description(names, tuple(kinds), categories, named)
+
+    def predict(self, given: Inputs) -> NDArray[np.float64]:
+        # One thread: the replay scores several batches at once.
+        return np.asarray(self._booster.predict(given.matrix(), num_threads=1))
+
+
+def canonical(value: Any) -> str:
+    """A category as `Columns` spells it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value == int(value):
+        return str(int(value))
+    return str(value)
+
+
+def load(payload: bytes, entry: LibraryHead | None) -> LightGBM:
+    lightgbm.register_logger(_Silent())
+    return LightGBM(payload.decode("utf-8"))

@@ -1,0 +1,31 @@
+"""What `--model` and `model:` may name: a bundle, the raw file of a library, or a file of predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bidsim.models.packing import open_model
+from bidsim.models.predictions import PredictionFile, is_prediction_file
+from bidsim.models.sandbox import Limits
+from bidsim.models.scorer import Scorer
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model ready to score. sha256: of the file, hex; training_window: (start, end) as the bundle says, None where it
+    does not."""
+
+    scorer: Scorer
+    sha256: str
+    training_window: tuple[str, str] | None = None
+
+
+def open_scorer(path: Path, limits: Limits | None = None) -> Opened:
+    """Open, check and load a model file, told apart by its content. Raises ModelError."""
+    if is_prediction_file(path):
+        predictions = PredictionFile(path)
+        return Opened(predictions, predictions.sha256)
+    bundle = open_model(path, limits)
+    window = bundle.manifest.training_window
+    return Opened(bundle.scorer(limits), bundle.sha256, None if window is None else (window.start, window.end))

@@ -1,0 +1,260 @@
+"""What LightGBM, XGBoost, CatBoost and ONNX models predict by themselves, bidsim predicts; broken ones hurt nobody."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from bidsim.errors import ModelError
+from bidsim.models import Bundle, open_bundle, open_model, sandbox
+from bidsim.models.feature_file import FeatureFile, read_feature_file
+from bidsim.models.libraries import onnx_models
+from bidsim.models.packing import pack_models
+from bidsim.models.sandbox import Limits
+from tests.models.library_models import BATCH, FORMATS, FRAME, LABEL, NUMBERS, damage
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any, Bundle]]:
+    """By format: the file, its library's own predictions, and the bundle packed from the raw file."""
+    folder = tmp_path_factory.mktemp("libraries")
+    found = {}
+    for name, (file, train) in FORMATS.items():
+        path = folder / file
+        own = train(path)
+        found[name] = (path, own, open_model(path))
+    return found
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_raw_file_predicts_what_its_library_predicts(made: dict[str, Any], name: str) -> None:
+    _, own, bundle = made[name]
+    scorer = bundle.scorer()
+    assert scorer.heads == ("ctr",)
+    assert set(scorer.features) == {"x", "os", "ad_id"}
+    scores = scorer.score(BATCH)["ctr"]
+    np.testing.assert_allclose(scores, own, rtol=2e-6, atol=1e-7)
+    assert np.isfinite(scores).sum() > 1000
+    # Rows are independent, and the order and types of the log's columns don't matter.
+    other = pa.RecordBatch.from_arrays(
+        [BATCH["ad_id"].cast("string"), BATCH["os"].dictionary_encode(), BATCH["x"]], ["ad_id", "os", "x"]
+    ).slice(100, 50)
+    np.testing.assert_array_equal(scorer.score(other)["ctr"], scores[100:150])
+    assert scorer.score(BATCH.slice(0, 0))["ctr"].shape == (0,)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_values_never_seen_and_missing_ones_are_scored(made: dict[str, Any], name: str) -> None:
+    _, _, bundle = made[name]
+    batch = pa.RecordBatch.from_pydict({"x": [0.5, 0.5], "os": ["palm", None], "ad_id": [99999, None]})
+    scores = bundle.scorer().score(batch)["ctr"]
+    assert ((scores > 0) & (scores < 1)).all()
+
+
+def test_a_written_bundle_is_the_same_and_its_checksum_guards_it(made: dict[str, Any], tmp_path: Path) -> None:
+    _, own, bundle = made["LightGBM text"]
+    bundle.write(tmp_path / "m.bin")
+    again = open_bundle(tmp_path / "m.bin")
+    assert again.data == bundle.data
+    np.testing.assert_allclose(again.scorer().score(BATCH)["ctr"], own, rtol=2e-6)
+    data = bytearray(again.data)
+    data[data.index(b"tree_sizes")] ^= 1
+    (tmp_path / "broken.bin").write_bytes(data)
+    with pytest.raises(ModelError, match=r"broken\.bin"):  # before LightGBM sees it: nothing is loaded here
+        open_bundle(tmp_path / "broken.bin")
+
+
+def test_a_model_that_predicts_otherwise_than_when_packed_is_refused(made: dict[str, Any]) -> None:
+    bundle = made["XGBoost JSON"][2]
+    examples = bundle.manifest.examples
+    assert examples is not None
+    assert len(examples.predictions["ctr"]) == 20
+    wrong = tuple(p * 1.001 for p in examples.predictions["ctr"])
+    changed = bundle.with_manifest(examples=examples.model_copy(update={"predictions": {"ctr": wrong}}))
+    with pytest.raises(ModelError, match=r"predicts otherwise than when it was packed \(with xgboost"):
+        changed.scorer()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_damaged_files_end_in_a_message(made: dict[str, Any], name: str, tmp_path: Path) -> None:
+    """Two of each; tests/benchmarks/fuzz_models.py does 300 and more."""
+    path = made[name][0]
+    for seed in (0, 5):
+        broken = tmp_path / f"{seed}-ctr{path.suffix}"
+        broken.write_bytes(damage(path.read_bytes(), seed))
+        with contextlib.suppress(ModelError):  # some damage leaves a valid file
+            open_model(broken, Limits(seconds=60))
+
+
+def test_a_crash_a_hang_and_chatter_of_a_library_end_in_a_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Children that do what the libraries do to themselves."""
+
+    def child(code: str) -> Iterator[None]:
+        real = sandbox.subprocess.Popen
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                sandbox.subprocess, "Popen", lambda command, **rest: real([sys.executable, "-c", code], **rest)
+            )
+            yield
+
+    for code, said in (
+        ("import os; os.abort()", r"m\.bin: the model's library crashed \(SIGABRT\)"),
+        ("import time; time.sleep(60)", r"took more than 1 s and was stopped"),
+        ("import sys; sys.exit(3)", r"ended with status 3"),
+        ("print('[LightGBM] hello')", r"gave no answer"),
+    ):
+        for _ in child(code):
+            start = time.monotonic()
+            with pytest.raises(ModelError, match=said):
+                sandbox.try_bundle(b"x" * 100_000, "m.bin", Limits(seconds=1))
+            assert time.monotonic() - start < 30
+
+
+def test_a_model_that_needs_too_much_memory_is_refused(made: dict[str, Any]) -> None:
+    if sys.platform != "linux":
+        pytest.skip("only Linux bounds a process's address space")
+    bundle = replace(made["LightGBM text"][2], _tried=False)
+    with pytest.raises(ModelError, match=r"memory|MB to load|can't be loaded|crashed|status|not installed"):
+        bundle.scorer(Limits(memory=50 << 20))
+
+
+def test_onnx_files_with_loops_functions_or_outside_weights_are_refused_before_the_runtime() -> None:
+    from onnx import TensorProto, helper
+
+    def model(node: Any, **rest: Any) -> Any:
+        graph = helper.make_graph(
+            [node],
+            "g",
+            [helper.make_tensor_value_info("a", TensorProto.FLOAT, [None, 1])],
+            [helper.make_tensor_value_info("b", TensorProto.FLOAT, [None, 1])],
+        )
+        return helper.make_model(graph, **rest)
+
+    onnx_models.check_graph(model(helper.make_node("Sigmoid", ["a"], ["b"])).SerializeToString())
+    body = helper.make_graph([helper.make_node("Identity", ["a"], ["b"])], "body", [], [])
+    function = helper.make_function("own", "f", ["a"], ["b"], [helper.make_node("Identity", ["a"], ["b"])], [])
+    outside = model(helper.make_node("Sigmoid", ["a"], ["b"]))
+    tensor = outside.graph.initializer.add(name="w", data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    for bad, said in (
+        (model(helper.make_node("Loop", ["a"], ["b"], body=body)), "Loop"),
+        (model(helper.make_node("Harmless", ["a"], ["b"], body=body)), "graphs within graphs"),
+        (model(helper.make_node("Secret", ["a"], ["b"], domain="com.example")), "com.example"),
+        (model(helper.make_node("Identity", ["a"], ["b"]), functions=[function]), "functions of its own"),
+        (outside, "another file"),
+    ):
+        with pytest.raises(ModelError, match=said):
+            onnx_models.check_graph(bad.SerializeToString())
+
+
+def features(tmp_path: Path, text: str) -> FeatureFile:
+    (tmp_path / "f.yaml").write_text(text, encoding="utf-8")
+    return read_feature_file(tmp_path / "f.yaml")
+
+
+def test_an_onnx_model_without_names_is_packed_with_a_features_file(tmp_path: Path) -> None:
+    from skl2onnx import to_onnx
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression().fit(NUMBERS, LABEL)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(to_onnx(model, NUMBERS[:1], options={"zipmap": False}).SerializeToString())
+    with pytest.raises(ModelError, match=r"name doesn't say whether it predicts ctr"):
+        open_model(path)
+    with pytest.raises(ModelError, match=r"has no output p; it has label, probabilities"):
+        pack_models({"cvr": path}, features(tmp_path, "cvr: {features: [x, a], output: p}"), out=tmp_path / "m.bin")
+    said = features(
+        tmp_path,
+        "cvr: {features: [x, ad_id], output: probabilities, recalibration: [{type: downsampling, rate: 0.1}]}\n"
+        "features: {ad_id: {type: numeric, column: ad}}\ntraining_window: {start: '2026-11-01', end: '2026-11-08'}\n",
+    )
+    own = model.predict_proba(NUMBERS)[:, 1].astype("float64")
+    table = pa.table({"x": NUMBERS[:, 0], "ad": NUMBERS[:, 1], "pcvr": own / (own + (1 - own) / 0.1)})
+    bundle = pack_models({"cvr": path}, said, out=tmp_path / "m.bin", examples=table)
+    assert pack_models({"cvr": path}, said, out=tmp_path / "m.bin", examples=table).data == bundle.data
+    scores = bundle.write(tmp_path / "m.bin").scorer().score(table.to_batches()[0])["cvr"]
+    np.testing.assert_allclose(scores, table["pcvr"].to_numpy(), rtol=3e-6)
+    wrong = table.set_column(2, "pcvr", pa.array(own))
+    with pytest.raises(ModelError, match=r"for example row \d+, not .* as its column pcvr says"):
+        pack_models({"cvr": path}, said, out=tmp_path / "m.bin", examples=wrong)
+
+
+def test_what_the_features_file_gets_wrong_is_named(made: dict[str, Any], tmp_path: Path) -> None:
+    path = made["LightGBM text"][0]
+    for text, said in (
+        ("features: {os: numeric}", r'"os" is numeric, but categorical in the LightGBM model'),
+        ("features: {oss: categorical}", r'no head reads "oss"; the models read x, os, ad_id'),
+        ("features: {os: {categories: [ios, web, android]}}", r'the categories of "os" differ'),
+        ("ctr: {features: [ad_id, os, x]}", r"in another order; its own is x, os, ad_id"),
+        ("ctr: {features: [ad_id, os]}", r"the model has 3 inputs, the features file lists 2"),
+        ("features: {os: categorical, os: numeric}", r"f\.yaml:1: this is not YAML: .*duplicate"),
+        ("features: &a {os: categorical}", r"anchors"),
+        ("ctr: {feature: [x]}", r"ctr\.feature"),
+    ):
+        with pytest.raises(ModelError, match=said):
+            pack_models({"ctr": path}, features(tmp_path, text), out=tmp_path / "m.bin")
+
+
+def test_a_feature_of_another_type_is_named_with_both_types(made: dict[str, Any]) -> None:
+    scorer = made["LightGBM text"][2].scorer()
+    batch = pa.RecordBatch.from_pydict({"x": ["a"], "os": ["ios"], "ad_id": [101]})
+    with pytest.raises(ModelError, match=r'feature "x" is numeric in the model, but column "x" is string in the log'):
+        scorer.score(batch)
+
+
+def test_models_that_predict_no_probability_are_refused(tmp_path: Path) -> None:
+    import lightgbm
+
+    data = lightgbm.Dataset(FRAME[["x"]], FRAME.ad_id)
+    lightgbm.train({"objective": "regression", "verbose": -1}, data, 2).save_model(tmp_path / "ctr.txt")
+    with pytest.raises(ModelError, match=r"objective regression, so its predictions are no probabilities"):
+        open_model(tmp_path / "ctr.txt")
+
+
+def test_xgboost_that_stopped_after_its_best_round_asks_which_rounds_count(tmp_path: Path) -> None:
+    import xgboost
+
+    x, y = NUMBERS, np.asarray(LABEL)
+    model = xgboost.XGBClassifier(n_estimators=60, max_depth=6, early_stopping_rounds=5, n_jobs=1)
+    model.fit(x[:900], y[:900], eval_set=[(x[900:], y[900:])], verbose=False)
+    assert model.best_iteration + 1 < model.get_booster().num_boosted_rounds()
+    path = tmp_path / "m.ubj"
+    model.save_model(path)
+    with pytest.raises(ModelError, match=r"`trees: best` or `trees: all`"):
+        pack_models({"ctr": path}, features(tmp_path, "ctr: {features: [x, ad]}"), out=tmp_path / "m.bin")
+    batch = pa.RecordBatch.from_pydict({"x": x[:, 0], "ad": x[:, 1]})
+    for word, own in (
+        ("best", model.predict_proba(x)[:, 1]),
+        ("all", model.get_booster().inplace_predict(x)),
+    ):
+        said = features(tmp_path, f"ctr: {{features: [x, ad], trees: {word}}}")
+        scores = pack_models({"ctr": path}, said, out=tmp_path / "m.bin").scorer().score(batch)["ctr"]
+        np.testing.assert_allclose(scores, own, rtol=2e-6)
+
+
+def test_a_missing_library_is_named_with_its_extra(made: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, extra in (("LightGBM text", "lightgbm"), ("CatBoost", "catboost"), ("ONNX", "onnx")):
+        monkeypatch.setitem(sys.modules, f"bidsim.models.libraries.{extra}_models", None)
+        with pytest.raises(ModelError, match=rf"pip install 'bidsim\[{extra}\]'"):
+            made[name][2].load()
+
+
+def test_the_manifest_says_what_is_in_the_bundle(made: dict[str, Any]) -> None:
+    manifest = made["CatBoost"][2].manifest
+    assert {f.name: f.type for f in manifest.features} == {"x": "numeric", "os": "categorical", "ad_id": "categorical"}
+    assert "catboost" in manifest.versions
+    tables = json.loads(made["LightGBM text"][2].payload("ctr/categories.json"))
+    assert tables["os"] == ["android", "ios", "web"]
+    assert tables["ad_id"][:2] == ["100", "101"]

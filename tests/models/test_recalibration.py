@@ -1,0 +1,132 @@
+"""Recalibration undoes what it claims to undo, travels in the bundle, and is fitted on rows that are not judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scipy.special import expit, logit
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+
+from bidsim.cli import run
+from bidsim.errors import BidsimError, ModelError
+from bidsim.models import Feature, HashedLogisticRegression, HashedSpec, open_bundle, pack_hashed
+from bidsim.models.columns import hash_term
+from bidsim.models.manifest import Downsampling, Isotonic, Platt
+from bidsim.models.recalibration import fit_isotonic, fit_platt, recalibrate
+
+DRAW = np.random.default_rng(3)
+P = DRAW.beta(1, 20, 20_000)
+Y = (DRAW.random(len(P)) < expit(0.7 * logit(P) - 0.4)).astype(float)
+W = DRAW.integers(1, 4, len(P)).astype(float)
+
+
+def test_downsampling_gives_back_the_odds_before_it() -> None:
+    true, rate = np.array([0.001, 0.02, 0.5, 0.0, 1.0]), 0.05
+    trained = true / (true + (1 - true) * rate)  # what a model learns where a twentieth of the negatives is kept
+    np.testing.assert_allclose(recalibrate(trained, [Downsampling(rate=rate)]), true, rtol=1e-12)
+
+
+def test_platt_is_the_logistic_regression_on_the_logit() -> None:
+    reference = LogisticRegression(C=1e12, tol=1e-12, max_iter=1000).fit(logit(P)[:, None], Y, sample_weight=W)
+    step = fit_platt(P, Y, W)
+    assert step.slope == pytest.approx(float(reference.coef_[0, 0]), rel=1e-4)
+    assert step.intercept == pytest.approx(float(reference.intercept_[0]), rel=1e-3)
+    assert W @ recalibrate(P, [step]) == pytest.approx(W @ Y, rel=1e-9)
+
+
+def test_isotonic_is_pool_adjacent_violators_and_keeps_the_total() -> None:
+    curve = fit_isotonic(P, Y, W)
+    np.testing.assert_allclose(
+        recalibrate(P, [curve]), IsotonicRegression(out_of_bounds="clip").fit(P, Y, W).predict(P), atol=1e-12
+    )
+    assert W @ recalibrate(P, [curve]) == pytest.approx(W @ Y, rel=1e-9)
+
+
+def test_what_is_no_probability_stays_undefined() -> None:
+    for step in (Downsampling(rate=0.1), Platt(slope=1, intercept=0), Isotonic(predicted=(0.0,), calibrated=(0.5,))):
+        assert np.isnan(recalibrate(np.array([np.nan, -0.1, 1.1]), [step])).all()
+
+
+def test_nothing_is_fitted_to_one_label_or_to_a_model_that_ranks_backwards() -> None:
+    with pytest.raises(ModelError, match="one of the two labels"):
+        fit_isotonic(P, np.zeros(len(P)), W)
+    with pytest.raises(ModelError, match="backwards"):
+        fit_platt(P, (DRAW.random(len(P)) < 0.05 * (P < 0.02) + 0.001).astype(float), W)
+
+
+@pytest.mark.parametrize("points", [((0.1, 0.1), (0.1, 0.2)), ((0.1, 0.2), (0.2, 0.1)), ((0.1,), (0.1, 0.2))])
+def test_a_curve_that_does_not_rise_is_refused(points: tuple[tuple[float, ...], tuple[float, ...]]) -> None:
+    with pytest.raises(ValueError, match=r"must rise|differ in length"):
+        Isotonic(predicted=points[0], calibrated=points[1])
+
+
+def world(folder: Path) -> tuple[Path, Path]:
+    """A scenario that judges the second of two days, and a model that predicts twice the odds."""
+    n = 8000
+    x = DRAW.normal(size=n)
+    click = DRAW.random(n) < expit(x - 2)
+    hours = np.arange(n) * 48 // n
+    start = np.datetime64("2026-11-01T00:00:00")
+    table = pa.table(
+        {
+            "ts": pa.array(start + hours.astype("timedelta64[h]")),
+            "x": x,
+            "click": click.astype(np.int8),
+            "price": DRAW.gamma(2, 50, n),
+            "target_cpc": np.full(n, 1.0),
+            "pctr": expit(x - 2),
+        }
+    )
+    pq.write_table(table, folder / "log.parquet")
+    (folder / "s.yaml").write_text(
+        "logs_tables: {ad: {path: log.parquet, last_hour: 2026-11-02T23:00:00, duration_hour: 24}}\n"
+        "columns: {time: ts}\nperformance_indicator_type: cpc\n"
+    )
+    feature = (Feature(name="x", type="numeric"),)
+    weights = np.zeros(32, dtype=np.float32)
+    weights[hash_term(["x"]) % 32] = 1.0
+    model = HashedLogisticRegression(HashedSpec(bits=5, features=("x",)), feature, weights, -2.0 + np.log(2))
+    pack_hashed(folder / "m.bin", {"ctr": model})
+    return folder / "s.yaml", folder / "m.bin"
+
+
+def test_calibrate_fits_on_another_window_and_writes_the_bundle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario, model = world(tmp_path)
+    out = tmp_path / "c.bin"
+    earlier = ["--last-hour", "2026-11-01T23:00:00", "--duration-hour", "24"]
+    command = ["model", "calibrate", str(model), "--scenario", str(scenario), "-o", str(out)]
+    assert run([*command, *earlier]) == 0
+    assert "ctr: 4000 rows" in capsys.readouterr().err
+    (step,) = open_bundle(out).manifest.recalibration["ctr"]
+    assert isinstance(step, Platt)
+    assert step.slope == pytest.approx(1, abs=0.15)
+    assert step.intercept == pytest.approx(-np.log(2), abs=0.25)
+    batch = pa.RecordBatch.from_pydict({"x": [0.0]})
+    assert open_bundle(out).scorer().score(batch)["ctr"][0] == pytest.approx(float(expit(-2)), rel=0.1)
+    first = out.read_bytes()
+    assert run([*command, *earlier]) == 0
+    assert out.read_bytes() == first
+    assert run([*command, *earlier, "--method", "isotonic"]) == 0
+    assert open_bundle(out).manifest.recalibration["ctr"][0].type == "isotonic"
+
+
+def test_calibrate_refuses_the_judged_rows(tmp_path: Path) -> None:
+    scenario, model = world(tmp_path)
+    command = ["model", "calibrate", str(model), "--scenario", str(scenario), "-o", str(tmp_path / "c.bin")]
+    for more, said in (
+        ([], "these are the rows that will be judged"),
+        (["--last-hour", "2026-11-02T05:00:00", "--duration-hour", "24"], "overlaps the judged rows"),
+        (["--last-hour", "2026-11-01T00:00:00"], "belong together"),
+        (["--last-hour", "2026-11-01T23:00:00", "--duration-hour", "24", "--head", "cvr"], "the model has no head cvr"),
+        (["--last-hour", "2026-11-01T00:00:00", "--duration-hour", "1"], "are too few to fit a curve"),
+    ):
+        with pytest.raises(BidsimError, match=said):
+            run([*command, *more])
+    assert not (tmp_path / "c.bin").exists()
