@@ -102,6 +102,7 @@ def calibrate(
             has_click=plan.has("click"),
             has_conversion=plan.has("conversion"),
             predictions=plan.predictions,
+            ripening=plan.ripening is not None,
         )
         for head in wanted:
             p, y, w = _rows(engine, facts, str(plan.valid(0, head)), head)

@@ -12,7 +12,6 @@ from bidsim.checks.categories import log_of_features, unseen_categories
 from bidsim.checks.quick import quick_checks
 from bidsim.checks.thorough import duplicates, immaturity, order_of_events, skew, throttling
 from bidsim.logs.opening import extra_files, open_log
-from bidsim.models import open_bundle
 from bidsim.replay.binding import make_plan
 from bidsim.replay.engine import Engine
 from bidsim.replay.pipeline import LEAST_BYTES, OWN_BYTES, Settings
@@ -84,7 +83,7 @@ def run_check(
         maturity, until = loaded.scenario.maturity, loaded.observed_until()
         window = maturity.conversion_window_hours if maturity else None
         outcomes.append(immaturity(engine, plan, window, until.timestamp() if until else None))
-        bundles = {p.name: open_bundle(p.model_path) for p in policies if p.model_path}
+        bundles = {p.name: p.bundle for p in policies if p.bundle is not None}
         outcomes.append(unseen_categories(engine, plan, bundles, log_of_features(plan)))
         outcomes.append(throttling(engine, plan))
         outcomes.append(_prediction_skew(engine, plan, logged))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from bidsim.models.bundle import Bundle
 from bidsim.models.packing import open_model
 from bidsim.models.predictions import PredictionFile, is_prediction_file
 from bidsim.models.sandbox import Limits
@@ -13,12 +14,17 @@ from bidsim.models.scorer import Scorer
 
 @dataclass(frozen=True)
 class Opened:
-    """A model ready to score. sha256: of the file, hex; training_window: (start, end) as the bundle says, None where it
-    does not."""
+    """A model ready to score. sha256: of the file, hex; bundle: None for a file of predictions."""
 
     scorer: Scorer
     sha256: str
-    training_window: tuple[str, str] | None = None
+    bundle: Bundle | None = None
+
+    @property
+    def training_window(self) -> tuple[str, str] | None:
+        """(start, end) as the bundle says, None where it does not."""
+        window = self.bundle.manifest.training_window if self.bundle else None
+        return None if window is None else (window.start, window.end)
 
 
 def open_scorer(path: Path, limits: Limits | None = None) -> Opened:
@@ -27,5 +33,4 @@ def open_scorer(path: Path, limits: Limits | None = None) -> Opened:
         predictions = PredictionFile(path)
         return Opened(predictions, predictions.sha256)
     bundle = open_model(path, limits)
-    window = bundle.manifest.training_window
-    return Opened(bundle.scorer(limits), bundle.sha256, None if window is None else (window.start, window.end))
+    return Opened(bundle.scorer(limits), bundle.sha256, bundle)

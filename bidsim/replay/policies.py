@@ -13,6 +13,7 @@ from typing import Literal
 
 from bidsim.errors import ScenarioError
 from bidsim.models import Scorer, open_scorer
+from bidsim.models.bundle import Bundle
 from bidsim.scenario.loading import LoadedScenario
 from bidsim.scenario.schema import Bid, Head, Policy, PolicyColumns
 
@@ -39,6 +40,7 @@ class PolicyPlan:
     max: float | None
     round_down: bool
     training_window: tuple[str, str] | None = None
+    bundle: Bundle | None = None
     own_heads: tuple[Head, ...] = ()
     borrowed_heads: tuple[Head, ...] = ()
     formula_text: str = ""
@@ -140,4 +142,5 @@ def _policy(
         max=None if maximum is None else float(maximum),  # type: ignore[arg-type]
         round_down=setting("round", "none") == "down",
         training_window=opened.training_window if opened else None,
+        bundle=opened.bundle if opened else None,
     )
