@@ -25,8 +25,7 @@ from bidsim.models.recalibration import fit_isotonic, fit_platt, recalibrate
 from bidsim.replay.binding import make_plan
 from bidsim.replay.engine import Engine
 from bidsim.replay.policies import resolve
-from bidsim.replay.sql import render
-from bidsim.replay.stages import Stages
+from bidsim.replay.stages import Stages, facts_text
 from bidsim.scenario.loading import LoadedScenario
 from bidsim.scenario.schema import HEADS, Bid, Head, Policy
 
@@ -94,16 +93,7 @@ def calibrate(
                 )
         stages = Stages(engine, plan, ties_lose=False, never=False, threads=threads)
         stages.read(lambda rows: None)
-        facts = render(
-            "facts",
-            rows=stages.rows,
-            weighted=plan.weighted,
-            has_win=plan.has("won"),
-            has_click=plan.has("click"),
-            has_conversion=plan.has("conversion"),
-            predictions=plan.predictions,
-            ripening=plan.ripening is not None,
-        )
+        facts = facts_text(plan, stages.rows)
         for head in wanted:
             p, y, w = _rows(engine, facts, str(plan.valid(0, head)), head)
             fits.append(_fit(head, method, p, y, w, str(model)))

@@ -115,17 +115,7 @@ class Stages:
     def _derive(self, prefix: str, rows: str) -> None:
         """Views <prefix>facts and <prefix>formulas over rows."""
         plan, engine = self.plan, self.engine
-        facts = render(
-            "facts",
-            rows=rows,
-            weighted=plan.weighted,
-            has_win=plan.has("won"),
-            has_click=plan.has("click"),
-            has_conversion=plan.has("conversion"),
-            predictions=plan.predictions,
-            ripening=plan.ripening is not None,
-        )
-        engine.run(f"create or replace view {prefix}facts as {facts}")
+        engine.run(f"create or replace view {prefix}facts as {facts_text(plan, rows)}")
         formulas = render("formulas", facts=f"{prefix}facts", policies=plan.policies, budget_amount=plan.budget_amount)
         engine.run(f"create or replace view {prefix}formulas as {formulas}")
 
@@ -418,6 +408,20 @@ class Stages:
     def _empty(self) -> str:
         columns = ", ".join(f"null::double as {p.column}" for p in self.plan.predictions if p.sql is None)
         return f"select *{', ' + columns if columns else ''} from ({self._rows_sql()}) where false"
+
+
+def facts_text(plan: Plan, rows: str) -> str:
+    """What the log says of each of the rows, see sql/facts.sql. rows: a relation made by `read`."""
+    return render(
+        "facts",
+        rows=rows,
+        weighted=plan.weighted,
+        has_win=plan.has("won"),
+        has_click=plan.has("click"),
+        has_conversion=plan.has("conversion"),
+        predictions=plan.predictions,
+        ripening=plan.ripening is not None,
+    )
 
 
 def _unit(plan: Plan) -> str:
