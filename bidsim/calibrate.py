@@ -120,6 +120,8 @@ def _in_window(loaded: LoadedScenario, window: Window | None, *, other_log: bool
             "logs_tables": {**scenario.logs_tables, name: table},
             "candidates": {"calibrated": only},
             "baseline": None,
+            # Nothing is bid here, and the scenario's formula may need heads that this model lacks.
+            "bid": Bid(formula="1"),
             "sample_type": None,
             "budget": None,
         }

@@ -48,6 +48,11 @@ def test_every_option_of_the_readme_exists(capsys: pytest.CaptureFixture[str]) -
     for command in app.registered_commands:
         assert command.callback is not None
         assert run([command.name or command.callback.__name__, "--help"]) == 0
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        for command in group.typer_instance.registered_commands:
+            assert command.callback is not None
+            assert run([str(group.name), command.name or command.callback.__name__, "--help"]) == 0
     shown = capsys.readouterr().out
     for option in set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", README[README.index("## Your own log") :])):
         assert option in shown, option

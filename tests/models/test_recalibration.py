@@ -130,3 +130,10 @@ def test_calibrate_refuses_the_judged_rows(tmp_path: Path) -> None:
         with pytest.raises(BidsimError, match=said):
             run([*command, *more])
     assert not (tmp_path / "c.bin").exists()
+
+
+def test_calibrate_needs_no_head_that_only_the_bid_formula_asks_for(tmp_path: Path) -> None:
+    scenario, model = world(tmp_path)
+    scenario.write_text(scenario.read_text() + 'bid: {formula: "1000 * target_cpc * pctr * pcvr"}\n')
+    earlier = ["--last-hour", "2026-11-01T23:00:00", "--duration-hour", "24", "-o", str(tmp_path / "c.bin")]
+    assert run(["model", "calibrate", str(model), "--scenario", str(scenario), *earlier]) == 0
