@@ -76,7 +76,7 @@ def test_the_scenario_is_one_that_bidsim_reads(demo: DemoFiles) -> None:
     assert scenario.heads == ("ctr", "cvr")
     assert 5 <= len(scenario.gate) <= 8
     # Only what has no interval under a budget is judged by its value alone.
-    assert [rule.metric for rule in scenario.gate if rule.evidence == "point"] == ["cpa_at_matched_spend"]
+    assert {rule.evidence for rule in scenario.gate} == {"interval"}
     assert scenario.budget is not None
     named = scenario.columns.model_dump(exclude_none=True).values()
     assert set(named) <= set(LOG_SCHEMA.names)
