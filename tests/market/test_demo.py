@@ -75,7 +75,6 @@ def test_the_scenario_is_one_that_bidsim_reads(demo: DemoFiles) -> None:
     scenario = Scenario.model_validate(raw)
     assert scenario.heads == ("ctr", "cvr")
     assert 5 <= len(scenario.gate) <= 8
-    # Only what has no interval under a budget is judged by its value alone.
     assert {rule.evidence for rule in scenario.gate} == {"interval"}
     assert scenario.budget is not None
     named = scenario.columns.model_dump(exclude_none=True).values()
