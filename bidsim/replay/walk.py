@@ -98,7 +98,9 @@ class _Walk:
         if not self.cuts:
             return
         wanted = [s for s in starts if s.policy > 0 or self.targets]
-        sql = stream_sql(self.plan, [], "formulas", wanted, sources=self.plan.hashed_sources, labels=())
+        # Only rows that can start to win: what every start's own condition begins with.
+        winnable = "observed and price is not null and not undecidable and not blocked"
+        sql = stream_sql(self.plan, [], "formulas", wanted, winnable, sources=self.plan.hashed_sources, labels=())
         share(
             engine.stream(sql, STREAM_ROWS),
             lambda incoming, kept: self._add(Batch(self.plan, incoming), kept),
