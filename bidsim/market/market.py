@@ -94,12 +94,14 @@ CAMPAIGNS = (
 class Opportunities:
     """Auctions that the DSP was asked to bid in, one row each, in order of time. Arrays of shape (rows,).
 
-    ts: microseconds since 1970, UTC. campaign: place in CAMPAIGNS. ctr, cvr: the true probabilities.
-    price: the lowest bid that wins, floor included, per 1000 impressions.
+    ts: microseconds since 1970, UTC. request: number of the request within the day; rows of one request are several of
+    the DSP's campaigns. campaign: place in CAMPAIGNS. ctr, cvr: the true probabilities.
+    price: the lowest bid that wins, floor included, per 1000 impressions; of the request, so the same for its rows.
     """
 
     day: date
     ts: Ints
+    request: Ints
     user: Ints
     campaign: Ints
     spot: Ints
@@ -116,7 +118,7 @@ class Opportunities:
 
     def features(self) -> pa.Table:
         """What a bidder knows before the auction: the log's columns up to billing_type."""
-        ids = [f"{self.day:%m%d}-{i:07d}" for i in range(len(self))]
+        ids = [f"{self.day:%m%d}-{i:07d}" for i in self.request.tolist()]
         values = {
             "ts": pa.array(self.ts, pa.timestamp("us", tz="UTC")),
             "request_id": ids,
@@ -133,20 +135,39 @@ class Opportunities:
         return pa.table(values, schema=schema)
 
 
+@dataclass(frozen=True)
+class Acts:
+    """What users do once they see an ad, shape (rows,). Times: microseconds since 1970, only where it happens."""
+
+    click: NDArray[np.bool_]
+    conversion: NDArray[np.bool_]
+    click_ts: Ints
+    conversion_ts: Ints
+
+
 class Market:
     """One world, made from a seed: effects of ads, spots, audiences, users and hours.
 
-    seed: of every random number. users, spots: how many there are.
+    seed: of every random number. users, spots: how many there are. crowd: other users and days of the same world
+    (the ads, spots and hours stay what they are). click_logit, conversion_logit: where the rates lie.
     """
 
-    def __init__(self, seed: int = SEED, *, users: int = 30_000, spots: int = 40) -> None:
+    def __init__(
+        self,
+        seed: int = SEED,
+        *,
+        users: int = 30_000,
+        spots: int = 40,
+        crowd: int | None = None,
+        click_logit: float = -4.45,
+        conversion_logit: float = -2.5,
+    ) -> None:
         self._seed = seed
+        self._logits = click_logit, conversion_logit
+        self._more = () if crowd is None else (1000 + crowd,)
         draw = np.random.Generator(np.random.PCG64([seed, 0]))
         ads = len(CAMPAIGNS)
-        self._user_audience = draw.integers(0, AUDIENCES, users)
-        self._user_os = draw.choice(len(OS), users, p=[0.42, 0.38, 0.14, 0.06])
-        self._user_ctr = draw.normal(0, 0.3, users)
-        self._user_weight = draw.gamma(0.6, 1.0, users) + 0.02
+        self._draw_users(draw, users)
         self._spot_app = (draw.random(spots) < 0.6).astype(np.int64)
         self._spot_weight = draw.gamma(0.8, 1.0, spots) + 0.05
         self._spot_ctr = draw.normal(0, 0.35, spots)
@@ -162,33 +183,60 @@ class Market:
         hours = np.arange(24)
         self._hour_weight = 1.3 + np.sin((hours - 14) / 24 * 2 * np.pi) + 0.6 * np.exp(-((hours - 21.5) ** 2) / 6)
         self._hour_ctr = 0.18 * np.sin((hours - 13) / 24 * 2 * np.pi)
+        if crowd is not None:
+            self._draw_users(np.random.Generator(np.random.PCG64([seed, 0, crowd])), users)
 
-    def opportunities(self, day: date, rows: int) -> Opportunities:
-        """The auctions of one calendar day in Tokyo: the same for the same seed, day and number of rows."""
-        draw = np.random.Generator(np.random.PCG64([self._seed, day.toordinal()]))
+    def _draw_users(self, draw: np.random.Generator, users: int) -> None:
+        self._user_audience = draw.integers(0, AUDIENCES, users)
+        self._user_os = draw.choice(len(OS), users, p=[0.42, 0.38, 0.14, 0.06])
+        self._user_ctr = draw.normal(0, 0.3, users)
+        self._user_weight = draw.gamma(0.6, 1.0, users) + 0.02
+
+    @property
+    def user_logits(self) -> Floats:
+        """How much more each user clicks than others, shape (users,)."""
+        return self._user_ctr
+
+    def opportunities(self, day: date, rows: int, campaigns: int = 1) -> Opportunities:
+        """The auctions of one calendar day in Tokyo: the same for the same seed, crowd, day and number of rows.
+
+        rows: requests; campaigns: how many of the DSP's campaigns could answer each, a row each.
+        """
+        draw = np.random.Generator(np.random.PCG64([self._seed, day.toordinal(), *self._more]))
         hour = np.sort(draw.choice(24, rows, p=self._hour_weight / self._hour_weight.sum()))
         within = np.sort(draw.integers(0, 3600 * _MICROS, rows) + hour * 3600 * _MICROS)
         midnight = datetime(day.year, day.month, day.day, tzinfo=TOKYO).astimezone(UTC)
         user = draw.choice(len(self._user_weight), rows, p=self._user_weight / self._user_weight.sum())
         spot = draw.choice(len(self._spot_weight), rows, p=self._spot_weight / self._spot_weight.sum())
-        campaign = draw.choice(len(CAMPAIGNS), rows, p=self._ad_weight / self._ad_weight.sum())
+        request = np.arange(rows)
+        if campaigns == 1:
+            campaign = draw.choice(len(CAMPAIGNS), rows, p=self._ad_weight / self._ad_weight.sum())
+        else:
+            # Drawn without replacement: the smallest of exponential keys (Efraimidis, Spirakis 2006).
+            keys = draw.exponential(1.0, (rows, len(CAMPAIGNS))) / self._ad_weight
+            campaign = np.argsort(keys, axis=1)[:, :campaigns].reshape(-1)
+            request = np.repeat(request, campaigns)
+            hour, within, user, spot = hour[request], within[request], user[request], spot[request]
         audience, system = self._user_audience[user], self._user_os[user]
         # What every bidder in the market can see of the chance of a click, and what only the right model sees.
         common = self._spot_ctr[spot] + self._os_ctr[system] + self._hour_ctr[hour]
         own = self._ad_ctr[campaign] + self._ad_spot[campaign, spot] + self._ad_audience[campaign, audience]
-        ctr = _sigmoid(-4.45 + common + own + self._user_ctr[user])
+        ctr = _sigmoid(self._logits[0] + common + own + self._user_ctr[user])
         cvr = _sigmoid(
-            -2.5
+            self._logits[1]
             + self._ad_cvr[campaign]
             + self._os_cvr[system]
             + self._ad_audience_cvr[campaign, audience]
             + 0.3 * self._ad_spot[campaign, spot]
         )
-        rivals = 500 * np.exp(0.45 * common + 0.12 * own + draw.normal(0, 0.55, rows))
+        rivals = 500 * np.exp(0.45 * common + 0.12 * own + draw.normal(0, 0.55, len(request)))
         price = np.round(np.maximum(rivals, self._spot_floor[spot]), 3)
+        if campaigns > 1:
+            price = price[request * campaigns]
         return Opportunities(
             day=day,
             ts=within + int(midnight.timestamp()) * _MICROS,
+            request=request,
             user=user,
             campaign=campaign,
             spot=spot,
@@ -208,16 +256,10 @@ class Market:
         and conversions observed only where the bid won; elsewhere they are NULL.
         The users' dice are the same whatever is bid, so two policies can be compared on the same world.
         """
-        draw = np.random.Generator(np.random.PCG64([self._seed, auctions.day.toordinal(), 1]))
-        rows = len(auctions)
-        click_dice, cv_dice = draw.random(rows), draw.random(rows)
-        click_delay = draw.exponential(4.0, rows) + 0.5  # seconds
-        cv_delay = draw.exponential(6 * 3600.0, rows) + 30.0
+        acts = self.act(auctions)
         won = bid >= auctions.price
-        click = won & (click_dice < auctions.ctr)
-        conversion = click & (cv_dice < auctions.cvr)
-        click_ts = auctions.ts + (click_delay * _MICROS).astype(np.int64)
-        cv_ts = click_ts + (cv_delay * _MICROS).astype(np.int64)
+        click, conversion = won & acts.click, won & acts.conversion
+        click_ts, cv_ts = acts.click_ts, acts.conversion_ts
         stamp = pa.timestamp("us", tz="UTC")
         table = auctions.features()
         outcomes = {
@@ -232,6 +274,18 @@ class Market:
         for name, column in outcomes.items():
             table = table.append_column(LOG_SCHEMA.field(name), column)
         return table
+
+    def act(self, auctions: Opportunities, delay_hours: float | Floats = 6.0) -> Acts:
+        """What each user would do if the ad were shown. delay_hours: mean time from click to conversion, exponential."""
+        draw = np.random.Generator(np.random.PCG64([self._seed, auctions.day.toordinal(), *self._more, 1]))
+        rows = len(auctions)
+        click_dice, cv_dice = draw.random(rows), draw.random(rows)
+        click_delay = draw.exponential(4.0, rows) + 0.5  # seconds
+        cv_delay = draw.standard_exponential(rows) * (delay_hours * 3600.0) + 30.0
+        click = click_dice < auctions.ctr
+        click_ts = auctions.ts + (click_delay * _MICROS).astype(np.int64)
+        cv_ts = click_ts + (cv_delay * _MICROS).astype(np.int64)
+        return Acts(click, click & (cv_dice < auctions.cvr), click_ts, cv_ts)
 
     def heuristic_bids(self, auctions: Opportunities) -> Floats:
         """What the DSP bid before it had a model: the target at flat rates, shaken to explore, per 1000 impressions."""

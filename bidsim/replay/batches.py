@@ -54,22 +54,21 @@ class Batch:
         return self.all if len(rows) == self.rows else Pick(self, rows)
 
     def _hashes(self, plan: Plan, unit: pa.Array) -> units.Hashes:
-        if plan.unit == "whole" and unit.null_count == 0:
-            return units.hash_whole(np.asarray(unit))
-        if plan.unit == "text" and unit.null_count == 0:
-            return units.hash_texts(unit)
-        # A row without a unit is a unit of its own, told apart by what the log says before anything happens.
-        parts: list[npt.NDArray[Any]] = [self["money"]]
-        if plan.unit == "row":
-            parts.append(np.asarray(unit))
-        parts += self.codes
-        parts += [self[f"score_{i}"] for i in plan.hashed_sources]
-        own = units.hash_rows(parts)
-        if plan.unit == "row":
-            return own
-        known = np.asarray(unit.is_valid())
-        hashes = units.hash_texts(unit) if plan.unit == "text" else units.hash_whole(np.asarray(unit.fill_null(0)))
-        return np.where(known, hashes, own)
+        if plan.unit != "row" and unit.null_count == 0:
+            return hash_units(plan, unit, [])
+        return hash_units(plan, unit, [self["money"], *self.codes, *(self[f"score_{i}"] for i in plan.hashed_sources)])
+
+
+def hash_units(plan: Plan, unit: pa.Array, own: Sequence[npt.NDArray[Any]]) -> units.Hashes:
+    """Hashes of the rows' units. own: what tells a row without a unit apart, which is then a unit of its own: what the
+    log says of it before anything happens (money, codes of segments, `Plan.hashed_sources`); not needed where all have.
+    """
+    if plan.unit == "row":
+        return units.hash_rows([own[0], np.asarray(unit), *own[1:]])
+    known = units.hash_whole(np.asarray(unit.fill_null(0))) if plan.unit == "whole" else units.hash_texts(unit)
+    if unit.null_count == 0:
+        return known
+    return np.where(np.asarray(unit.is_valid()), known, units.hash_rows(own))
 
 
 class Pick:

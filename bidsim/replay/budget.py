@@ -12,6 +12,7 @@ lanes, all groups and all policies side by side, one row of each at a time.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -61,6 +62,12 @@ class Limits:
         values, self._of = _distinct(limit)
         self._exact = [nano(v) if np.isfinite(v) else ENDLESS if v > 0 else 0 for v in values]
         self._pace = pace
+
+    def scaled(self, above: int, below: int) -> Limits:
+        """The same with above / below of each budget, rounded down."""
+        other = copy(self)
+        other._exact = [exact * above // below for exact in self._exact]
+        return other
 
     def money(self, spent: int, carried: int, begin: int, end: int) -> Ints:
         """Money that each row's budget leaves, in [0, PLENTY]; the first `carried` rows have spent `spent` already."""

@@ -63,6 +63,11 @@ class Engine:
         """All rows of a small result; whole numbers arrive as exact Python integers."""
         return self._guard(lambda: self._connection.execute(sql).fetchall())  # type: ignore[no-any-return]
 
+    def column(self, sql: str) -> pa.Array:
+        """The first column of a small result."""
+        column = self._guard(lambda: self._connection.sql(sql).to_arrow_reader().read_all()).column(0)
+        return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], type=column.type)
+
     def names(self, sql: str) -> list[tuple[str, str]]:
         """(name, type) of the columns that a query gives."""
         try:

@@ -109,18 +109,18 @@ def run_replay(
         betas = _betas(loaded, counts) if result_value(plan) is not None else ()
         scanned = reduction.run(bidders, "outcomes", betas, starts, [s.add for s in scans], progress.rows)
         progress.step("other bid levels")
-        levels = (
-            walk_levels(engine, plan, scans, starts, scanned.families)
-            if starts
-            else sweep_levels(engine, plan, stages, scanned.families)
-        )
+        families = scanned.families
+        if starts:
+            levels = walk_levels(engine, plan, scans, starts, families)
+        else:
+            levels, families = sweep_levels(engine, plan, stages, families)
         predict = scenario.outcomes == "predicted"
         unknown = find_unknowns(engine, plan, bidders, "outcomes", scanned.families, predict=predict, threads=threads)
         progress.step("checking the replay against the log")
         unbudgeted = render("bids", formulas="formulas", bidders=bidders, any_first_price=plan.any_first_price)
         fidelity = check_fidelity(engine, plan, f"({unbudgeted})", ties_lose=ties_lose)
     outline = outline_of(plan, betas, scanned.units)
-    families = {n: replace(f, expected=unknown.expected.get(n, {})) for n, f in scanned.families.items()}
+    families = {n: replace(f, expected=unknown.expected.get(n, {})) for n, f in families.items()}
     if unknown.expected:
         # Other levels count observed outcomes only: beside expected ones they would compare two populations.
         levels = OtherLevels(levels.frontier, {}, {})

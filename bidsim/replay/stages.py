@@ -19,15 +19,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from bidsim.errors import ModelError
-from bidsim.replay.budget import Ledger, Limits, Rows
+from bidsim.replay.budget import Ledger, Rows
 from bidsim.replay.engine import Engine, quote_path
 from bidsim.replay.findings import jumped
 from bidsim.replay.plan import NUMERIC_ROLES, Plan
 from bidsim.replay.policies import Bidder
 from bidsim.replay.ripening import ripen
-from bidsim.replay.settling import AuctionRows, bools, floats, ints, limits_of, starts_of
+from bidsim.replay.settling import bools, floats, ints, limits_of, starts_of
 from bidsim.replay.sql import render
-from bidsim.statistics.tallies import Tally
 
 Progress = Callable[[int], None]
 Ints = npt.NDArray[np.int64]
@@ -214,54 +213,24 @@ class Stages:
         engine.run(f"create or replace view {name} as {outcomes}")
         return name
 
-    def sums(self, bidders: Sequence[Bidder], buckets: int, bucket_of: Callable[[pa.RecordBatch], Ints]) -> Tally:
-        """What each bidder's counted wins come to under the budget: whole numbers by (name, place in bidders) and bucket.
+    def winnable(self, bidders: Sequence[Bidder], more: Sequence[str] = ()) -> str:
+        """SQL of the rows that can be won at all, in the budget's order, with what decides them for many bidders.
 
-        Only rows that can be won and the columns that decide them are read, and nothing is kept.
+        more: further columns. What `AuctionRows` and `Ledger` take, so that levels can be settled without the engine.
         """
         plan = self.plan
         columns = ["campaign", "period", "budget_amount", "first_price", "price", "won", "bid_log", "w", "wi", "bar"]
-        columns += ["observed", "click", "conversion", "unit", *(["elapsed", "span"] if plan.pace else [])]
+        columns += ["observed", "click", "conversion", "unit", *(["elapsed", "span"] if plan.pace else []), *more]
         if plan.internal:
             columns += [f"bid_{b.key}" for b in bidders]
             bids = self._bids(bidders)
         else:
-            columns += dict.fromkeys(f"raw_{b.policy}" for b in bidders)
+            columns += [f"raw_{b.policy}" for b in bidders]
             columns += [f"({b.each}) as each_{b.key}" for b in bidders if b.each is not None]
             bids = "select * from formulas"
         winnable = "not undecidable and not blocked and (price is not null or (won and first_price))"
-        sql = f"select {', '.join(columns)} from ({self._auctions(bids, ())}) where {winnable}{self._again}"
-        shares = [list(range(i, len(bidders), self.threads)) for i in range(min(self.threads, len(bidders)))]
-        ledgers = [Ledger(len(share), never=self.never, strict=self.ties_lose) for share in shares]
-        tallies = [Tally(buckets) for _ in shares]
-        last: list[Any] | None = None
-        with ThreadPoolExecutor(max(1, len(shares))) as pool:
-            for batch in self.engine.stream(sql):
-                starts, last = starts_of(batch, last)
-                auction = AuctionRows.of(batch, ties_lose=self.ties_lose, weighted=plan.weighted)
-                limits, bucket = limits_of(batch), bucket_of(batch)
-
-                def work(
-                    share: list[int],
-                    ledger: Ledger,
-                    tally: Tally,
-                    auction: AuctionRows = auction,
-                    starts: npt.NDArray[np.bool_] = starts,
-                    limits: Limits = limits,
-                    batch: pa.RecordBatch = batch,
-                    bucket: Ints = bucket,
-                ) -> None:
-                    rows = [auction.rows_of(bidders[i], batch) for i in share]
-                    for i, done in zip(share, ledger.settle(starts, limits, rows), strict=True):
-                        auction.add_to(tally, i, bucket, done.won, done.paid)
-
-                tasks = zip(shares, ledgers, tallies, strict=True)
-                for future in [pool.submit(work, *task) for task in tasks]:
-                    future.result()
-        total = Tally(buckets)
-        for tally in tallies:
-            total.merge(tally)
-        return total
+        listed = ", ".join(dict.fromkeys(columns))
+        return f"select {listed} from ({self._auctions(bids, ())}) where {winnable}{self._again}"
 
     def exhausted(self, bidders: Sequence[Bidder], name: str) -> list[tuple[Any, ...]]:
         """(campaign, period, first time at which each bidder's money had run out) of every group that ran short."""

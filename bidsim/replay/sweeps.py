@@ -3,30 +3,31 @@
 There a win's price or chance depends on the multiplier itself, so the log is replayed whole at many multipliers: a
 coarse grid gives the frontier, finer ones between its points the level at the baseline's spend, and two more replays
 move the baseline to each candidate's level, for the split of changes. Sums are kept by bucket of units; how results
-move with the level is taken from neighbouring multipliers.
+move with the level is taken from neighbouring multipliers. Under budgets the policies as they are, and at the matched
+level, are replayed again without each group of units (see `resettle`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from bidsim.replay.engine import Engine
 from bidsim.replay.levels import OtherLevels, matched_at, sum_scales
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import Bidder, bidder
+from bidsim.replay.resettle import GROUPS, UnitBuckets, sums, without_groups
 from bidsim.replay.settling import AuctionRows
 from bidsim.replay.stages import Stages
 from bidsim.statistics import units
 from bidsim.statistics.frontier import Totals
 from bidsim.statistics.split import SUMS, Stage, fewer, level_of
 from bidsim.statistics.tables import AtLevel, Matched
-from bidsim.statistics.tallies import OVERALL, Family, Tally
+from bidsim.statistics.tallies import OVERALL, Family, Key, Tally
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -46,8 +47,10 @@ class _At:
     parts: dict[str, Floats]
 
 
-def sweep_levels(engine: Engine, plan: Plan, stages: Stages, families: dict[str, Family]) -> OtherLevels:
-    """Everything about other levels, for the whole log."""
+def sweep_levels(
+    engine: Engine, plan: Plan, stages: Stages, families: dict[str, Family]
+) -> tuple[OtherLevels, dict[str, Family]]:
+    """Everything about other levels, for the whole log; and the families with what groups of units stand for."""
     sweep = _Sweep(engine, plan, stages)
     for policy in plan.policies:
         sweep.wanted += [(policy.index, x) for x in COARSE]
@@ -60,8 +63,13 @@ def sweep_levels(engine: Engine, plan: Plan, stages: Stages, families: dict[str,
             if low is not None and high is not None:
                 sweep.wanted += [(policy.index, float(x)) for x in np.geomspace(low, high, FINE)[1:-1]]
         sweep.replay()
-    matched = {(p.index, OVERALL): sweep.matched(p.index, goal) for p in plan.policies[1:]}
-    return OtherLevels(frontier, matched, sweep.stages(families))
+    lows = {p.index: sweep.reached(p.index, goal) for p in plan.policies[1:]}
+    moved: dict[int, dict[str, Floats]] = {}
+    again = families
+    if plan.budgeted:
+        again, moved = sweep.rerun(families, lows)
+    matched = {(i, OVERALL): sweep.matched(i, low, moved.get(i, {})) for i, low in lows.items()}
+    return OtherLevels(frontier, matched, sweep.stages(families)), again
 
 
 class _Sweep:
@@ -73,8 +81,7 @@ class _Sweep:
         self.way = stages
         self.known: dict[int, dict[float, _At]] = {p.index: {} for p in plan.policies}
         self.wanted: list[tuple[int, float]] = []
-        # Rows that are units of their own fall into other buckets here than in the reduction, so nothing would pair.
-        self.clustered = plan.unit != "row"
+        self.buckets = UnitBuckets(stages)
 
     def replay(self) -> None:
         """Replay at what is wanted and not yet known."""
@@ -94,15 +101,45 @@ class _Sweep:
             low = x
         return low, None
 
-    def matched(self, policy: int, goal: int) -> Matched:
-        """The policy at the largest multiplier at which it spends no more than the baseline."""
+    def reached(self, policy: int, goal: int) -> float | None:
+        """The largest multiplier at which the policy spends no more than the goal; None where it can't spend as much."""
         low, high = self.bracket(policy, goal)
-        points = self.known[policy]
-        if low is None or (high is None and points[low].totals.spend != goal):
+        if low is None or (high is None and self.known[policy][low].totals.spend != goal):
+            return None
+        return low
+
+    def rerun(
+        self, families: dict[str, Family], lows: dict[int, float | None]
+    ) -> tuple[dict[str, Family], dict[int, dict[str, Floats]]]:
+        """(the families, what each group of units stands for at the matched level by candidate and name of SUMS)."""
+        plan = self.plan
+        bidders = [bidder(p, f"whole{p.index}") for p in plan.policies]
+        levels = {i: len(bidders) + k for k, (i, low) in enumerate((i, x) for i, x in lows.items() if x is not None)}
+        bidders += [bidder(plan.policies[i], f"matched{i}", float(lows[i] or 0)) for i in levels]
+        tallies = without_groups(self.way, self.buckets, bidders, [len(f.values) for f in families.values()])
+        if not tallies[0].sums:
+            return families, {}
+        out, at_level = {}, {}
+        for (name, family), tally in zip(families.items(), tallies, strict=True):
+            parts = tally.exact(len(family.values), GROUPS)[1]
+            # Once one number is by group, all are, so that any two of them can be paired.
+            own: dict[Key, Floats] = {("spend", 0, None): np.zeros((len(family.values), GROUPS))}
+            own |= {key: each for key, each in parts.items() if int(key[1] or 0) < len(plan.policies)}
+            out[name] = family.rerun(own)
+            if name == OVERALL:
+                found = sum_scales(plan)
+                none = np.zeros((1, GROUPS))
+                at_level = {
+                    i: {what: parts.get((what, k, None), none)[0] / scale for what, scale in found.items()}
+                    for i, k in levels.items()
+                }
+        return out, at_level
+
+    def matched(self, policy: int, low: float | None, moved: dict[str, Floats]) -> Matched:
+        """The policy at the multiplier `low`. moved: how others' results change without each group of units."""
+        if low is None:
             return matched_at(self.plan, [None])
-        at = points[low]
-        if not self.clustered:
-            return matched_at(self.plan, [(at.totals, low)])
+        at = self.known[policy][low]
         slopes = self._slopes(policy, low)
         spend = slopes["spend"]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -111,9 +148,9 @@ class _Sweep:
         # Where spend does not move with the level (all budgets are used up), results don't move with it either.
         still = np.zeros(1)
         level = AtLevel(
-            spend=self._part(at, "spend")[None, :],
-            clicks=self._part(at, "clicks")[None, :],
-            conversions=self._part(at, "conversions")[None, :],
+            spend=self._part(at, "spend", moved)[None, :],
+            clicks=self._part(at, "clicks", moved)[None, :],
+            conversions=self._part(at, "conversions", moved)[None, :],
             clicks_slope=per_spend["clicks"] if spend > 0 else still,
             conversions_slope=per_spend["conversions"] if spend > 0 else still,
             multiplier_slope=multiplier if spend > 0 else np.full(1, np.nan),
@@ -145,12 +182,11 @@ class _Sweep:
 
     def _stage(self, at: _At, scale: dict[str, int], slopes: dict[str, float], moved: Floats, buckets: int) -> Stage:
         totals = {name: getattr(at.totals, name) / scale[name] for name in scale}
-        if not self.clustered:
-            return Stage(totals, {name: np.full(buckets, np.nan) for name in scale})
         return Stage(totals, {name: fewer(self._part(at, name), buckets) + slopes[name] * moved for name in scale})
 
-    def _part(self, at: _At, name: str) -> Floats:
-        return at.parts.get(name, np.zeros(units.BUCKETS))
+    def _part(self, at: _At, name: str, moved: dict[str, Floats] | None = None) -> Floats:
+        own = at.parts.get(name, np.zeros(units.BUCKETS))
+        return fewer(own, GROUPS) - moved[name] if moved else own
 
     def _slopes(self, policy: int, at: float) -> dict[str, float]:
         """How sums move with the logarithm of the multiplier around one, in plain units."""
@@ -191,41 +227,28 @@ class _Sweep:
         """What each bidder's counted wins come to."""
         if not bidders:
             return []
-        found = self.way.sums if self.plan.budgeted else self._unbudgeted
-        sums, parts = found(bidders, units.BUCKETS, self._buckets).exact(1, units.BUCKETS)
+        found = sums(self.way, self.buckets, bidders) if self.plan.budgeted else self._unbudgeted(bidders)
+        totals, parts = found.exact(1, units.BUCKETS)
         scale, none, nothing = sum_scales(self.plan), np.zeros(1, dtype=object), np.zeros((1, units.BUCKETS))
         return [
             _At(
-                Totals(*(int(sums.get((name, k, None), none)[0]) for name in SUMS)),
+                Totals(*(int(totals.get((name, k, None), none)[0]) for name in SUMS)),
                 {name: parts.get((name, k, None), nothing)[0] / scale[name] for name in SUMS},
             )
             for k in range(len(bidders))
         ]
 
-    def _unbudgeted(
-        self, bidders: Sequence[Bidder], buckets: int, bucket_of: Callable[[pa.RecordBatch], Ints]
-    ) -> Tally:
-        """As Stages.sums, where no budget makes rows depend on each other."""
-        tally = Tally(buckets)
+    def _unbudgeted(self, bidders: Sequence[Bidder]) -> Tally:
+        """As `resettle.sums`, where no budget makes rows depend on each other."""
+        tally = Tally(units.BUCKETS)
         view = self.way.settle(bidders, "levels_outcomes")
-        wins = [f"o_{b.key}, cost_{b.key}" for b in bidders]
-        facts = "unit, price, w, wi, first_price, bid_log, true as observed, click, conversion, 0::bigint as bar"
-        sql = f"select {facts}, {', '.join(wins)} from {view}"
-        for batch in self.engine.stream(sql):
+        columns = ["unit, price, w, wi, first_price, bid_log, true as observed, click, conversion, 0::bigint as bar"]
+        columns += [*self.buckets.columns, *self.buckets.predictions]
+        columns += [f"o_{b.key}, cost_{b.key}" for b in bidders]
+        for batch in self.engine.stream(f"select {', '.join(columns)} from {view}"):
             auction = AuctionRows.of(batch, ties_lose=self.way.ties_lose, weighted=self.plan.weighted)
-            bucket = bucket_of(batch)
+            bucket = self.buckets.bucket(batch, auction.pay)
             for k, b in enumerate(bidders):
                 won = np.asarray(batch.column(f"o_{b.key}").fill_null(False))
                 auction.add_to(tally, k, bucket, won, np.asarray(batch.column(f"cost_{b.key}").fill_null(0)))
         return tally
-
-    def _buckets(self, batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
-        if not self.clustered:
-            return np.zeros(batch.num_rows, dtype=np.int64)
-        unit = batch.column("unit")
-        whole = self.plan.unit == "whole"
-        hashes = units.hash_whole(np.asarray(unit.fill_null(0))) if whole else units.hash_texts(unit)
-        if unit.null_count:
-            own = units.hash_rows([np.asarray(batch.column("price").fill_null(0.0))])
-            hashes = np.where(np.asarray(unit.is_valid()), hashes, own)
-        return units.buckets_of(hashes)

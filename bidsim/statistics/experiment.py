@@ -58,7 +58,7 @@ def plan_experiment(
 ) -> Iterator[Need]:
     """Of every candidate and metric that the log can give. shares: of the candidate's traffic, in (0, 1)."""
     outline, family = tables.outline, tables.families[OVERALL]
-    sample = Sample(confidence, family.by_bucket("rows"), outline.units)
+    sample = tables.sample(OVERALL, confidence)
     quantiles = float(ndtri(0.5 + confidence / 2) + ndtri(power))
     has_click, has_conversion = outline.has_click, outline.has_conversion
     base = economic_values(family, 0, has_click=has_click, has_conversion=has_conversion)

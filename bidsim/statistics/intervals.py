@@ -57,11 +57,13 @@ class Measured:
 @dataclass(frozen=True)
 class Sample:
     """What intervals need to know of the log. rows: by segment value and bucket, shape (values, buckets); units: number
-    of units of the whole log."""
+    of units of the whole log; given: whether totals are those of so many units. Under a budget they are not simply
+    proportional to it, so that what the number explains can't be taken out."""
 
     confidence: float
     rows: Floats
     units: int
+    given: bool = True
 
     @cached_property
     def used(self) -> Floats:
@@ -114,8 +116,9 @@ def _total_spread(x: Floats, sample: Sample) -> tuple[Floats, Floats]:
     # Where buckets are empty the mean is over more of them than there are units; only those in use tell of the spread.
     freedom = _freedom(np.where(shares > 0, centred, 0.0), shares)
     variance = (centred**2).sum(axis=1) * buckets / (buckets - 1)
-    given = np.maximum(variance - total**2 / max(sample.units, 1), LEAST_VARIANCE * variance)
-    return np.sqrt(given), freedom
+    if sample.given:
+        variance = np.maximum(variance - total**2 / max(sample.units, 1), LEAST_VARIANCE * variance)
+    return np.sqrt(variance), freedom
 
 
 def _bounds(centre: Floats, error: Floats, freedom: Floats, sample: Sample, *, log: bool, shift: float = 0.0) -> Bounds:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -74,7 +74,7 @@ def numbers_of(tables: Tables, confidence: float) -> Numbers:
         for name in dict.fromkeys([*outline.shown, *families])
     }
     _over_campaigns(tables, cuts)
-    samples = {name: Sample(confidence, families[name].by_bucket("rows"), outline.units) for name in outline.shown}
+    samples = {name: tables.sample(name, confidence) for name in outline.shown}
     metrics: list[Metric] = []
     changes: list[Difference] = []
     curves: list[CalibrationCurve] = []
@@ -260,7 +260,8 @@ def _curves(
 
 
 def _split(tables: Tables, sample: Sample) -> Iterator[SplitPart]:
-    overall = tables.families[OVERALL]
+    # The stages between are not rerun without groups of units, and only like can be paired with like.
+    overall = replace(tables.families[OVERALL], reruns={})
     for index, (level, mix) in tables.stages.items():
         buckets = len(level.parts["spend"])
         stages = (stage_of(overall, 0, buckets), level, mix, stage_of(overall, index, buckets))

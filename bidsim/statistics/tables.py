@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from bidsim.statistics.calibration import Bins
 from bidsim.statistics.identified import UnknownPair
+from bidsim.statistics.intervals import Sample
 from bidsim.statistics.split import Stage
 from bidsim.statistics.tallies import Family
 
@@ -102,3 +103,8 @@ class Tables:
     matched: dict[tuple[int, str], Matched]
     stages: dict[int, tuple[Stage, Stage]]
     unknown: dict[tuple[int, str], UnknownPair]
+
+    def sample(self, family: str, confidence: float) -> Sample:
+        """What intervals of a family's numbers need."""
+        found = self.families[family]
+        return Sample(confidence, found.by_bucket("rows"), self.outline.units, given=not found.reruns)

@@ -133,6 +133,8 @@ class Family:
     sums: by key, whole numbers, shape (values,); scales: what a sum is divided by; parts: the sums by bucket of units,
     shape (values, buckets), in the unit of the sums. expected: what rows of unknown fate add in expectation, by key, by
     bucket, in the measure's own unit (outcomes: predicted); `get` and `by_bucket` include it, `observed` does not.
+    reruns: of sums that a budget makes rows share, by key, what each of a few groups of buckets stands for: how the whole
+    changes without it, shape (values, groups), in the unit of the sums; `by_bucket` then has policies' sums by group.
     """
 
     name: str
@@ -142,6 +144,7 @@ class Family:
     parts: Mapping[Key, Floats] = field(default_factory=dict)
     buckets: int = 1
     expected: Mapping[Key, Floats] = field(default_factory=dict)
+    reruns: Mapping[Key, Floats] = field(default_factory=dict)
 
     def get(self, name: str, policy: int | None = None, head: str | None = None) -> Floats:
         """The sums of a measure in its own unit, shape (values,); NaN where it was not measured."""
@@ -163,8 +166,13 @@ class Family:
     def by_bucket(self, name: str, policy: int | None = None, head: str | None = None) -> Floats:
         """The sums of a measure in its own unit by bucket of units, shape (values, buckets)."""
         key = (name, policy, head)
+        if key in self.reruns:
+            return self.reruns[key] / self.scales[key]
         seen = self.parts[key] / self.scales[key] if key in self.parts else np.zeros((len(self.values), self.buckets))
         more = self.expected.get(key)
+        if self.reruns and policy is not None and head is None:
+            groups = next(iter(self.reruns.values())).shape[1]
+            return np.asarray(seen.reshape(len(self.values), groups, -1).sum(axis=2))
         return seen if more is None else seen + more
 
     def observed_by_bucket(self, name: str, policy: int | None = None, head: str | None = None) -> Floats:
@@ -175,6 +183,23 @@ class Family:
         """The whole-number sums themselves, in units of 1/scale; zeros where not measured."""
         key = (name, policy, head)
         return [int(v) for v in self.sums[key]] if key in self.sums else [0] * len(self.values)
+
+    def rerun(self, moved: Mapping[Key, Floats]) -> Family:
+        """With what each group of units stands for. moved: by key, how the others' sums change without the group, shape
+        (values, groups), whole numbers.
+
+        A group stands for its own sums less what its absence moves elsewhere, shifted so that all add up to the whole.
+        """
+        if not moved:
+            return self
+        groups = next(iter(moved.values())).shape[1]
+        found = {}
+        for key, more in moved.items():
+            own = self.parts.get(key, np.zeros((len(self.values), self.buckets)))
+            parts = own.reshape(len(self.values), groups, -1).sum(axis=2) - more
+            whole = own.sum(axis=1, keepdims=True)
+            found[key] = parts + (whole - parts.sum(axis=1, keepdims=True)) / groups
+        return replace(self, reruns=found)
 
     def has(self, name: str, policy: int | None = None, head: str | None = None) -> bool:
         return (name, policy, head) in self.scales

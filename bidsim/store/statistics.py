@@ -109,6 +109,8 @@ def _blocks(tables: Tables) -> Iterator[Block]:
             yield _block(("sum", *_key(key), name), parts, drop_zeros=True)
         for key, parts in sorted(family.expected.items(), key=lambda item: str(item[0])):
             yield _block(("expected", *_key(key), name), parts)
+        for key, parts in sorted(family.reruns.items(), key=lambda item: str(item[0])):
+            yield _block(("rerun", *_key(key), name), parts)
     for (head, source, name), ranked in tables.ranked.items():
         for what in ("auc", "recalibrated", "won", "lost"):
             yield _block(("rank", what, source, head, name), getattr(ranked, what), drop_zeros=what in ("won", "lost"))
@@ -239,8 +241,9 @@ class _Reader:
         sums: dict[Key, npt.NDArray[np.object_]] = {}
         parts: dict[Key, Floats] = {}
         expected: dict[Key, Floats] = {}
+        reruns: dict[Key, Floats] = {}
         for (table, what, policy, head, family), rows in self.places.items():
-            if family != name or table not in ("total", "sum", "expected"):
+            if family != name or table not in ("total", "sum", "expected", "rerun"):
                 continue
             key = _unkey(what, policy, head)
             if table == "total":
@@ -248,10 +251,16 @@ class _Reader:
                 if len(high) != len(values):
                     raise ValueError("totals")
                 sums[key] = high * (1 << LIMB) + low
+            elif table == "rerun":
+                place = (table, what, policy, head, family)
+                groups = self.width(place)
+                if buckets % groups:
+                    raise ValueError("groups")
+                reruns[key] = self.array(place, (len(values), groups))
             else:
                 kept = parts if table == "sum" else expected
                 kept[key] = self.array((table, what, policy, head, family), (len(values), buckets))
-        return Family(name, values, sums, scales, parts, buckets, expected)
+        return Family(name, values, sums, scales, parts, buckets, expected, reruns)
 
     def ranked(self, head: str, source: int, family: Family) -> Ranked:
         size, buckets = len(family.values), family.buckets
@@ -286,16 +295,17 @@ class _Reader:
         )
 
     def matched(self, policy: int, family: Family) -> Matched | None:
-        size, buckets = len(family.values), family.buckets
+        size = len(family.values)
         if not self.has(("matched", "multiplier", policy, "", family.name)):
             return None
         level = None
         if self.has(("level", "clicks_slope", policy, "", family.name)):
+            groups = self.width(("level", "spend", policy, "", family.name))
             level = AtLevel(
                 *(
                     self.array(
                         ("level", f.name, policy, "", family.name),
-                        (size,) if f.name.endswith("slope") else (size, buckets),
+                        (size,) if f.name.endswith("slope") else (size, groups),
                     )
                     for f in fields(AtLevel)
                 )

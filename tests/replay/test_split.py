@@ -181,7 +181,7 @@ def test_wins_gained_and_lost_are_those_that_only_one_policy_has_by_segment() ->
     [{"budget": {"amount": "limit", "per": "total"}}, {"auction": {"type": "first_price"}}],
     ids=["budget", "first price"],
 )
-def test_numbers_at_matched_spend_have_intervals_where_the_log_has_units(extra: dict[str, Any]) -> None:
+def test_numbers_at_matched_spend_have_intervals_with_and_without_units(extra: dict[str, Any]) -> None:
     rows = make_log(5, 3000)
     for r in rows:
         r["unit"] = r["request"] % 700
@@ -198,4 +198,6 @@ def test_numbers_at_matched_spend_have_intervals_where_the_log_has_units(extra: 
         assert known.high / known.low < 2.0
         unknown = next(m for m in without.metrics if m.policy == "new" and m.metric == name)
         assert unknown.value == pytest.approx(known.value, rel=1e-9)
-        assert unknown.low is None
+        assert unknown.low is not None
+        assert unknown.high is not None
+        assert unknown.low < known.value < unknown.high

@@ -1,0 +1,231 @@
+"""Budgets settled again, many times in one ordered pass: at other bid levels, and without a part of the units.
+
+Under a budget rows depend on each other, so what another sample of users would have brought can't be read off the sums:
+where all money is spent anyway, other users leave spend as it is. Therefore the replay is repeated without each sixteenth
+of the units, with a sixteenth less money in every budget (the delete-a-group jackknife; Kott 2001, "The Delete-a-Group
+Jackknife"). How far the rest's results then move is what that group of units stands for.
+
+Only rows that can be won and the columns that decide them are read, and nothing is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bidsim.replay.batches import hash_units
+from bidsim.replay.budget import Ledger, Limits, Rows, Settled
+from bidsim.replay.measures import VALUE_SCALE, result_value
+from bidsim.replay.plan import Plan
+from bidsim.replay.policies import Bidder
+from bidsim.replay.settling import AuctionRows, floats, ints, limits_of, starts_of
+from bidsim.replay.stages import Stages
+from bidsim.statistics import units
+from bidsim.statistics.tallies import Key, Tally
+
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+GROUPS = 16
+
+
+class UnitBuckets:
+    """Buckets of units of a batch of winnable rows, the same that the reduction puts the rows in."""
+
+    def __init__(self, stages: Stages) -> None:
+        self.plan = stages.plan
+        self.values = [
+            stages.engine.column(f"select value from codes_{i} order by code") for i in range(len(self.columns))
+        ]
+
+    @property
+    def columns(self) -> list[str]:
+        """What must be read for it: segments tell rows without a unit apart, and say where sums belong."""
+        return [s.column for s in self.plan.segments]
+
+    @property
+    def predictions(self) -> list[str]:
+        return [f"{self.plan.sources[i]} as score_{i}" for i in self.plan.hashed_sources]
+
+    def codes(self, batch: pa.RecordBatch, rows: Ints | None = None) -> list[Ints]:
+        """Of each segment, the codes of some rows of a batch."""
+        found = []
+        for name, values in zip(self.columns, self.values, strict=True):
+            column = batch.column(name.strip('"'))
+            column = column if rows is None else column.take(pa.array(rows))
+            found.append(np.asarray(pc.index_in(column.cast(values.type), value_set=values)).astype(np.int64))
+        return found
+
+    def bucket(self, batch: pa.RecordBatch, money: Ints) -> Ints:
+        """money: price times weight, as the reduction sums it."""
+        unit = batch.column("unit")
+        if self.plan.unit != "row" and unit.null_count == 0:
+            return units.buckets_of(hash_units(self.plan, unit, []))
+        own = [money, *self.codes(batch), *(floats(batch, f"score_{i}") for i in self.plan.hashed_sources)]
+        return units.buckets_of(hash_units(self.plan, unit, own))
+
+
+@dataclass(frozen=True)
+class _Batch:
+    rows: pa.RecordBatch
+    starts: Bools
+    auction: AuctionRows
+    limits: Limits
+    bucket: Ints
+
+
+def _batches(stages: Stages, buckets: UnitBuckets, bidders: Sequence[Bidder], more: Sequence[str]) -> Iterator[_Batch]:
+    last: list[Any] | None = None
+    columns = [*buckets.columns, *buckets.predictions, *more]
+    for batch in stages.engine.stream(stages.winnable(bidders, columns)):
+        starts, last = starts_of(batch, last)
+        auction = AuctionRows.of(batch, ties_lose=stages.ties_lose, weighted=stages.plan.weighted)
+        yield _Batch(batch, starts, auction, limits_of(batch), buckets.bucket(batch, auction.pay))
+
+
+def _each(
+    stages: Stages,
+    buckets: UnitBuckets,
+    workers: Sequence[Callable[[_Batch], None]],
+    bidders: Sequence[Bidder],
+    more: Sequence[str] = (),
+) -> None:
+    """Show every batch in order to every worker, side by side."""
+    with ThreadPoolExecutor(max(1, len(workers))) as pool:
+        for batch in _batches(stages, buckets, bidders, more):
+            for future in [pool.submit(work, batch) for work in workers]:
+                future.result()
+
+
+def _shares(stages: Stages, count: int) -> list[list[int]]:
+    return [list(range(i, count, stages.threads)) for i in range(min(stages.threads, count))]
+
+
+def sums(stages: Stages, buckets: UnitBuckets, bidders: Sequence[Bidder]) -> Tally:
+    """What each bidder's counted wins come to under the budget: whole numbers by (name, place in bidders) and bucket."""
+    shares = _shares(stages, len(bidders))
+    tallies = [Tally(units.BUCKETS) for _ in shares]
+
+    def worker(share: list[int], tally: Tally) -> Callable[[_Batch], None]:
+        ledger = Ledger(len(share), never=stages.never, strict=stages.ties_lose)
+
+        def work(batch: _Batch) -> None:
+            rows = [batch.auction.rows_of(bidders[i], batch.rows) for i in share]
+            for i, done in zip(share, ledger.settle(batch.starts, batch.limits, rows), strict=True):
+                batch.auction.add_to(tally, i, batch.bucket, done.won, done.paid)
+
+        return work
+
+    _each(stages, buckets, [worker(share, tally) for share, tally in zip(shares, tallies, strict=True)], bidders)
+    total = Tally(units.BUCKETS)
+    for tally in tallies:
+        total.merge(tally)
+    return total
+
+
+def without_groups(
+    stages: Stages, buckets: UnitBuckets, bidders: Sequence[Bidder], sizes: Sequence[int]
+) -> list[Tally]:
+    """How the rest's results move without each group of units, one table a family: the whole log, then the segments.
+
+    Whole numbers by (name, place in bidders) and value x GROUPS + group. sizes: values of each family.
+    """
+    plan = stages.plan
+    measured = [_Measures(plan, b.policy) for b in bidders]
+    columns = list(dict.fromkeys(c for m in measured for c in m.columns))
+    shares = _shares(stages, len(bidders))
+    tallies = [[Tally(size * GROUPS) for size in sizes] for _ in shares]
+
+    def worker(share: list[int], mine: list[Tally]) -> Callable[[_Batch], None]:
+        whole = Ledger(len(share), never=stages.never, strict=stages.ties_lose)
+        parts = Ledger(len(share) * GROUPS, never=stages.never, strict=stages.ties_lose)
+
+        def work(batch: _Batch) -> None:
+            group = batch.bucket // (units.BUCKETS // GROUPS)
+            rows = [batch.auction.rows_of(bidders[i], batch.rows) for i in share]
+            less = [
+                Rows(r.bids, r.wins & (group != g), r.pay, r.bar, r.first_price) for r in rows for g in range(GROUPS)
+            ]
+            all_ = whole.settle(batch.starts, batch.limits, rows)
+            rest = parts.settle(batch.starts, batch.limits.scaled(GROUPS - 1, GROUPS), less)
+            for k, i in enumerate(share):
+                for g in range(GROUPS):
+                    _add(mine, measured[i], i, g, batch, group, all_[k], rest[k * GROUPS + g], buckets)
+
+        return work
+
+    workers = [worker(share, mine) for share, mine in zip(shares, tallies, strict=True)]
+    _each(stages, buckets, workers, bidders, columns)
+    total = [Tally(size * GROUPS) for size in sizes]
+    for mine in tallies:
+        for family, tally in zip(total, mine, strict=True):
+            family.merge(tally)
+    return total
+
+
+class _Measures:
+    """The sums of one policy's wins that follow what it wins, as whole numbers of the reduction's scales."""
+
+    def __init__(self, plan: Plan, policy: int) -> None:
+        self.plan = plan
+        self.columns: list[str] = []
+        self.fixed: list[tuple[str, str, float]] = []
+        value = result_value(plan)
+        if value is not None:
+            self._put("value", f"coalesce({value}, 0e0)", "value", float(VALUE_SCALE))
+        for name, head, role in (
+            ("predicted_clicks", "ctr", "click"),
+            ("predicted_conversions", "ctcvr", "conversion"),
+        ):
+            sql = plan.prediction(policy, head)
+            if sql is not None and plan.has(role):
+                self._put(name, sql, f"win_score_{plan.sources.index(sql)}", 2.0**plan.fraction_bits)
+
+    def _put(self, name: str, sql: str, column: str, scale: float) -> None:
+        self.columns.append(f"{sql} as {column}")
+        self.fixed.append((name, column, scale))
+
+    def of(self, batch: _Batch, rows: Ints) -> Iterator[tuple[str, Ints | npt.NDArray[np.float64]]]:
+        """Each sum's whole numbers, of some rows, but for spend, whose payments the budget decides."""
+        yield "wins", ints(batch.rows, "wi")[rows] if self.plan.weighted else np.ones(len(rows), dtype=np.int64)
+        for name, (at, values) in zip(("clicks", "conversions"), batch.auction.results, strict=True):
+            if self.plan.has(name[:-1]):
+                full = np.zeros(len(batch.bucket), dtype=np.int64)
+                full[at] = values
+                yield name, full[rows]
+        for name, column, scale in self.fixed:
+            each = np.nan_to_num(floats(batch.rows, column)[rows])
+            yield name, np.rint((each * batch.auction.weight[rows] if self.plan.weighted else each) * scale)
+
+
+def _add(
+    tallies: Sequence[Tally],
+    measures: _Measures,
+    place: int,
+    g: int,
+    batch: _Batch,
+    group: Ints,
+    whole: Settled,
+    rest: Settled,
+    buckets: UnitBuckets,
+) -> None:
+    """Add what group g's absence changes for the others."""
+    other = ((whole.won != rest.won) | (whole.paid != rest.paid)) & (group != g) & batch.auction.observed
+    rows = np.flatnonzero(other)
+    if len(rows) == 0:
+        return
+    sign = rest.won[rows].astype(np.int64) - whole.won[rows].astype(np.int64)
+    changes: list[tuple[str, Any]] = [("spend", rest.paid[rows] - whole.paid[rows])]
+    changes += [(name, values * sign) for name, values in measures.of(batch, rows)]
+    at = [np.zeros(len(rows), dtype=np.int64), *buckets.codes(batch.rows, rows)]
+    for tally, code in zip(tallies, at, strict=False):
+        for name, values in changes:
+            key: Key = (name, place, None)
+            tally.add(key, code * GROUPS + g, values)
