@@ -150,7 +150,7 @@ BIDS = np.array([150.0, 160.0, 60.0, 60.0, np.nan])
         # A bid is entered while less than the budget is spent: the win that crosses it is paid.
         (Rules(budget=np.array([0.04, 0.0])), 2 * BIDS, [0, 0, 1, 0, 0], [0, 0, 0.05, 0, 0]),
         # By minute 701 of 1440 half of 0.2 is released and 0.05 spent.
-        (Rules(budget=np.array([0.2, 0.2]), pacing="even"), 2 * BIDS, [0, 1, 0, 1, 0], [0, 0.1, 0, 0.07, 0]),
+        (Rules(budget=np.array([0.2, 0.2]), pacing="even"), 2 * BIDS, [0, 1, 1, 1, 0], [0, 0.1, 0.05, 0.07, 0]),
     ],
     ids=["second price", "first price", "asap", "even"],
 )
