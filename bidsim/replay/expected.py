@@ -8,7 +8,6 @@ enough rows, else of the whole log, for second-price and first-price auctions ap
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ from bidsim.replay.engine import Engine
 from bidsim.replay.measures import COUNT_BITS
 from bidsim.replay.plan import Plan
 from bidsim.replay.sql import render
+from bidsim.replay.worth import worth_of
 from bidsim.statistics.tallies import Family, Key, Tally
 from bidsim.statistics.winning import CELLS, LOWEST, PER_OCTAVE, Curves, expected_win, monotone, product_limit
 
@@ -162,18 +162,6 @@ class Expectation:
                 if key in family.scales
             }
         return out
-
-
-def worth_of(plan: Plan, columns: dict[str, npt.NDArray[Any]], brings: dict[str, Floats]) -> Floats | None:
-    """Value of what rows bring, in currency: target x result, by the performance indicator first."""
-    targets = {"clicks": "target_cpc", "conversions": "target_cpa"}
-    order = ("conversions", "clicks") if plan.indicator == "cpa" else ("clicks", "conversions")
-    value: Floats | None = None
-    for result in order:
-        if result in brings and plan.has(targets[result]):
-            worth = columns[targets[result]].astype(np.float64) * brings[result]
-            value = worth if value is None else np.where(np.isnan(value), worth, value)
-    return None if value is None else np.nan_to_num(value, nan=0.0)
 
 
 def empty_tallies(families: dict[str, Family]) -> list[Tally]:

@@ -115,7 +115,7 @@ def run_replay(
         else:
             levels, families = sweep_levels(engine, plan, stages, families)
         predict = scenario.outcomes == "predicted"
-        unknown = find_unknowns(engine, plan, bidders, "outcomes", scanned.families, predict=predict, threads=threads)
+        unknown = find_unknowns(stages, bidders, "outcomes", scanned.families, predict=predict)
         progress.step("checking the replay against the log")
         unbudgeted = render("bids", formulas="formulas", bidders=bidders, any_first_price=plan.any_first_price)
         fidelity = check_fidelity(engine, plan, f"({unbudgeted})", ties_lose=ties_lose)

@@ -1,9 +1,8 @@
-"""Budgets settled again, many times in one ordered pass: at other bid levels, and without a part of the units.
+"""Budgets settled again, many times in one ordered pass: at other bid levels, and for half of the units.
 
 Under a budget rows depend on each other, so what another sample of users would have brought can't be read off the sums:
-where all money is spent anyway, other users leave spend as it is. Therefore the replay is repeated without each sixteenth
-of the units, with a sixteenth less money in every budget (the delete-a-group jackknife; Kott 2001, "The Delete-a-Group
-Jackknife"). How far the rest's results then move is what that group of units stands for.
+where all money is spent anyway, other users leave spend as it is. Therefore half of the units are replayed with half of
+every budget, in balanced half-samples (see `statistics.halves`).
 
 Only rows that can be won and the columns that decide them are read, and nothing is kept.
 """
@@ -28,12 +27,13 @@ from bidsim.replay.policies import Bidder
 from bidsim.replay.settling import AuctionRows, floats, ints, limits_of, starts_of
 from bidsim.replay.stages import Stages
 from bidsim.statistics import units
+from bidsim.statistics.halves import REPLICATES, in_half
 from bidsim.statistics.tallies import Key, Tally
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
-GROUPS = 16
+HALVES = in_half()
 
 
 class UnitBuckets:
@@ -130,40 +130,38 @@ def sums(stages: Stages, buckets: UnitBuckets, bidders: Sequence[Bidder]) -> Tal
     return total
 
 
-def without_groups(
-    stages: Stages, buckets: UnitBuckets, bidders: Sequence[Bidder], sizes: Sequence[int]
-) -> list[Tally]:
-    """How the rest's results move without each group of units, one table a family: the whole log, then the segments.
+def replay_halves(stages: Stages, buckets: UnitBuckets, bidders: Sequence[Bidder], sizes: Sequence[int]) -> list[Tally]:
+    """How the results of each half-sample's rows differ from what they are in the whole log.
 
-    Whole numbers by (name, place in bidders) and value x GROUPS + group. sizes: values of each family.
+    One table a family: the whole log, then the segments. Whole numbers by (name, place in bidders) and value x REPLICATES
+    + replicate. sizes: values of each family.
     """
     plan = stages.plan
     measured = [_Measures(plan, b.policy) for b in bidders]
     columns = list(dict.fromkeys(c for m in measured for c in m.columns))
     shares = _shares(stages, len(bidders))
-    tallies = [[Tally(size * GROUPS) for size in sizes] for _ in shares]
+    tallies = [[Tally(size * REPLICATES) for size in sizes] for _ in shares]
 
     def worker(share: list[int], mine: list[Tally]) -> Callable[[_Batch], None]:
         whole = Ledger(len(share), never=stages.never, strict=stages.ties_lose)
-        parts = Ledger(len(share) * GROUPS, never=stages.never, strict=stages.ties_lose)
+        parts = Ledger(len(share) * REPLICATES, never=stages.never, strict=stages.ties_lose)
 
         def work(batch: _Batch) -> None:
-            group = batch.bucket // (units.BUCKETS // GROUPS)
+            halves = HALVES[:, batch.bucket]
             rows = [batch.auction.rows_of(bidders[i], batch.rows) for i in share]
-            less = [
-                Rows(r.bids, r.wins & (group != g), r.pay, r.bar, r.first_price) for r in rows for g in range(GROUPS)
-            ]
+            less = [Rows(r.bids, r.wins & half, r.pay, r.bar, r.first_price) for r in rows for half in halves]
             all_ = whole.settle(batch.starts, batch.limits, rows)
-            rest = parts.settle(batch.starts, batch.limits.scaled(GROUPS - 1, GROUPS), less)
+            some = parts.settle(batch.starts, batch.limits.scaled(1, 2), less)
             for k, i in enumerate(share):
-                for g in range(GROUPS):
-                    _add(mine, measured[i], i, g, batch, group, all_[k], rest[k * GROUPS + g], buckets)
+                for r, half in enumerate(halves):
+                    settled = all_[k], some[k * REPLICATES + r]
+                    _add(mine, measured[i], i, r, batch, half, settled, buckets)
 
         return work
 
     workers = [worker(share, mine) for share, mine in zip(shares, tallies, strict=True)]
     _each(stages, buckets, workers, bidders, columns)
-    total = [Tally(size * GROUPS) for size in sizes]
+    total = [Tally(size * REPLICATES) for size in sizes]
     for mine in tallies:
         for family, tally in zip(total, mine, strict=True):
             family.merge(tally)
@@ -209,23 +207,22 @@ def _add(
     tallies: Sequence[Tally],
     measures: _Measures,
     place: int,
-    g: int,
+    replicate: int,
     batch: _Batch,
-    group: Ints,
-    whole: Settled,
-    rest: Settled,
+    half: Bools,
+    settled: tuple[Settled, Settled],
     buckets: UnitBuckets,
 ) -> None:
-    """Add what group g's absence changes for the others."""
-    other = ((whole.won != rest.won) | (whole.paid != rest.paid)) & (group != g) & batch.auction.observed
-    rows = np.flatnonzero(other)
+    """Add what a half-sample changes for its own rows. settled: the whole log's, and the half's."""
+    whole, part = settled
+    rows = np.flatnonzero(((whole.won != part.won) | (whole.paid != part.paid)) & half & batch.auction.observed)
     if len(rows) == 0:
         return
-    sign = rest.won[rows].astype(np.int64) - whole.won[rows].astype(np.int64)
-    changes: list[tuple[str, Any]] = [("spend", rest.paid[rows] - whole.paid[rows])]
+    sign = part.won[rows].astype(np.int64) - whole.won[rows].astype(np.int64)
+    changes: list[tuple[str, Any]] = [("spend", part.paid[rows] - whole.paid[rows])]
     changes += [(name, values * sign) for name, values in measures.of(batch, rows)]
     at = [np.zeros(len(rows), dtype=np.int64), *buckets.codes(batch.rows, rows)]
     for tally, code in zip(tallies, at, strict=False):
         for name, values in changes:
             key: Key = (name, place, None)
-            tally.add(key, code * GROUPS + g, values)
+            tally.add(key, code * REPLICATES + replicate, values)

@@ -170,8 +170,8 @@ class Stages:
         self.rows = view
 
     @property
-    def _again(self) -> str:
-        """The internal auction brings rows together by request; under a budget they are put in its order again."""
+    def again(self) -> str:
+        """What puts rows in the budget's order again: the internal auction brings them together by request."""
         return " order by ordinal" if self.plan.internal else ""
 
     def _bids(self, bidders: Sequence[Bidder], formulas: str = "formulas") -> str:
@@ -184,10 +184,14 @@ class Stages:
             "auctions", bids=f"({bids})", bidders=bidders, ties_lose=self.ties_lose, budgeted=self.plan.budgeted
         )
 
+    def auctions(self, bidders: Sequence[Bidder]) -> str:
+        """SQL of steps 3 (second half) to 5, before any budget; in its order where `again` is added."""
+        return self._auctions(self._bids(bidders), bidders)
+
     def settle(self, bidders: Sequence[Bidder], name: str, progress: Progress | None = None) -> str:
         """Steps 3 (second half) to 7 for some bidders: view `name`, their outcomes. Returns the view's name."""
         plan, engine = self.plan, self.engine
-        auctions = self._auctions(self._bids(bidders), bidders)
+        auctions = self.auctions(bidders)
         if plan.budgeted:
             rows = f"{name}_settled"
             parts = [f"false as {p}_{b.key}" for b in bidders for p in ("entered", "won", "open", "short")]
@@ -230,7 +234,7 @@ class Stages:
             bids = "select * from formulas"
         winnable = "not undecidable and not blocked and (price is not null or (won and first_price))"
         listed = ", ".join(dict.fromkeys(columns))
-        return f"select {listed} from ({self._auctions(bids, ())}) where {winnable}{self._again}"
+        return f"select {listed} from ({self._auctions(bids, ())}) where {winnable}{self.again}"
 
     def exhausted(self, bidders: Sequence[Bidder], name: str) -> list[tuple[Any, ...]]:
         """(campaign, period, first time at which each bidder's money had run out) of every group that ran short."""
@@ -269,7 +273,7 @@ class Stages:
         last: list[Any] | None = None
         columns = [*kept, "campaign", "period", "budget_amount", "first_price", "bar", "bid_log", "w", "lost", "price"]
         columns += [f"{part}_{b.key}" for b in bidders for part in ("bid", "wins", "unknown", "pay")]
-        for batch in self.engine.stream(f"select {', '.join(dict.fromkeys(columns))} from ({auctions}){self._again}"):
+        for batch in self.engine.stream(f"select {', '.join(dict.fromkeys(columns))} from ({auctions}){self.again}"):
             starts, last = starts_of(batch, last)
             first_price = bools(batch, "first_price")
             bar = ints(batch, "bar")

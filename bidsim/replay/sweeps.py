@@ -4,7 +4,7 @@ There a win's price or chance depends on the multiplier itself, so the log is re
 coarse grid gives the frontier, finer ones between its points the level at the baseline's spend, and two more replays
 move the baseline to each candidate's level, for the split of changes. Sums are kept by bucket of units; how results
 move with the level is taken from neighbouring multipliers. Under budgets the policies as they are, and at the matched
-level, are replayed again without each group of units (see `resettle`).
+level, are replayed again for half of the units (see `resettle`).
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from bidsim.replay.engine import Engine
 from bidsim.replay.levels import OtherLevels, matched_at, sum_scales
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import Bidder, bidder
-from bidsim.replay.resettle import GROUPS, UnitBuckets, sums, without_groups
+from bidsim.replay.resettle import UnitBuckets, replay_halves, sums
 from bidsim.replay.settling import AuctionRows
 from bidsim.replay.stages import Stages
 from bidsim.statistics import units
 from bidsim.statistics.frontier import Totals
+from bidsim.statistics.halves import REPLICATES, by_stratum
 from bidsim.statistics.split import SUMS, Stage, fewer, level_of
 from bidsim.statistics.tables import AtLevel, Matched
 from bidsim.statistics.tallies import OVERALL, Family, Key, Tally
@@ -50,7 +51,7 @@ class _At:
 def sweep_levels(
     engine: Engine, plan: Plan, stages: Stages, families: dict[str, Family]
 ) -> tuple[OtherLevels, dict[str, Family]]:
-    """Everything about other levels, for the whole log; and the families with what groups of units stand for."""
+    """Everything about other levels, for the whole log; and the families with what half-samples say of their spread."""
     sweep = _Sweep(engine, plan, stages)
     for policy in plan.policies:
         sweep.wanted += [(policy.index, x) for x in COARSE]
@@ -111,24 +112,24 @@ class _Sweep:
     def rerun(
         self, families: dict[str, Family], lows: dict[int, float | None]
     ) -> tuple[dict[str, Family], dict[int, dict[str, Floats]]]:
-        """(the families, what each group of units stands for at the matched level by candidate and name of SUMS)."""
+        """(the families, how half-samples' results differ at the matched level by candidate and name of SUMS)."""
         plan = self.plan
         bidders = [bidder(p, f"whole{p.index}") for p in plan.policies]
         levels = {i: len(bidders) + k for k, (i, low) in enumerate((i, x) for i, x in lows.items() if x is not None)}
         bidders += [bidder(plan.policies[i], f"matched{i}", float(lows[i] or 0)) for i in levels]
-        tallies = without_groups(self.way, self.buckets, bidders, [len(f.values) for f in families.values()])
+        tallies = replay_halves(self.way, self.buckets, bidders, [len(f.values) for f in families.values()])
         if not tallies[0].sums:
             return families, {}
         out, at_level = {}, {}
         for (name, family), tally in zip(families.items(), tallies, strict=True):
-            parts = tally.exact(len(family.values), GROUPS)[1]
-            # Once one number is by group, all are, so that any two of them can be paired.
-            own: dict[Key, Floats] = {("spend", 0, None): np.zeros((len(family.values), GROUPS))}
+            parts = tally.exact(len(family.values), REPLICATES)[1]
+            # Once one number is by stratum, all are, so that any two of them can be paired.
+            own: dict[Key, Floats] = {("spend", 0, None): np.zeros((len(family.values), REPLICATES))}
             own |= {key: each for key, each in parts.items() if int(key[1] or 0) < len(plan.policies)}
             out[name] = family.rerun(own)
             if name == OVERALL:
                 found = sum_scales(plan)
-                none = np.zeros((1, GROUPS))
+                none = np.zeros((1, REPLICATES))
                 at_level = {
                     i: {what: parts.get((what, k, None), none)[0] / scale for what, scale in found.items()}
                     for i, k in levels.items()
@@ -136,7 +137,7 @@ class _Sweep:
         return out, at_level
 
     def matched(self, policy: int, low: float | None, moved: dict[str, Floats]) -> Matched:
-        """The policy at the multiplier `low`. moved: how others' results change without each group of units."""
+        """The policy at the multiplier `low`. moved: how half-samples' results differ."""
         if low is None:
             return matched_at(self.plan, [None])
         at = self.known[policy][low]
@@ -186,7 +187,7 @@ class _Sweep:
 
     def _part(self, at: _At, name: str, moved: dict[str, Floats] | None = None) -> Floats:
         own = at.parts.get(name, np.zeros(units.BUCKETS))
-        return fewer(own, GROUPS) - moved[name] if moved else own
+        return by_stratum(own[None, :], moved[name][None, :])[0] if moved else own
 
     def _slopes(self, policy: int, at: float) -> dict[str, float]:
         """How sums move with the logarithm of the multiplier around one, in plain units."""

@@ -8,7 +8,7 @@ gives what the rows count for in expectation (`expected`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,21 +16,21 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from bidsim.replay.batches import Batch
-from bidsim.replay.engine import Engine
-from bidsim.replay.expected import Expectation, empty_tallies, estimate_curves, worth_of
+from bidsim.replay.expected import Expectation, empty_tallies, estimate_curves
+from bidsim.replay.fates import settle_fates
 from bidsim.replay.measures import COUNT_BITS, MONEY_SCALE
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import Bidder
 from bidsim.replay.sql import render
+from bidsim.replay.stages import Stages
 from bidsim.replay.stream import STREAM_ROWS, share
-from bidsim.statistics.identified import Unknown, UnknownPair
+from bidsim.replay.worth import RESULT_SCALE, VALUE_SCALE, Predicted, brings_of, column, predictions_of, wholes_of
+from bidsim.statistics.identified import SettledPair, Unknown, UnknownPair
 from bidsim.statistics.tallies import OVERALL, Family, Key, Tally
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-RESULT_SCALE = 2.0**40
-VALUE_SCALE = 10.0**9
 NAMES = ("rows", "dear", "cheap", "clicks", "conversions", "value")
 
 
@@ -39,7 +39,7 @@ class Unknowns:
     """pairs: by candidate and family, its unknown rows beside the baseline's, empty where no policy has any; expected: by
     family and key, what they count for by bucket of units, empty with `outcomes: observed`."""
 
-    pairs: dict[tuple[int, str], UnknownPair]
+    pairs: dict[tuple[int, str], UnknownPair | SettledPair]
     expected: dict[str, dict[Key, Floats]]
 
 
@@ -52,20 +52,21 @@ class _Worker:
 
 
 def find_unknowns(
-    engine: Engine,
-    plan: Plan,
+    stages: Stages,
     bidders: Sequence[Bidder],
     outcomes: str,
     families: dict[str, Family],
     *,
     predict: bool,
-    threads: int,
 ) -> Unknowns:
     """predict: whether the rows count in expectation. Raises LogError where a log can't tell how bids win."""
+    engine, plan = stages.engine, stages.plan
     overall = families[OVERALL]
     if not any(overall.get(n, b.policy)[0] for b in bidders for n in ("unknown_wins", "unknown_outcomes")):
         return Unknowns({}, {})
-    predicted = _predictions(plan, overall)
+    predicted = predictions_of(plan, overall)
+    if plan.budgeted and any(overall.get("unknown_wins", b.policy)[0] for b in bidders):
+        return Unknowns(settle_fates(stages, bidders, families, predicted), {})
     sources = [source for by_policy in predicted.values() for source, _ in by_policy]
     expectation = None
     if predict:
@@ -91,7 +92,7 @@ def find_unknowns(
 
     workers = [
         _Worker({name: Tally(len(f.values)) for name, f in families.items()}, empty_tallies(families))
-        for _ in range(threads)
+        for _ in range(stages.threads)
     ]
     share(engine.stream(sql, STREAM_ROWS), work, workers)
     first = workers[0]
@@ -100,7 +101,7 @@ def find_unknowns(
             tally.merge(other.bounds[name])
         for mine, theirs in zip(first.expected, other.expected, strict=True):
             mine.merge(theirs)
-    pairs = {}
+    pairs: dict[tuple[int, str], UnknownPair | SettledPair] = {}
     for name, family in families.items():
         sums = first.bounds[name].exact(len(family.values), 1)[0]
         for b in bidders[1:]:
@@ -109,69 +110,25 @@ def find_unknowns(
                 for who in ("candidate", "baseline")
                 for side in ("alone", "both")
             ]
-            if plan.budgeted:
-                # Unknown wins would have used money of the budget, and changed what is won after them.
-                spent = [bool(overall.get("unknown_wins", index)[0]) for index in (b.policy, b.policy, 0, 0)]
-                parts = [_unsayable(part) if unsure else part for part, unsure in zip(parts, spent, strict=True)]
             pairs[(b.policy, name)] = UnknownPair(*parts)
     return Unknowns(pairs, expectation.families(families, first.expected) if expectation else {})
 
 
-def _unsayable(part: Unknown) -> Unknown:
-    return replace(part, rows=np.full(len(part.rows), np.nan))
-
-
-def _predictions(plan: Plan, overall: Family) -> dict[str, list[tuple[int, float]]]:
-    """By result, (source, calibration factor) of every policy's prediction of it from the impression on."""
-    out: dict[str, list[tuple[int, float]]] = {}
-    for result, head, role in (("clicks", "ctr", "click"), ("conversions", "ctcvr", "conversion")):
-        if not plan.has(role):
-            continue
-        found = []
-        for policy in plan.policies:
-            sql = plan.prediction(policy.index, head)
-            if sql is not None:
-                found.append((plan.sources.index(sql), _factor(plan, overall, policy.index, head)))
-        if found:
-            out[result] = found
-    return out
-
-
-def _factor(plan: Plan, overall: Family, policy: int, head: str) -> float:
-    """Observed over predicted on the labelled rows; of a product of heads, the product. 1 where nothing is labelled."""
-    if head in plan.heads:
-        y, p = overall.get("y", policy, head)[0], overall.get("p", policy, head)[0]
-        return float(y / p) if y > 0 and p > 0 else 1.0
-    if head == "ctcvr" and {"ctr", "cvr"} <= set(plan.heads):
-        return _factor(plan, overall, policy, "ctr") * _factor(plan, overall, policy, "cvr")
-    return 1.0
-
-
-def _column(batch: pa.RecordBatch, name: str) -> npt.NDArray[Any]:
-    return np.asarray(batch.column(name))
-
-
-def _add(
-    plan: Plan, batch: pa.RecordBatch, tallies: dict[str, Tally], predicted: dict[str, list[tuple[int, float]]]
-) -> None:
+def _add(plan: Plan, batch: pa.RecordBatch, tallies: dict[str, Tally], predicted: Predicted) -> None:
     count = batch.num_rows
-    w = _column(batch, "w") if plan.weighted else np.ones(count)
-    wi = _column(batch, "wi") if plan.weighted else np.ones(count, dtype=np.int64)
+    w = column(batch, "w") if plan.weighted else np.ones(count)
+    wi = column(batch, "wi") if plan.weighted else np.ones(count, dtype=np.int64)
     codes = {OVERALL: np.zeros(count, dtype=np.int64)}
-    codes |= {s.name: _column(batch, f"code_{i}").astype(np.int64) for i, s in enumerate(plan.segments)}
-    brings = _brings(plan, batch, predicted)
-    whole: dict[str, npt.NDArray[Any]] = {"rows": wi}
-    whole |= {name: np.rint(brings[name] * w * RESULT_SCALE) for name in ("clicks", "conversions") if name in brings}
-    if "value" in brings:
-        whole["value"] = np.rint(np.minimum(brings["value"] * w, 1e12) * VALUE_SCALE)
-    ours = _column(batch, "unknown_0") > 0
+    codes |= {s.name: column(batch, f"code_{i}").astype(np.int64) for i, s in enumerate(plan.segments)}
+    whole: dict[str, npt.NDArray[Any]] = {"rows": wi, **wholes_of(brings_of(plan, batch, predicted), w)}
+    ours = column(batch, "unknown_0") > 0
     for policy in plan.policies[1:]:
-        theirs = _column(batch, f"unknown_{policy.index}") > 0
+        theirs = column(batch, f"unknown_{policy.index}") > 0
         for who, index, mine, other in (
             ("candidate", policy.index, theirs, ours),
             ("baseline", 0, ours, theirs),
         ):
-            money = {name: _column(batch, f"{name}_{index}") for name in ("dear", "cheap")}
+            money = {name: column(batch, f"{name}_{index}") for name in ("dear", "cheap")}
             for side, mask in (("alone", mine & ~other), ("both", mine & other)):
                 rows = np.flatnonzero(mask)
                 if len(rows) == 0:
@@ -182,22 +139,6 @@ def _add(
                         tallies[family].add(key, code[rows], values[rows])
 
 
-def _brings(plan: Plan, batch: pa.RecordBatch, predicted: dict[str, list[tuple[int, float]]]) -> dict[str, Floats]:
-    """What each row could bring: its label where the log shows it, else the larger of the calibrated predictions."""
-    out: dict[str, Floats] = {}
-    for result, label in (("clicks", "click"), ("conversions", "conversion")):
-        if result in predicted:
-            best = np.zeros(batch.num_rows)
-            for source, factor in predicted[result]:
-                best = np.fmax(best, np.minimum(_column(batch, f"score_{source}") * factor, 1.0))
-            seen = _column(batch, label).astype(np.float64)
-            out[result] = np.where(np.isnan(seen), best, seen)
-    value = worth_of(plan, {name: _column(batch, name) for name in ("target_cpc", "target_cpa")}, out)
-    if value is not None:
-        out["value"] = value
-    return out
-
-
 def _unknown(
     plan: Plan,
     sums: dict[Key, npt.NDArray[np.object_]],
@@ -205,7 +146,7 @@ def _unknown(
     policy: int,
     side: str,
     size: int,
-    predicted: dict[str, list[tuple[int, float]]],
+    predicted: Predicted,
 ) -> Unknown:
     count = float(2**COUNT_BITS) if plan.weighted else 1.0
     scale = {"rows": count, "dear": MONEY_SCALE, "cheap": MONEY_SCALE, "value": VALUE_SCALE}

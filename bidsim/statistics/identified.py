@@ -4,6 +4,8 @@ An unknown row is an auction that a policy may have won, or a win whose outcome 
 won at the dearest price it could have had and brought nothing; it was won at the cheapest and brought what the larger
 of the calibrated predictions says. A number's range is over all unknown rows sharing each fate in turn. For a difference
 the rows that are unknown to both policies share one fate, those unknown to one of them only have fates of their own.
+Fates add up, but for unknown wins under a budget, whose money later wins would not have had: there the sums of each
+world have been settled anew (`SettledPair`).
 """
 
 from __future__ import annotations
@@ -22,13 +24,14 @@ Range = tuple[Floats, Floats]
 
 FATES = ("lost", "dear", "cheap")
 SUMS = ("wins", "spend", "clicks", "conversions", "value")
+RESULTS = ("clicks", "conversions", "value")
+Sums = Mapping[str, Floats]
 
 
 @dataclass(frozen=True)
 class Unknown:
     """Unknown rows of one policy, shape (values,) each: their weight, the money they cost at most and at least, and what
-    they bring at most. clicks, conversions, value: NaN where no prediction says; rows: NaN where nobody can say anything,
-    since under a budget an unknown win would have used money that later wins had."""
+    they bring at most. clicks, conversions, value: NaN where no prediction says."""
 
     rows: Floats
     dear: Floats
@@ -52,16 +55,6 @@ class Unknown:
             "value": self.value,
         }
 
-    def __add__(self, other: Unknown) -> Unknown:
-        return Unknown(
-            self.rows + other.rows,
-            self.dear + other.dear,
-            self.cheap + other.cheap,
-            self.clicks + other.clicks,
-            self.conversions + other.conversions,
-            self.value + other.value,
-        )
-
 
 @dataclass(frozen=True)
 class UnknownPair:
@@ -72,13 +65,45 @@ class UnknownPair:
     baseline_alone: Unknown
     baseline_both: Unknown
 
-    @property
-    def candidate(self) -> Unknown:
-        return self.candidate_alone + self.candidate_both
+    def after(self, counted: Sums, own: str, shared: str) -> Sums:
+        """The candidate's sums in a world. counted: what the log shows."""
+        return _with(counted, self.candidate_alone.adds(own), self.candidate_both.adds(shared))
+
+    def before(self, counted: Sums, own: str, shared: str) -> Sums:
+        """The baseline's."""
+        return _with(counted, self.baseline_alone.adds(own), self.baseline_both.adds(shared))
 
     @property
-    def baseline(self) -> Unknown:
-        return self.baseline_alone + self.baseline_both
+    def unsayable(self) -> frozenset[str]:
+        """Sums that no prediction can bound."""
+        parts = (self.candidate_alone, self.candidate_both, self.baseline_alone, self.baseline_both)
+        return frozenset(n for n in RESULTS if any(np.isnan(getattr(part, n)).any() for part in parts))
+
+
+Worlds = Mapping[tuple[str, str], Sums]
+
+
+@dataclass(frozen=True)
+class SettledPair:
+    """Both policies' whole sums under a budget in every world: by (fate of the rows unknown to it alone, of those unknown
+    to both), then by name of SUMS, shape (values,). How many bids are entered is not among them."""
+
+    candidate: Worlds
+    baseline: Worlds
+
+    def after(self, counted: Sums, own: str, shared: str) -> Sums:
+        return {**self.candidate[(own, shared)], "bids": np.full(len(counted["bids"]), np.nan)}
+
+    def before(self, counted: Sums, own: str, shared: str) -> Sums:
+        return {**self.baseline[(own, shared)], "bids": np.full(len(counted["bids"]), np.nan)}
+
+    @property
+    def unsayable(self) -> frozenset[str]:
+        worlds = [*self.candidate.values(), *self.baseline.values()]
+        return frozenset(n for n in RESULTS if any(np.isnan(w[n]).any() for w in worlds if n in w))
+
+
+Pair = UnknownPair | SettledPair
 
 
 def _counted(family: Family, policy: int) -> dict[str, Floats]:
@@ -123,38 +148,38 @@ def _span(found: list[Floats]) -> Range:
     return np.where(low > high, np.nan, low), np.where(low > high, np.nan, high)
 
 
-def identified(family: Family, policy: int, unknown: Unknown) -> dict[str, Range]:
-    """(low, high) of each economic number of a policy that has one, shape (values,); inf: without a bound."""
-    if np.isnan(unknown.rows).any():
-        return {}
+def identified(family: Family, policy: int, pair: Pair) -> dict[str, Range]:
+    """(low, high) of each economic number of a policy that has one, shape (values,); inf: without a bound.
+
+    pair: the policy's and the baseline's; any pair of the baseline for the baseline itself.
+    """
     counted = _counted(family, policy)
-    worlds = [_numbers(_with(counted, unknown.adds(fate))) for fate in FATES]
-    sayable = _sayable(unknown)
+    sums = pair.before if policy == 0 else pair.after
+    worlds = [_numbers(sums(counted, fate, fate)) for fate in FATES]
+    sayable = _sayable(pair)
     return {name: _span([w[name] for w in worlds]) for name in worlds[0] if sayable.get(name, True)}
 
 
-def identified_change(family: Family, policy: int, pair: UnknownPair) -> dict[str, tuple[Range, Range]]:
+def identified_change(family: Family, policy: int, pair: Pair) -> dict[str, tuple[Range, Range]]:
     """((low, high) of candidate - baseline, the same relative to the baseline's size) of each economic number."""
-    if np.isnan(pair.candidate.rows).any() or np.isnan(pair.baseline.rows).any():
-        return {}
     ours, theirs = _counted(family, 0), _counted(family, policy)
     absolute: dict[str, list[Floats]] = {}
     relative: dict[str, list[Floats]] = {}
     for own, base, shared in itertools.product(FATES, repeat=3):
-        before = _numbers(_with(ours, pair.baseline_alone.adds(base), pair.baseline_both.adds(shared)))
-        after = _numbers(_with(theirs, pair.candidate_alone.adds(own), pair.candidate_both.adds(shared)))
+        before = _numbers(pair.before(ours, base, shared))
+        after = _numbers(pair.after(theirs, own, shared))
         for name in before.keys() & after.keys():
             with np.errstate(divide="ignore", invalid="ignore"):
                 change = after[name] - before[name]
                 absolute.setdefault(name, []).append(change)
                 relative.setdefault(name, []).append(change / np.abs(before[name]))
-    sayable = _sayable(pair.candidate) | {n: s for n, s in _sayable(pair.baseline).items() if not s}
+    sayable = _sayable(pair)
     return {name: (_span(absolute[name]), _span(relative[name])) for name in absolute if sayable.get(name, True)}
 
 
-def _sayable(unknown: Unknown) -> dict[str, bool]:
+def _sayable(pair: Pair) -> dict[str, bool]:
     """Which numbers the predictions can bound at all."""
-    clicks, conversions, value = (not np.isnan(a).any() for a in (unknown.clicks, unknown.conversions, unknown.value))
+    clicks, conversions, value = (name not in pair.unsayable for name in RESULTS)
     return {
         "clicks": clicks,
         "ctr": clicks,

@@ -172,7 +172,7 @@ def _identified(tables: Tables, index: int, name: str, values: Values) -> Known:
     if pair is None:
         exact = {m: (v.value, v.value) for (m, head, _), v in values.items() if head is None and m in ECONOMIC}
         return lambda metric, code: _range(exact.get(metric), code)
-    ranges = identified(tables.families[name], index, pair.baseline if index == 0 else pair.candidate)
+    ranges = identified(tables.families[name], index, pair)
     return lambda metric, code: _range(ranges.get(metric), code)
 
 

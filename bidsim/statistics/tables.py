@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bidsim.statistics.calibration import Bins
-from bidsim.statistics.identified import UnknownPair
+from bidsim.statistics.identified import SettledPair, UnknownPair
 from bidsim.statistics.intervals import Sample
 from bidsim.statistics.split import Stage
 from bidsim.statistics.tallies import Family
@@ -102,7 +102,7 @@ class Tables:
     ranked: dict[Place, Ranked]
     matched: dict[tuple[int, str], Matched]
     stages: dict[int, tuple[Stage, Stage]]
-    unknown: dict[tuple[int, str], UnknownPair]
+    unknown: dict[tuple[int, str], UnknownPair | SettledPair]
 
     def sample(self, family: str, confidence: float) -> Sample:
         """What intervals of a family's numbers need."""

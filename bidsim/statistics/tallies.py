@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from bidsim.statistics.halves import by_stratum
+
 Key = tuple[str, int | None, str | None]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -133,8 +135,8 @@ class Family:
     sums: by key, whole numbers, shape (values,); scales: what a sum is divided by; parts: the sums by bucket of units,
     shape (values, buckets), in the unit of the sums. expected: what rows of unknown fate add in expectation, by key, by
     bucket, in the measure's own unit (outcomes: predicted); `get` and `by_bucket` include it, `observed` does not.
-    reruns: of sums that a budget makes rows share, by key, what each of a few groups of buckets stands for: how the whole
-    changes without it, shape (values, groups), in the unit of the sums; `by_bucket` then has policies' sums by group.
+    reruns: of sums whose rows share a budget, by key, what stands in for their parts: by stratum of half-samples (see
+    `halves`), shape (values, strata), in the unit of the sums; `by_bucket` then has all of the policies' sums by stratum.
     """
 
     name: str
@@ -171,8 +173,7 @@ class Family:
         seen = self.parts[key] / self.scales[key] if key in self.parts else np.zeros((len(self.values), self.buckets))
         more = self.expected.get(key)
         if self.reruns and policy is not None and head is None:
-            groups = next(iter(self.reruns.values())).shape[1]
-            return np.asarray(seen.reshape(len(self.values), groups, -1).sum(axis=2))
+            return by_stratum(seen)
         return seen if more is None else seen + more
 
     def observed_by_bucket(self, name: str, policy: int | None = None, head: str | None = None) -> Floats:
@@ -185,21 +186,9 @@ class Family:
         return [int(v) for v in self.sums[key]] if key in self.sums else [0] * len(self.values)
 
     def rerun(self, moved: Mapping[Key, Floats]) -> Family:
-        """With what each group of units stands for. moved: by key, how the others' sums change without the group, shape
-        (values, groups), whole numbers.
-
-        A group stands for its own sums less what its absence moves elsewhere, shifted so that all add up to the whole.
-        """
-        if not moved:
-            return self
-        groups = next(iter(moved.values())).shape[1]
-        found = {}
-        for key, more in moved.items():
-            own = self.parts.get(key, np.zeros((len(self.values), self.buckets)))
-            parts = own.reshape(len(self.values), groups, -1).sum(axis=2) - more
-            whole = own.sum(axis=1, keepdims=True)
-            found[key] = parts + (whole - parts.sum(axis=1, keepdims=True)) / groups
-        return replace(self, reruns=found)
+        """With what replays of half-samples say. moved: by key, as `by_stratum` takes it, in the unit of the sums."""
+        none = np.zeros((len(self.values), self.buckets))
+        return replace(self, reruns={key: by_stratum(self.parts.get(key, none), each) for key, each in moved.items()})
 
     def has(self, name: str, policy: int | None = None, head: str | None = None) -> bool:
         return (name, policy, head) in self.scales

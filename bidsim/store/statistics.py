@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 
 from bidsim.errors import BidsimError
 from bidsim.statistics.calibration import Bins
-from bidsim.statistics.identified import Unknown, UnknownPair
+from bidsim.statistics.identified import FATES, SettledPair, Unknown, UnknownPair
+from bidsim.statistics.identified import SUMS as FATE_SUMS
 from bidsim.statistics.split import SUMS, Stage
 from bidsim.statistics.tables import AtLevel, Matched, Outline, Ranked, ScoreGrid, Tables
 from bidsim.statistics.tallies import LIMB, OVERALL, Family, Key
@@ -129,6 +130,12 @@ def _blocks(tables: Tables) -> Iterator[Block]:
             for part in fields(AtLevel):
                 yield _block(("level", part.name, policy, "", name), getattr(matched.level, part.name))
     for (policy, name), unknown in tables.unknown.items():
+        if isinstance(unknown, SettledPair):
+            for which, worlds in (("candidate", unknown.candidate), ("baseline", unknown.baseline)):
+                for (own, shared), world in worlds.items():
+                    for what, numbers in world.items():
+                        yield _block(("fate", what, policy, f"{which} {own} {shared}", name), numbers)
+            continue
         for side in fields(UnknownPair):
             for part in fields(Unknown):
                 numbers = getattr(getattr(unknown, side.name), part.name)
@@ -315,8 +322,22 @@ class _Reader:
         )
         return Matched(multiplier, spend, clicks, conversions, level)
 
-    def unknown(self, policy: int, family: Family) -> UnknownPair:
+    def unknown(self, policy: int, family: Family) -> UnknownPair | SettledPair:
         size = len(family.values)
+        if self.has(("fate", "wins", policy, f"candidate {FATES[0]} {FATES[0]}", family.name)):
+            sides = [
+                {
+                    (own, shared): {
+                        what: self.array(place, (size,))
+                        for what in FATE_SUMS
+                        if self.has(place := ("fate", what, policy, f"{side} {own} {shared}", family.name))
+                    }
+                    for own in FATES
+                    for shared in FATES
+                }
+                for side in ("candidate", "baseline")
+            ]
+            return SettledPair(*sides)
         return UnknownPair(
             *(
                 Unknown(
@@ -370,6 +391,7 @@ class _Reader:
             for name, family in families.items()
             for policy in range(1, len(outline.policies))
             if self.has(("unknown", "rows", policy, "candidate_alone", name))
+            or self.has(("fate", "wins", policy, f"candidate {FATES[0]} {FATES[0]}", name))
         }
         return Tables(outline, families, ranked, matched, stages, unknown)
 

@@ -1,5 +1,4 @@
-"""Intervals under budgets: what a group of units stands for is the whole log less a replay without that group, with a
-sixteenth less money in every budget. Checked against the naive replay of what remains."""
+"""Intervals under budgets: half-samples of the units, replayed with half of every budget, checked against naive replays."""
 
 from __future__ import annotations
 
@@ -16,9 +15,9 @@ from oracle import replay as replay_naively
 from small_logs import Row, as_table
 
 from bidsim.replay.pipeline import run_replay
-from bidsim.replay.resettle import GROUPS
 from bidsim.scenario.loading import scenario_from_dict
 from bidsim.statistics import units
+from bidsim.statistics.halves import DESIGN, REPLICATES, STRATA, by_stratum, in_half
 from bidsim.statistics.intervals import interval, total_of
 from bidsim.statistics.numbers import numbers_of
 from bidsim.statistics.tables import Tables
@@ -85,34 +84,55 @@ def sums(rows: list[Row], field: str, rules: Rules, campaign: int | None) -> dic
     ],
     ids=["asap", "never", "even", "never, first price"],
 )
-def test_a_group_stands_for_what_the_whole_has_more_than_the_rest_with_its_share_of_the_budget(
+def test_half_samples_are_replays_of_half_the_units_with_half_the_budget(
     budget: dict[str, Any], rules: dict[str, Any], extra: dict[str, Any]
 ) -> None:
     rows = make_log(1)
     tables = tables_of(rows, budget={"amount": "limit", "per": "day", **budget}, **extra)
-    group_of = units.buckets_of(units.hash_whole(np.array([r["unit"] for r in rows]))) // (units.BUCKETS // GROUPS)
+    bucket = units.buckets_of(units.hash_whole(np.array([r["unit"] for r in rows])))
+    halves = in_half()[:, bucket]
     how = Rules(budget="limit", per="day", **rules)
     for name, labels in ((OVERALL, [None]), ("campaign", [1, 2, 3])):
         family = tables.families[name]
         for place, field in enumerate(("pctr", "pother")):
             for i, campaign in enumerate(labels):
                 whole = sums(rows, field, how, campaign)
-                expected: dict[str, list[float]] = {measure: [] for measure in NAMES}
-                for g in range(GROUPS):
-                    rest = [
-                        {**r, "limit": r["limit"] * (GROUPS - 1) / GROUPS}
-                        for r, own in zip(rows, group_of, strict=True)
-                        if own != g
-                    ]
-                    less = sums(rest, field, how, campaign)
-                    for measure in NAMES:
-                        expected[measure].append(whole[measure] - less[measure])
+                found = [
+                    sums(
+                        [{**r, "limit": r["limit"] / 2} for r, own in zip(rows, half, strict=True) if own],
+                        field,
+                        how,
+                        campaign,
+                    )
+                    for half in halves
+                ]
                 for measure in NAMES:
-                    parts = np.array(expected[measure])
-                    centred = parts + (whole[measure] - parts.sum()) / GROUPS
-                    got = family.by_bucket(measure, place)[i]
-                    assert got.shape == (GROUPS,)
-                    np.testing.assert_allclose(got, centred, rtol=0, atol=1e-9)
+                    # What strata differ by, from the definition: replicates times the design, but for its constant.
+                    doubled = np.array([2 * each[measure] for each in found])
+                    contrast = DESIGN.T @ doubled / REPLICATES * np.sqrt(STRATA / (STRATA - 1))
+                    contrast[0] = 0.0
+                    expected = whole[measure] / STRATA + contrast - contrast.mean()
+                    np.testing.assert_allclose(family.by_bucket(measure, place)[i], expected, rtol=0, atol=1e-9)
+
+
+def test_half_samples_are_balanced() -> None:
+    halves = in_half()
+    assert halves.shape == (REPLICATES, units.BUCKETS)
+    assert (halves.sum(axis=1) == units.BUCKETS // 2).all()
+    # Any two strata's halves come together in all four ways equally often.
+    np.testing.assert_array_equal(DESIGN.T @ DESIGN, REPLICATES * np.eye(STRATA))
+
+
+def test_where_rows_share_nothing_strata_spread_as_buckets_do() -> None:
+    rng = np.random.default_rng(7)
+    ratios = []
+    for _ in range(400):
+        own = rng.gamma(2.0, 1.0, (1, units.BUCKETS))
+        strata = by_stratum(own)
+        assert strata.sum() == pytest.approx(own.sum())
+        spread = ((strata - strata.mean()) ** 2).sum() * STRATA / (STRATA - 1)
+        ratios.append(spread / (units.BUCKETS * 2.0))  # of a gamma's variance, 2
+    assert np.mean(ratios) == pytest.approx(1.0, abs=5 * np.std(ratios) / 20)
 
 
 def test_where_no_budget_binds_nothing_is_moved() -> None:

@@ -1,0 +1,186 @@
+"""What unknown rows could have done under a budget: every policy settled again in each world of their fates.
+
+An unknown win uses money that later wins would have had, so what it adds can't be read off sums: with each fate of the
+unknown rows the budgets are settled anew, in one ordered pass for all worlds. Worlds are those of `identified`: rows
+unknown to both policies share one fate, those unknown to one of them have another.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from bidsim.replay.budget import Ledger, Limits, Rows
+from bidsim.replay.levels import count_scale
+from bidsim.replay.measures import MONEY_SCALE
+from bidsim.replay.policies import Bidder
+from bidsim.replay.resettle import UnitBuckets
+from bidsim.replay.settling import bools, floats, ints, limits_of, starts_of
+from bidsim.replay.sql import render
+from bidsim.replay.stages import Stages
+from bidsim.replay.worth import RESULT_SCALE, VALUE_SCALE, Predicted, brings_of, wholes_of
+from bidsim.statistics.identified import FATES, SUMS, SettledPair, UnknownPair
+from bidsim.statistics.tallies import Family, Key, Tally
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+KNOWN, UNOBSERVED, OPEN = 1, 2, 3
+SIDES = ("candidate", "baseline")
+
+
+@dataclass(frozen=True)
+class _World:
+    """One policy of one candidate's pair, under one fate of its own unknown rows and one of those shared."""
+
+    candidate: int
+    side: str
+    own: str
+    shared: str
+
+    @property
+    def policy(self) -> int:
+        return self.candidate if self.side == "candidate" else 0
+
+
+def settle_fates(
+    stages: Stages,
+    bidders: Sequence[Bidder],
+    families: Mapping[str, Family],
+    predicted: Predicted,
+) -> dict[tuple[int, str], UnknownPair | SettledPair]:
+    """By candidate and family."""
+    plan = stages.plan
+    codes = UnitBuckets(stages)
+    sources = dict.fromkeys(source for by_policy in predicted.values() for source, _ in by_policy)
+    sql = render(
+        "fates",
+        auctions=f"({stages.auctions(bidders)})",
+        bidders=bidders,
+        paced=plan.pace is not None,
+        sources=[(i, plan.sources[i]) for i in sources],
+        segments=plan.segments,
+    )
+    kinds = {b.policy: _kinds(stages, sql, b.policy) for b in bidders[1:]}
+    worlds = list(dict.fromkeys(w for c, found in kinds.items() for side in SIDES for _, _, w in _all(c, side, found)))
+    shares = [worlds[i :: stages.threads] for i in range(min(stages.threads, len(worlds)))]
+    tallies = [[Tally(len(f.values)) for f in families.values()] for _ in shares]
+    workers = [_worker(stages, share, mine) for share, mine in zip(shares, tallies, strict=True)]
+    last: list[Any] | None = None
+    with ThreadPoolExecutor(max(1, len(workers))) as pool:
+        for batch in stages.engine.stream(f"{sql}{stages.again}"):
+            starts, last = starts_of(batch, last)
+            at = [np.zeros(batch.num_rows, dtype=np.int64), *codes.codes(batch)][: len(families)]
+            given = _Given(batch, starts, limits_of(batch), at, brings_of(plan, batch, predicted))
+            for future in [pool.submit(work, given) for work in workers]:
+                future.result()
+    total = [Tally(len(f.values)) for f in families.values()]
+    for mine in tallies:
+        for whole, part in zip(total, mine, strict=True):
+            whole.merge(part)
+    out: dict[tuple[int, str], UnknownPair | SettledPair] = {}
+    for family, tally in zip(families.values(), total, strict=True):
+        sums = tally.exact(len(family.values), 1)[0]
+        for candidate, found in kinds.items():
+            sides = [
+                {
+                    (own, shared): dict(_sums(stages, sums, family, w, predicted))
+                    for own, shared, w in _all(candidate, side, found)
+                }
+                for side in SIDES
+            ]
+            out[(candidate, family.name)] = SettledPair(*sides)
+    return out
+
+
+@dataclass(frozen=True)
+class _Given:
+    rows: pa.RecordBatch
+    starts: Bools
+    limits: Limits
+    codes: list[Ints]
+    brings: dict[str, Floats]
+
+
+def _kinds(stages: Stages, sql: str, candidate: int) -> dict[str, tuple[bool, bool]]:
+    """Whether there are rows that are unknown to one side alone, and rows unknown to both."""
+    ours, theirs = f"kind_0 > {KNOWN}", f"kind_{candidate} > {KNOWN}"
+    rules = (f"{theirs} and not {ours}", f"{ours} and not {theirs}", f"{ours} and {theirs}")
+    parts = ", ".join(f"coalesce(bool_or({rule}), false)" for rule in rules)
+    ((candidate_alone, baseline_alone, both),) = stages.engine.rows(f"select {parts} from ({sql})")
+    return {"candidate": (candidate_alone, both), "baseline": (baseline_alone, both)}
+
+
+def _all(candidate: int, side: str, found: Mapping[str, tuple[bool, bool]]) -> Iterator[tuple[str, str, _World]]:
+    """Every pair of fates, and the world that stands for it: where there are no such rows, their fate makes no other."""
+    alone, both = found[side]
+    for own, shared in itertools.product(FATES, repeat=2):
+        yield own, shared, _World(candidate, side, own if alone else FATES[0], shared if both else FATES[0])
+
+
+def _worker(stages: Stages, worlds: Sequence[_World], tallies: Sequence[Tally]) -> Callable[[_Given], None]:
+    ledger = Ledger(len(worlds), never=stages.never, strict=stages.ties_lose)
+    weighted = stages.plan.weighted
+
+    def work(given: _Given) -> None:
+        batch = given.rows
+        weight = floats(batch, "w") if weighted else np.ones(batch.num_rows)
+        whole = wholes_of(given.brings, weight)
+        first_price, bar = bools(batch, "first_price"), ints(batch, "bar")
+        kinds = {w.policy: ints(batch, f"kind_{w.policy}") for w in worlds} | {0: ints(batch, "kind_0")}
+        fates = [_fates(w, kinds[0], ints(batch, f"kind_{w.candidate}")) for w in worlds]
+        rows = [
+            _rows(batch, w.policy, kinds[w.policy], fate, first_price, bar)
+            for w, fate in zip(worlds, fates, strict=True)
+        ]
+        for w, fate, done in zip(worlds, fates, ledger.settle(given.starts, given.limits, rows), strict=True):
+            known = kinds[w.policy] == KNOWN
+            counted = np.flatnonzero(done.won & (known | (fate > 0)))
+            sums: dict[str, npt.NDArray[Any]] = {"wins": ints(batch, "wi"), "spend": done.paid}
+            brought = np.where(known | (fate == FATES.index("cheap")), 1, 0)
+            sums |= {name: values * brought for name, values in whole.items()}
+            for tally, code in zip(tallies, given.codes, strict=True):
+                for name, values in sums.items():
+                    tally.add(_key(w, name), code[counted], values[counted])
+
+    return work
+
+
+def _fates(world: _World, ours: Ints, theirs: Ints) -> Ints:
+    """The fate of each row in a world, as its place in FATES; of rows that are unknown to its policy."""
+    shared = (ours > KNOWN) & (theirs > KNOWN)
+    return np.where(shared, FATES.index(world.shared), FATES.index(world.own))
+
+
+def _rows(batch: pa.RecordBatch, policy: int, kind: Ints, fate: Ints, first_price: Bools, bar: Ints) -> Rows:
+    open_ = kind == OPEN
+    wins = (kind == KNOWN) | (kind == UNOBSERVED) | (open_ & (fate > 0))
+    dear, cheap = ints(batch, f"dear_{policy}"), ints(batch, f"cheap_{policy}")
+    at_most = open_ & (fate == FATES.index("dear"))
+    pay = np.where(open_, np.where(at_most, dear, cheap), ints(batch, f"pay_{policy}"))
+    least = np.where(first_price, ints(batch, f"bar_{policy}"), np.maximum(cheap, ints(batch, f"bar_{policy}")))
+    return Rows(wins, wins, pay, np.where(open_, np.where(at_most, dear, least), bar), first_price)
+
+
+def _key(world: _World, name: str) -> Key:
+    return f"{world.side} {world.own} {world.shared} {name}", world.candidate, None
+
+
+def _sums(
+    stages: Stages, sums: Mapping[Key, npt.NDArray[np.object_]], family: Family, world: _World, predicted: Predicted
+) -> Iterator[tuple[str, Floats]]:
+    """Each of SUMS; NaN where no prediction says what unknown rows bring."""
+    unsaid = {"clicks", "conversions"} - predicted.keys()
+    scales: dict[str, float] = {"wins": count_scale(stages.plan), "spend": MONEY_SCALE, "value": VALUE_SCALE}
+    for name in SUMS:
+        if family.has(name, world.policy):
+            whole = sums.get(_key(world, name), np.zeros(len(family.values), dtype=object))
+            unsayable = name in unsaid or (name == "value" and unsaid)
+            yield name, np.array([np.nan if unsayable else int(v) / scales.get(name, RESULT_SCALE) for v in whole])

@@ -1,0 +1,90 @@
+"""What a row brings, or could bring: its labels where the log shows them, else calibrated predictions, and their value.
+
+Predictions are calibrated on the log's own labelled rows by one factor for each policy and head.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from bidsim.replay.plan import Plan
+from bidsim.statistics.tallies import Family
+
+Floats = npt.NDArray[np.float64]
+# By result, (source, calibration factor) of every policy's prediction of it.
+Predicted = dict[str, list[tuple[int, float]]]
+
+RESULT_SCALE = 2.0**40
+VALUE_SCALE = 10.0**9
+MOST_VALUE = 1e12  # currency: of one row; beyond it is a mistake in units
+
+
+def predictions_of(plan: Plan, overall: Family) -> Predicted:
+    """By result, (source, calibration factor) of every policy's prediction of it from the impression on."""
+    out: dict[str, list[tuple[int, float]]] = {}
+    for result, head, role in (("clicks", "ctr", "click"), ("conversions", "ctcvr", "conversion")):
+        if not plan.has(role):
+            continue
+        found = []
+        for policy in plan.policies:
+            sql = plan.prediction(policy.index, head)
+            if sql is not None:
+                found.append((plan.sources.index(sql), _factor(plan, overall, policy.index, head)))
+        if found:
+            out[result] = found
+    return out
+
+
+def _factor(plan: Plan, overall: Family, policy: int, head: str) -> float:
+    """Observed over predicted on the labelled rows; of a product of heads, the product. 1 where nothing is labelled."""
+    if head in plan.heads:
+        y, p = overall.get("y", policy, head)[0], overall.get("p", policy, head)[0]
+        return float(y / p) if y > 0 and p > 0 else 1.0
+    if head == "ctcvr" and {"ctr", "cvr"} <= set(plan.heads):
+        return _factor(plan, overall, policy, "ctr") * _factor(plan, overall, policy, "cvr")
+    return 1.0
+
+
+def brings_of(plan: Plan, batch: pa.RecordBatch, predicted: Predicted) -> dict[str, Floats]:
+    """What each row could bring: its label where the log shows it, else the larger of the calibrated predictions."""
+    out: dict[str, Floats] = {}
+    for result, label in (("clicks", "click"), ("conversions", "conversion")):
+        if result in predicted:
+            best = np.zeros(batch.num_rows)
+            for source, factor in predicted[result]:
+                best = np.fmax(best, np.minimum(column(batch, f"score_{source}") * factor, 1.0))
+            seen = column(batch, label).astype(np.float64)
+            out[result] = np.where(np.isnan(seen), best, seen)
+    value = worth_of(plan, {name: column(batch, name) for name in ("target_cpc", "target_cpa")}, out)
+    if value is not None:
+        out["value"] = value
+    return out
+
+
+def wholes_of(brings: dict[str, Floats], weight: Floats) -> dict[str, Floats]:
+    """What rows bring as whole numbers: results in units of 1 / RESULT_SCALE, value of 1 / VALUE_SCALE, weighted."""
+    out = {name: np.rint(each * weight * RESULT_SCALE) for name, each in brings.items() if name != "value"}
+    if "value" in brings:
+        out["value"] = np.rint(np.minimum(brings["value"] * weight, MOST_VALUE) * VALUE_SCALE)
+    return out
+
+
+def worth_of(plan: Plan, columns: dict[str, npt.NDArray[Any]], brings: dict[str, Floats]) -> Floats | None:
+    """Value of what rows bring, in currency: target x result, by the performance indicator first."""
+    targets = {"clicks": "target_cpc", "conversions": "target_cpa"}
+    order = ("conversions", "clicks") if plan.indicator == "cpa" else ("clicks", "conversions")
+    value: Floats | None = None
+    for result in order:
+        if result in brings and plan.has(targets[result]):
+            worth = columns[targets[result]].astype(np.float64) * brings[result]
+            value = worth if value is None else np.where(np.isnan(value), worth, value)
+    return None if value is None else np.nan_to_num(value, nan=0.0)
+
+
+def column(batch: pa.RecordBatch, name: str) -> npt.NDArray[Any]:
+    """A column of a batch; NULL becomes NaN."""
+    return np.asarray(batch.column(name))
