@@ -11,10 +11,11 @@ lanes, all groups and all policies side by side, one row of each at a time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -62,18 +63,24 @@ class Limits:
         values, self._of = _distinct(limit)
         self._exact = [nano(v) if np.isfinite(v) else ENDLESS if v > 0 else 0 for v in values]
         self._pace = pace
+        self._fresh: tuple[int, int, Ints] | None = None
 
     def scaled(self, above: int, below: int) -> Limits:
         """The same with above / below of each budget, rounded down."""
         other = copy(self)
         other._exact = [exact * above // below for exact in self._exact]
+        other._fresh = None
         return other
 
     def money(self, spent: int, carried: int, begin: int, end: int) -> Ints:
         """Money that each row's budget leaves, in [0, PLENTY]; the first `carried` rows have spent `spent` already."""
         of = self._of[begin:end]
-        out = _clipped(self._exact, 0)[of]
+        fresh = self._fresh  # threads settle the same batch: what one has made, another may use
+        if fresh is None or fresh[:2] != (begin, end):
+            fresh = self._fresh = (begin, end, _clipped(self._exact, 0)[of])
+        out = fresh[2]
         if carried and spent:
+            out = out.copy()
             out[:carried] = _clipped(self._exact, spent)[of[:carried]]
         return out
 
@@ -115,18 +122,27 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Settled:
-    """What became of each row, shapes as in Rows.
+class Wins:
+    """Which rows are won, and what each costs; shapes as in Rows."""
+
+    won: Bools
+    paid: Ints
+
+
+@dataclass(frozen=True)
+class Settled(Wins):
+    """What became of each row.
 
     entered: the bid was made. left: the period's money left before the row, 0 or more, exact for budgets up to PLENTY.
     short: the bid would have won but for the whole period's money (not for pacing).
     """
 
     entered: Bools
-    won: Bools
-    paid: Ints
     left: Ints
     short: Bools
+
+
+Outcome = TypeVar("Outcome", bound=Wins)
 
 
 @dataclass
@@ -158,24 +174,30 @@ class Ledger:
 
     def settle(self, starts: Bools, limits: Limits, policies: Sequence[Rows]) -> list[Settled]:
         """starts[i]: row i begins a new (campaign, period); False at row 0 goes on with the last batch's group."""
-        pieces: list[list[Settled]] = []
+        return self._settle(starts, limits, policies, _Work.settled)
+
+    def wins(self, starts: Bools, limits: Limits, policies: Sequence[Rows]) -> list[Wins]:
+        """As `settle`, without the rest: where a log is settled dozens of times, that is half of the time."""
+        return self._settle(starts, limits, policies, _Work.outcome)
+
+    def _settle(
+        self, starts: Bools, limits: Limits, policies: Sequence[Rows], result: Callable[[_Work], Outcome]
+    ) -> list[Outcome]:
+        pieces: list[list[Outcome]] = []
         begin = 0
         most = max((int(rows.pay.max(initial=0, where=rows.wins)) for rows in policies), default=0)
         for end in _pieces(len(starts), most):
             cut = [Rows(*(getattr(rows, f)[begin:end] for f in Rows.__dataclass_fields__)) for rows in policies]
-            pieces.append(self._settle_piece(starts[begin:end], limits, cut, begin, end))
+            works = self._settle_piece(starts[begin:end], limits, cut, begin, end)
+            pieces.append([result(work) for work in works])
             begin = end
         if len(pieces) == 1:
             return pieces[0]
-        fields = Settled.__dataclass_fields__
-        return [
-            Settled(*(np.concatenate([getattr(s, f) for s in parts]) for f in fields))
-            for parts in zip(*pieces, strict=True)
-        ]
+        return [_joined(parts) for parts in zip(*pieces, strict=True)]
 
     def _settle_piece(
         self, starts: Bools, limits: Limits, policies: Sequence[Rows], begin: int, end: int
-    ) -> list[Settled]:
+    ) -> list[_Work]:
         bounds = np.flatnonzero(starts)
         carried = int(bounds[0]) if len(bounds) else len(starts)
         fresh = carried == 0
@@ -186,12 +208,9 @@ class Ledger:
             for rows, spent in zip(policies, self._spent, strict=True)
         ]
         _walk([lanes for work in works for lanes in work.lanes], self._never, self._strict)
-        done = []
         for i, work in enumerate(works):
-            settled, last = work.settled()
-            self._spent[i] = last + (self._spent[i] if len(bounds) == 1 and not fresh else 0)
-            done.append(settled)
-        return done
+            self._spent[i] = work.close() + (self._spent[i] if len(bounds) == 1 and not fresh else 0)
+        return works
 
 
 class _Work:
@@ -265,11 +284,18 @@ class _Work:
             )
         ]
 
-    def settled(self) -> tuple[Settled, int]:
-        """What became of the rows, and what the last group spent in this piece. Lanes hold what was paid, -1 for lost."""
+    def close(self) -> int:
+        """Take over what was walked in lanes, which hold what was paid, -1 for lost. What the last group has spent in
+        this piece."""
         for lanes in self.lanes:
             self.won[self.at] = lanes.pay >= 0
             self.paid[self.at] = np.maximum(lanes.pay, 0)
+        return int(self.paid[self.bounds[-1] :].sum()) if len(self.bounds) else 0
+
+    def outcome(self) -> Wins:
+        return Wins(self.won, self.paid)
+
+    def settled(self) -> Settled:
         before = _running(self.paid, self.bounds)
         open_ = before < self.gate
         entered = self.rows.bids & open_
@@ -277,8 +303,12 @@ class _Work:
         lost = self.rows.wins & ~self.won
         # Lost to pacing alone, a bid could still have been paid from the period's money.
         held = lost & ~open_ & ((self.rows.bar <= left) & (left > 0) if self.never else left > 0)
-        last = int(self.paid[self.bounds[-1] :].sum()) if len(self.bounds) else 0
-        return Settled(entered, self.won, self.paid, left, lost & ~held), last
+        return Settled(self.won, self.paid, entered, left, lost & ~held)
+
+
+def _joined(parts: Sequence[Outcome]) -> Outcome:
+    fields = parts[0].__dataclass_fields__
+    return type(parts[0])(*(np.concatenate([getattr(part, f) for part in parts]) for f in fields))
 
 
 def _walk(parts: Sequence[_Lanes], never: bool, strict: bool) -> None:

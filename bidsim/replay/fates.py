@@ -140,7 +140,7 @@ def _worker(stages: Stages, worlds: Sequence[_World], tallies: Sequence[Tally]) 
             _rows(batch, w.policy, kinds[w.policy], fate, first_price, bar)
             for w, fate in zip(worlds, fates, strict=True)
         ]
-        for w, fate, done in zip(worlds, fates, ledger.settle(given.starts, given.limits, rows), strict=True):
+        for w, fate, done in zip(worlds, fates, ledger.wins(given.starts, given.limits, rows), strict=True):
             known = kinds[w.policy] == KNOWN
             counted = np.flatnonzero(done.won & (known | (fate > 0)))
             sums: dict[str, npt.NDArray[Any]] = {"wins": ints(batch, "wi"), "spend": done.paid}

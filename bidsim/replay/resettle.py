@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bidsim.replay.batches import hash_units
-from bidsim.replay.budget import Ledger, Limits, Rows, Settled
+from bidsim.replay.budget import Ledger, Limits, Rows, Wins
 from bidsim.replay.measures import VALUE_SCALE, result_value
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import Bidder
@@ -118,7 +118,7 @@ def sums(stages: Stages, buckets: UnitBuckets, bidders: Sequence[Bidder]) -> Tal
 
         def work(batch: _Batch) -> None:
             rows = [batch.auction.rows_of(bidders[i], batch.rows) for i in share]
-            for i, done in zip(share, ledger.settle(batch.starts, batch.limits, rows), strict=True):
+            for i, done in zip(share, ledger.wins(batch.starts, batch.limits, rows), strict=True):
                 batch.auction.add_to(tally, i, batch.bucket, done.won, done.paid)
 
         return work
@@ -150,8 +150,8 @@ def replay_halves(stages: Stages, buckets: UnitBuckets, bidders: Sequence[Bidder
             halves = HALVES[:, batch.bucket]
             rows = [batch.auction.rows_of(bidders[i], batch.rows) for i in share]
             less = [Rows(r.bids, r.wins & half, r.pay, r.bar, r.first_price) for r in rows for half in halves]
-            all_ = whole.settle(batch.starts, batch.limits, rows)
-            some = parts.settle(batch.starts, batch.limits.scaled(1, 2), less)
+            all_ = whole.wins(batch.starts, batch.limits, rows)
+            some = parts.wins(batch.starts, batch.limits.scaled(1, 2), less)
             for k, i in enumerate(share):
                 for r, half in enumerate(halves):
                     settled = all_[k], some[k * REPLICATES + r]
@@ -210,7 +210,7 @@ def _add(
     replicate: int,
     batch: _Batch,
     half: Bools,
-    settled: tuple[Settled, Settled],
+    settled: tuple[Wins, Wins],
     buckets: UnitBuckets,
 ) -> None:
     """Add what a half-sample changes for its own rows. settled: the whole log's, and the half's."""
