@@ -121,7 +121,7 @@ class Bundle:
         if isinstance(entry, HashedHead):
             return HashedLogisticRegression.load(entry, features, payloads[0], head=head, file=file)
         if isinstance(entry, FactorizationHead):
-            return FactorizationMachine.load(entry, payloads[0], payloads[1], head=head, file=file)
+            return FactorizationMachine.load(entry, features, *payloads, head=head, file=file)
         if isinstance(entry, LibraryHead):
             from bidsim.models.libraries import load_library_head
 

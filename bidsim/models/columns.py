@@ -231,6 +231,14 @@ class Columns:
         return Term(codes, hashes, starts)
 
 
+def table_columns(table: pa.Table | pa.RecordBatch, features: tuple[Feature, ...]) -> Columns:
+    """A whole table as one batch."""
+    if isinstance(table, pa.Table):
+        batches = table.combine_chunks().to_batches()
+        table = batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+    return Columns(table, features, cache=HashCache(0), file="")
+
+
 def split_list(text: str) -> list[str]:
     """The distinct values of a list in order of appearance; [""] where there is none."""
     return list(dict.fromkeys(part for part in map(str.strip, text.split(",")) if part)) or [""]

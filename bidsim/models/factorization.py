@@ -7,15 +7,19 @@ value, and nothing where it is missing. Two terms that collide share weight and 
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from bidsim.errors import ModelError
-from bidsim.models.columns import Columns, Term, hash_term
+from bidsim.models.columns import Columns, Term, hash_term, table_columns
 from bidsim.models.hashed import index_of, scaled
-from bidsim.models.manifest import FactorizationHead, FactorizationSpec
+from bidsim.models.manifest import FactorizationHead, FactorizationSpec, Feature
 
 Floats = NDArray[np.float64]
 CHUNK = 8192  # rows at a time: sums over factors of a whole batch would not fit the processor's cache
@@ -23,9 +27,13 @@ CHUNK = 8192  # rows at a time: sums over factors of a whole batch would not fit
 
 @dataclass(frozen=True)
 class FactorizationMachine:
-    """weights: shape (2**bits,); factors: shape (2**bits, spec.factors); float32, finite."""
+    """A trained model. features: at least those that the spec names.
+
+    weights: shape (2**bits,); factors: shape (2**bits, spec.factors); float32, finite.
+    """
 
     spec: FactorizationSpec
+    features: tuple[Feature, ...]
     weights: NDArray[np.float32]
     factors: NDArray[np.float32]
     bias: float
@@ -56,9 +64,31 @@ class FactorizationMachine:
                 z[part] += 0.5 * (np.einsum("rf,rf->r", sums, sums) - squares)
             return np.asarray(1.0 / (1.0 + np.exp(-z)), dtype=np.float64)
 
+    def predict_table(self, table: pa.Table | pa.RecordBatch) -> Floats:
+        """Probabilities for a whole table, shape (rows,)."""
+        return self.predict(table_columns(table, self.features))
+
+    def payloads(self) -> tuple[bytes, bytes]:
+        """Weights and factors as the bundle keeps them: little-endian float32, factors term by term."""
+        weights = np.ascontiguousarray(self.weights, dtype="<f4").tobytes()
+        return weights, np.ascontiguousarray(self.factors, dtype="<f4").tobytes()
+
+    def packed(self, head: str) -> tuple[FactorizationHead, dict[str, bytes]]:
+        """See `native.NativeModel`."""
+        names = (f"{head}/weights.f32", f"{head}/factors.f32")
+        entry = FactorizationHead(payloads=names, spec=self.spec, bias=float(self.bias))
+        return entry, dict(zip(names, self.payloads(), strict=True))
+
     @classmethod
     def load(
-        cls, entry: FactorizationHead, weights: bytes, factors: bytes, *, head: str, file: str
+        cls,
+        entry: FactorizationHead,
+        features: tuple[Feature, ...],
+        weights: bytes,
+        factors: bytes,
+        *,
+        head: str,
+        file: str,
     ) -> FactorizationMachine:
         """From a bundle's entry and payloads; raises ModelError where they don't fit."""
         spec = entry.spec
@@ -73,12 +103,7 @@ class FactorizationMachine:
             if not np.isfinite(np.frombuffer(data, dtype="<f4")).all():
                 raise ModelError(f"head {head} has {what} that are NaN or infinite; train it again", file=file)
         vectors = np.frombuffer(factors, dtype="<f4").reshape(1 << spec.bits, spec.factors)
-        return cls(spec, np.frombuffer(weights, dtype="<f4"), vectors, entry.bias)
-
-    def payloads(self) -> tuple[bytes, bytes]:
-        """Weights and factors as the bundle keeps them."""
-        weights = np.ascontiguousarray(self.weights, dtype="<f4").tobytes()
-        return weights, np.ascontiguousarray(self.factors, dtype="<f4").tobytes()
+        return cls(spec, features, np.frombuffer(weights, dtype="<f4"), vectors, entry.bias)
 
     def _terms(self, columns: Columns) -> list[tuple[str, ...]]:
         single = [(name,) for name in self.spec.features if columns.feature(name).type != "numeric"]
@@ -100,3 +125,20 @@ class FactorizationMachine:
     def _at(self, hashed: int) -> tuple[float, Floats]:
         place = index_of(hashed, self.spec.bits)
         return float(self.weights[place]), self.factors[place].astype(np.float64)
+
+
+def pack_factorization(
+    path: str | os.PathLike[str],
+    models: Mapping[str, FactorizationMachine],
+    *,
+    training_window: tuple[str, str] | None = None,
+    versions: Mapping[str, str] | None = None,
+    note: str | None = None,
+) -> Any:
+    """Write a bundle of factorization machines by head; they must agree on the features they share.
+
+    Returns the Bundle. See `bidsim.models.native.pack_native`, which takes heads of both native kinds.
+    """
+    from bidsim.models.native import pack_native
+
+    return pack_native(path, models, training_window=training_window, versions=versions, note=note)

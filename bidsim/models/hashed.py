@@ -22,7 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bidsim.errors import ModelError
-from bidsim.models.columns import Columns, HashCache, Term, hash_term
+from bidsim.models.columns import Columns, Term, hash_term, table_columns
 from bidsim.models.manifest import Feature, HashedHead, HashedSpec, Scale
 
 Weights = NDArray[np.float32]
@@ -54,11 +54,16 @@ class HashedLogisticRegression:
 
     def predict_table(self, table: pa.Table | pa.RecordBatch) -> NDArray[np.float64]:
         """Probabilities for a whole table, shape (rows,)."""
-        return self.predict(_columns(table, self.features))
+        return self.predict(table_columns(table, self.features))
 
     def payload(self) -> bytes:
         """The weights as the bundle keeps them: little-endian float32."""
         return np.ascontiguousarray(self.weights, dtype="<f4").tobytes()
+
+    def packed(self, head: str) -> tuple[HashedHead, dict[str, bytes]]:
+        """See `native.NativeModel`."""
+        name = f"{head}/weights.f32"
+        return HashedHead(payloads=(name,), spec=self.spec, bias=float(self.bias)), {name: self.payload()}
 
     @classmethod
     def load(
@@ -93,7 +98,7 @@ def hash_matrix(table: pa.Table | pa.RecordBatch, spec: HashedSpec, features: tu
     """
     from scipy.sparse import csr_matrix
 
-    columns = _columns(table, features)
+    columns = table_columns(table, features)
     rows = np.arange(columns.rows, dtype=np.int64)
     parts: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
     for name in spec.features:
@@ -119,28 +124,11 @@ def pack_hashed(
 ) -> Any:
     """Write a bundle of hashed models by head; they must agree on the features they share. Returns the Bundle.
 
-    training_window: ISO 8601, start inclusive and end exclusive. Equal input gives equal bytes.
+    See `bidsim.models.native.pack_native`, which takes heads of both native kinds.
     """
-    from bidsim.models.bundle import write_bundle
-    from bidsim.models.manifest import Manifest, TrainingWindow
+    from bidsim.models.native import pack_native
 
-    features: dict[str, Feature] = {}
-    heads: dict[Any, Any] = {}
-    for head, model in models.items():
-        for feature in model.features:
-            if features.setdefault(feature.name, feature) != feature:
-                raise ModelError(f'the heads disagree about feature "{feature.name}"', file=str(path))
-        heads[head] = HashedHead(payloads=(f"{head}/weights.f32",), spec=model.spec, bias=float(model.bias))
-    manifest = Manifest(
-        heads=heads,
-        features=tuple(features.values()),
-        training_window=None
-        if training_window is None
-        else TrainingWindow(start=training_window[0], end=training_window[1]),
-        versions=dict(versions or {}),
-        note=note,
-    )
-    return write_bundle(path, manifest, {f"{head}/weights.f32": model.payload() for head, model in models.items()})
+    return pack_native(path, models, training_window=training_window, versions=versions, note=note)
 
 
 def index_of(hashes: Any, bits: int) -> Any:
@@ -163,10 +151,3 @@ def _cells(term: Term, rows: NDArray[np.int64], bits: int) -> tuple[NDArray[Any]
     within = np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - counts, counts)
     places = np.repeat(term.starts[term.codes], counts) + within
     return np.repeat(rows, counts), index_of(term.hashes, bits)[places], np.ones(len(places))
-
-
-def _columns(table: pa.Table | pa.RecordBatch, features: tuple[Feature, ...]) -> Columns:
-    if isinstance(table, pa.Table):
-        batches = table.combine_chunks().to_batches()
-        table = batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
-    return Columns(table, features, cache=HashCache(0), file="")
