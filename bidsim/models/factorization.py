@@ -8,7 +8,7 @@ value, and nothing where it is missing. Two terms that collide share weight and 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ from bidsim.models.hashed import index_of, scaled
 from bidsim.models.manifest import FactorizationHead, FactorizationSpec, Feature
 
 Floats = NDArray[np.float64]
+# For the rows of a slice: the sum of the term's weights, of its factors, and of their squares.
+_Parts = Callable[[slice], tuple[Floats, Floats, Floats]]
 CHUNK = 8192  # rows at a time: sums over factors of a whole batch would not fit the processor's cache
 
 
@@ -52,11 +54,11 @@ class FactorizationMachine:
                 part = slice(start, start + CHUNK)
                 sums = np.zeros((len(z[part]), self.spec.factors))
                 squares = np.zeros(len(sums))
-                for codes, linear, vectors, square in terms:
-                    places = codes[part]
-                    z[part] += linear.take(places)
-                    sums += vectors.take(places, axis=0)
-                    squares += square.take(places)
+                for look_up in terms:
+                    linear, vectors, square = look_up(part)
+                    z[part] += linear
+                    sums += vectors
+                    squares += square
                 for (weight, vector), values in numbers:
                     z[part] += weight * values[part]
                     sums += values[part, None] * vector
@@ -109,18 +111,23 @@ class FactorizationMachine:
         single = [(name,) for name in self.spec.features if columns.feature(name).type != "numeric"]
         return [*single, *self.spec.crosses]
 
-    def _term(self, columns: Columns, names: tuple[str, ...]) -> tuple[NDArray[np.int64], Floats, Floats, Floats]:
-        """Codes of the rows, and for each distinct value: sum of weights, of factors, of squared factors."""
+    def _term(self, columns: Columns, names: tuple[str, ...]) -> _Parts:
         term: Term = columns.term(names)
         places = index_of(term.hashes, self.spec.bits)
-        linear = self.weights[places].astype(np.float64)
-        vectors = self.factors[places].astype(np.float64)
-        square = np.einsum("if,if->i", vectors, vectors)
-        if len(linear) >= len(term.starts):  # lists: several terms to a value
+        if term.codes is None:
+            return lambda part: self._look_up(places[part])
+        linear, vectors, square = self._look_up(places)
+        if term.starts is not None:  # lists: several terms to a value
             starts = term.starts[:-1]
             linear, square = np.add.reduceat(linear, starts), np.add.reduceat(square, starts)
             vectors = np.add.reduceat(vectors, starts, axis=0)
-        return term.codes, linear, vectors, square
+        codes = term.codes
+        return lambda part: (linear.take(codes[part]), vectors.take(codes[part], axis=0), square.take(codes[part]))
+
+    def _look_up(self, places: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
+        """For each place its weight, its factors, and the sum of their squares."""
+        vectors = self.factors.take(places, axis=0).astype(np.float64)
+        return self.weights.take(places).astype(np.float64), vectors, np.einsum("if,if->i", vectors, vectors)
 
     def _at(self, hashed: int) -> tuple[float, Floats]:
         place = index_of(hashed, self.spec.bits)

@@ -47,9 +47,9 @@ class HashedLogisticRegression:
                     weight = float(self.weights[index_of(hash_term([name]), self.spec.bits)])
                     z += weight * scaled(columns.numeric(name), self.spec.scaling.get(name))
                 else:
-                    z += self._weigh(columns.term((name,)))
+                    z += self._weigh(columns, (name,))
             for cross in self.spec.crosses:
-                z += self._weigh(columns.term(cross))
+                z += self._weigh(columns, cross)
             return np.asarray(1.0 / (1.0 + np.exp(-z)), dtype=np.float64)
 
     def predict_table(self, table: pa.Table | pa.RecordBatch) -> NDArray[np.float64]:
@@ -82,12 +82,19 @@ class HashedLogisticRegression:
             raise ModelError(f"head {head} has weights that are NaN or infinite; train it again", file=file)
         return cls(entry.spec, features, weights, entry.bias)
 
-    def _weigh(self, term: Term) -> NDArray[np.float64]:
+    def _weigh(self, columns: Columns, names: tuple[str, ...]) -> NDArray[np.float64]:
         """The term's part of z for each row: summed once per distinct value, then looked up."""
-        each = self.weights[index_of(term.hashes, self.spec.bits)].astype(np.float64)
-        if len(each) >= len(term.starts):  # lists: several weights to a value
+        known = columns.derived(names, self.weights, self._look_up)
+        if known is not None:
+            return known.astype(np.float64)
+        term = columns.term(names)
+        each = self._look_up(term.hashes).astype(np.float64)
+        if term.starts is not None:  # lists: several weights to a value
             each = np.add.reduceat(each, term.starts[:-1])
-        return np.asarray(each.take(term.codes), dtype=np.float64)
+        return each if term.codes is None else np.asarray(each.take(term.codes), dtype=np.float64)
+
+    def _look_up(self, hashes: NDArray[np.uint64]) -> Weights:
+        return np.asarray(self.weights.take(index_of(hashes, self.spec.bits)))
 
 
 def hash_matrix(table: pa.Table | pa.RecordBatch, spec: HashedSpec, features: tuple[Feature, ...]) -> Any:
@@ -134,7 +141,7 @@ def pack_hashed(
 def index_of(hashes: Any, bits: int) -> Any:
     if isinstance(hashes, int):
         return hashes & ((1 << bits) - 1)
-    return (hashes & np.uint64((1 << bits) - 1)).astype(np.int64)
+    return (hashes & np.uint64((1 << bits) - 1)).view(np.int64)
 
 
 def scaled(values: NDArray[np.float64], scale: Scale | None) -> NDArray[np.float64]:
@@ -146,8 +153,11 @@ def scaled(values: NDArray[np.float64], scale: Scale | None) -> NDArray[np.float
 
 def _cells(term: Term, rows: NDArray[np.int64], bits: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Row, column and value of the matrix cells that a term fills."""
-    counts = np.diff(term.starts)[term.codes]
+    codes = rows if term.codes is None else term.codes
+    if term.starts is None:
+        return rows, index_of(term.hashes, bits)[codes], np.ones(len(rows))
+    counts = np.diff(term.starts)[codes]
     ends = np.cumsum(counts)
     within = np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - counts, counts)
-    places = np.repeat(term.starts[term.codes], counts) + within
+    places = np.repeat(term.starts[codes], counts) + within
     return np.repeat(rows, counts), index_of(term.hashes, bits)[places], np.ones(len(places))
