@@ -92,7 +92,7 @@ class SkopsHead(Part):
     input: Literal["dataframe", "array", "dicts"] = "dataframe"
 
 
-LibraryFormat = Literal["lightgbm/1", "xgboost/1", "catboost/1", "onnx/1"]
+LibraryFormat = Literal["lightgbm/1", "xgboost/1", "catboost/1", "onnx/1", "vw/1"]
 
 
 class LibraryHead(Part):
@@ -104,11 +104,25 @@ class LibraryHead(Part):
     format: LibraryFormat
     payloads: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
     features: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1000)]
-    output: Name | None = Field(default=None, description="ONNX: the output that holds the probability")
+    output: Name | None = Field(
+        default=None,
+        description="ONNX: the output that holds the probability; Vowpal Wabbit: logistic, where the link is not saved",
+    )
     trees: Annotated[int, Field(ge=1)] | None = Field(default=None, description="XGBoost: boosting rounds used")
     missing: dict[Name, str] = Field(
         default={}, description="CatBoost: the text that a missing category was in training"
     )
+    namespaces: dict[str, tuple[Name, ...]] | None = Field(default=None, description="Vowpal Wabbit: of its features")
+    prefixes: dict[Name, str] | None = Field(
+        default=None, description="Vowpal Wabbit: what stands before the value of a category; default: name="
+    )
+
+    @model_validator(mode="after")
+    def _each_in_one_namespace(self) -> LibraryHead:
+        named = [name for names in (self.namespaces or {}).values() for name in names]
+        if self.namespaces is not None and sorted(named) != sorted(set(self.features)):
+            raise ValueError("the namespaces don't name each feature once")
+        return self
 
 
 class FactorizationSpec(HashedSpec):
@@ -225,7 +239,7 @@ class Manifest(Part):
                 _check_types(head, entry.spec, types)
             if isinstance(entry, LibraryHead):
                 for name in entry.features:
-                    if types[name] in ("list", "text"):
+                    if types[name] == "text" or (types[name] == "list" and entry.format != "vw/1"):
                         raise ValueError(f"head {head}: {entry.format} can't read feature {name} of type {types[name]}")
         if len(set(named)) != len(named):
             raise ValueError("two heads name the same payload")

@@ -33,6 +33,7 @@ PAYLOADS: dict[LibraryFormat, str] = {
     "xgboost/1": "model.xgb",
     "catboost/1": "model.cbm",
     "onnx/1": "model.onnx",
+    "vw/1": "model.vw",
 }
 
 
@@ -136,12 +137,19 @@ def _read_head(head: Head, path: Path, features: FeatureFile, features_name: str
     described = describe_in_child(format, data, file, limits)
     options = features.head(head)
     names = _ordered(head, format, described, features, options, file)
-    kinds = dict(zip(names, described.kinds, strict=True))
-    own = dict(zip(described.names, names, strict=True))
+    kinds: dict[str, str] = dict.fromkeys(names, "any") if described.any_inputs else {}
+    kinds |= dict(zip(names, described.kinds, strict=False))
+    own = dict(zip(described.names, names, strict=False))
     tables = {own[name]: values for name, values in described.categories.items() if name in own}
     declared = []
     for name in names:
         said = features.entry(name)
+        if kinds[name] == "any" and said.type is None:
+            raise ModelError(
+                f'features: say the type of "{name}" (numeric, categorical, list): a {LABELS[format]} model does not know '
+                "it",
+                file=features_name,
+            )
         feature = features.feature(name, kinds[name])
         if kinds[name] == "text" and feature.type == "numeric":
             raise ModelError(
@@ -171,6 +179,8 @@ def _read_head(head: Head, path: Path, features: FeatureFile, features_name: str
         output=options.output,
         trees=_trees(described, options, file),
         missing={n: word for n in names if (word := features.entry(n).missing) is not None},
+        namespaces=options.namespaces,
+        prefixes={n: word for n in names if (word := features.entry(n).prefix) is not None} or None,
     )
     return _Head(entry, tuple(declared), tables, payloads)
 
@@ -179,6 +189,18 @@ def _ordered(
     head: Head, format: LibraryFormat, described: Description, features: FeatureFile, options: HeadOptions, file: str
 ) -> tuple[str, ...]:
     """bidsim's names of the inputs in the model's order."""
+    if described.any_inputs:
+        named = [name for group in (options.namespaces or {}).values() for name in group]
+        found = tuple(options.features or named or features.features)
+        if not found:
+            raise ModelError(
+                f"a {LABELS[format]} model doesn't name its inputs: pack it with --features, a file that lists them with "
+                "their types and, under the head, the namespaces",
+                file=file,
+            )
+        if named and sorted(named) != sorted(found):
+            raise ModelError(f"{head}.namespaces don't name each of its features once", file=file)
+        return found
     count = len(described.names)
     if described.named and options.features is None:
         # LightGBM writes blanks in names as underscores.
