@@ -40,6 +40,7 @@ from bidsim.models.manifest import (
     LibraryHead,
     Manifest,
     PayloadEntry,
+    columns_read,
     head_features,
     parse_manifest,
 )
@@ -138,9 +139,7 @@ class BundleScorer:
     def __init__(self, manifest: Manifest, models: Mapping[Head, HeadModel], file: str) -> None:
         used = {name for entry in manifest.heads.values() for name in head_features(entry)}
         self.heads: tuple[Head, ...] = manifest.order
-        self.features: tuple[str, ...] = tuple(
-            dict.fromkeys(feature.source for feature in manifest.features if feature.name in used)
-        )
+        self.features: tuple[str, ...] = columns_read(manifest.features, used)
         self._manifest = manifest
         self._models = dict(models)
         self._file = file

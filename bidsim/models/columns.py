@@ -144,7 +144,8 @@ class Columns:
     def category(self, name: str) -> tuple[Codes, list[str]]:
         """A categorical or list feature: codes of shape (rows,) into its distinct canonical values; "" is missing."""
         if name not in self._encoded:
-            self._encoded[name] = self._encode(name)
+            cross = self._features[name].cross
+            self._encoded[name] = self._encode(name) if cross is None else self._join_values(name, cross)
         return self._encoded[name]
 
     def term(self, names: tuple[str, ...]) -> Term:
@@ -247,7 +248,7 @@ class Columns:
         return self._found[name]
 
     def _find(self, name: str) -> Found | None:
-        if not self.rows or self._features[name].type == "list":
+        if not self.rows or self._features[name].type == "list" or self._features[name].cross:
             return None
         column = self.array(name)
         array = self._as_text(name, column) if _is_text(column.type) else column
@@ -274,6 +275,12 @@ class Columns:
             pairs = encoded.dictionary.to_numpy(zero_copy_only=False).tolist()
             combinations = [(*combinations[pair // len(values)], values[pair % len(values)]) for pair in pairs]
         return codes, combinations
+
+    def _join_values(self, name: str, cross: tuple[str, ...]) -> tuple[Codes, list[str]]:
+        separator = self._features[name].separator
+        codes, combinations = self._combine(cross)
+        between = "_" if separator is None else separator
+        return codes, [between.join(values) if all(values) else "" for values in combinations]
 
     def _list_term(self, name: str) -> Term:
         codes, values = self.category(name)

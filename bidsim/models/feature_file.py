@@ -22,11 +22,17 @@ Kind = Literal["numeric", "categorical", "list"]
 
 
 class FeatureEntry(Part):
-    """One input. categories: of a model that was given codes, its values in the order of the codes."""
+    """One input, or a part of a cross.
+
+    categories: of a model that was given codes, its values in the order of the codes. cross, separator: the values of
+    several categorical features, joined.
+    """
 
     type: Kind | None = None
     column: Name | None = None
     categories: tuple[str | int | bool, ...] | None = None
+    cross: Annotated[tuple[Name, ...], Field(min_length=2, max_length=4)] | None = None
+    separator: str | None = None
     missing: str | None = Field(default=None, description="CatBoost, ONNX: the text of a missing category in training")
     prefix: str | None = Field(default=None, description="Vowpal Wabbit: before a category's value; default: name=")
 
@@ -66,9 +72,11 @@ class FeatureFile(Part):
         """The feature of a bundle; kind: what the model file takes the input for."""
         said = self.entry(name)
         default: Kind = "numeric" if kind == "numeric" else "categorical"
-        if said.categories is not None and said.type is None:
+        if (said.categories is not None or said.cross is not None) and said.type is None:
             default = "categorical"
-        return Feature(name=name, type=said.type or default, column=said.column)
+        return Feature(
+            name=name, type=said.type or default, column=said.column, cross=said.cross, separator=said.separator
+        )
 
 
 def read_feature_file(path: Path) -> FeatureFile:
