@@ -7,6 +7,7 @@ Terminated or hung up, it cleans up too, and exits with 128 + the signal as a sh
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -45,6 +46,7 @@ def main() -> None:
     signals = Signals()
     try:
         signals.listen()
+        _keep_stdout()
         status = _run(signals)
     except KeyboardInterrupt:
         status = _interrupted(signals)
@@ -89,10 +91,40 @@ def _interrupted(signals: Signals) -> int:
     return 128 + signals.caught if signals.caught else EXIT_INTERRUPTED
 
 
+def _keep_stdout() -> None:
+    """Leave file descriptor 1 to stderr: what a model's library prints by itself must not get into our output.
+
+    `sys.stdout` goes on writing where stdout was, through a descriptor of its own.
+    """
+    before = sys.stdout
+    if not isinstance(before, io.TextIOWrapper):  # closed, or replaced
+        return
+    try:
+        own = os.dup(1)
+    except OSError:
+        return
+    try:
+        os.dup2(2, 1)
+    except OSError:  # stderr is closed
+        os.close(own)
+        return
+    stream = open(own, "wb")  # noqa: SIM115
+    sys.stdout = io.TextIOWrapper(
+        stream,
+        encoding=before.encoding,
+        errors=before.errors,
+        line_buffering=before.line_buffering,
+        write_through=before.write_through,
+    )
+
+
 def _drop_stdout() -> None:
     """What could not be written is not tried again when the interpreter ends."""
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
+    try:
+        os.dup2(null, sys.stdout.fileno())
+    except (AttributeError, OSError, ValueError):  # no file: a test's
+        os.dup2(null, 1)
     os.close(null)
 
 

@@ -35,7 +35,7 @@ def pack(
         Path | None, typer.Option("--examples", help="Parquet or CSV: log rows kept with their predictions.")
     ] = None,
 ) -> None:
-    """Make a bundle of LightGBM, XGBoost, CatBoost and ONNX files. Equal input gives equal bytes."""
+    """Make a bundle of LightGBM, XGBoost, CatBoost, ONNX and Vowpal Wabbit files. Equal input gives equal bytes."""
     from bidsim.models.feature_file import FeatureFile, read_feature_file
     from bidsim.models.packing import pack_models
     from bidsim.models.tables import read_table

@@ -92,7 +92,7 @@ def _by_weight(model: HashedLogisticRegression, name: str, source: str) -> Any:
         term = Columns(batch, model.features, cache=HashCache(0), file="").term((name,))
         index = (term.hashes & np.uint64((1 << model.spec.bits) - 1)).astype(np.int64)
         weights = model.weights[index] != 0
-        return np.asarray(weights[term.starts[term.codes]])
+        return np.asarray(weights if term.codes is None else weights[term.codes])
 
     return seen
 

@@ -8,14 +8,18 @@ from __future__ import annotations
 from typing import Any
 
 from bidsim.models.bundle import Bundle, open_bundle, write_bundle
+from bidsim.models.factorization import FactorizationMachine, pack_factorization
 from bidsim.models.hashed import HashedLogisticRegression, hash_matrix, pack_hashed
-from bidsim.models.manifest import Feature, HashedSpec, Manifest
+from bidsim.models.manifest import FactorizationSpec, Feature, HashedSpec, Manifest
+from bidsim.models.native import pack_native
 from bidsim.models.opening import Opened, open_scorer
 from bidsim.models.packing import open_model
 from bidsim.models.scorer import Scorer
 
 __all__ = [
     "Bundle",
+    "FactorizationMachine",
+    "FactorizationSpec",
     "Feature",
     "HashedLogisticRegression",
     "HashedSpec",
@@ -26,7 +30,9 @@ __all__ = [
     "open_model",
     "open_scorer",
     "Opened",
+    "pack_factorization",
     "pack_hashed",
+    "pack_native",
     "pack_sklearn",
     "write_bundle",
 ]

@@ -40,6 +40,7 @@ from bidsim.models.manifest import (
     LibraryHead,
     Manifest,
     PayloadEntry,
+    columns_read,
     head_features,
     parse_manifest,
 )
@@ -121,7 +122,7 @@ class Bundle:
         if isinstance(entry, HashedHead):
             return HashedLogisticRegression.load(entry, features, payloads[0], head=head, file=file)
         if isinstance(entry, FactorizationHead):
-            return FactorizationMachine.load(entry, payloads[0], payloads[1], head=head, file=file)
+            return FactorizationMachine.load(entry, features, *payloads, head=head, file=file)
         if isinstance(entry, LibraryHead):
             from bidsim.models.libraries import load_library_head
 
@@ -138,9 +139,7 @@ class BundleScorer:
     def __init__(self, manifest: Manifest, models: Mapping[Head, HeadModel], file: str) -> None:
         used = {name for entry in manifest.heads.values() for name in head_features(entry)}
         self.heads: tuple[Head, ...] = manifest.order
-        self.features: tuple[str, ...] = tuple(
-            dict.fromkeys(feature.source for feature in manifest.features if feature.name in used)
-        )
+        self.features: tuple[str, ...] = columns_read(manifest.features, used)
         self._manifest = manifest
         self._models = dict(models)
         self._file = file

@@ -1,6 +1,7 @@
 """Log columns as a model's features: numbers, categories, lists of values, and their hashes.
 
-Work is done once per distinct value of a batch (dictionary encoding in Arrow), never per row, and shared by all heads.
+What costs Python objects is done once per distinct value, never per row, and shared by all heads; the hashes of whole
+numbers and texts are remembered across batches and found without looking at values one by one (`keys`).
 
 **Canonical values.** A category is a text whatever type the log gives it, so that the same id as BIGINT, VARCHAR or
 DOUBLE is the same category: integers in decimal without leading zeros, `true` / `false`, dates as YYYY-MM-DD, floats
@@ -29,6 +30,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bidsim.errors import ModelError
+from bidsim.models.keys import Derive, Found, KeyTable, keys_of
 from bidsim.models.manifest import Feature
 
 Codes = NDArray[np.int64]
@@ -50,16 +52,24 @@ class HashCache:
     def __init__(self, limit: int = CACHED_VALUES) -> None:
         self._limit = limit
         self._terms: dict[tuple[str, ...], dict[Any, int]] = {}
+        self._tables: dict[tuple[str, str, int], KeyTable] = {}
+
+    def table(self, name: str, kind: str, words: int) -> KeyTable | None:
+        """The table of one categorical feature for keys of so many words; None where nothing is remembered."""
+        if not self._limit:
+            return None
+        # setdefault: of two threads that come first, both get the same table.
+        place = (name, kind, words)
+        return self._tables.get(place) or self._tables.setdefault(place, KeyTable(words, self._limit))
 
     def hash_values(self, names: tuple[str, ...], values: Sequence[Any]) -> NDArray[np.uint64]:
         """Hashes of the values of one term. values: texts, or tuples of texts for a cross of several names."""
         known = self._terms.setdefault(names, {})
         hashes: list[int | None] = list(map(known.get, values))
         if None in hashes:
-            prefix = b"".join(_measured(name) for name in names)
             unknown = [value for value, hashed in zip(values, hashes, strict=True) if hashed is None]
             tails = map(_measured, unknown) if len(names) == 1 else (b"".join(map(_measured, v)) for v in unknown)
-            fresh = dict(zip(unknown, (_digest(prefix + tail) for tail in tails), strict=True))
+            fresh = dict(zip(unknown, _hash_each(names, tails), strict=True))
             if len(fresh) == len(hashes):
                 hashes = list(fresh.values())
             else:
@@ -75,12 +85,13 @@ class HashCache:
 class Term:
     """Hashes of one term for every row: row i has hashes[starts[codes[i]] : starts[codes[i] + 1]].
 
-    codes: shape (rows,). starts: shape (distinct + 1,), strictly increasing. hashes: shape (starts[-1],).
+    codes: shape (rows,). starts: shape (distinct + 1,), strictly increasing; None where each value has one hash.
+    hashes: shape (starts[-1],). Where codes is None, row i has hashes[i].
     """
 
-    codes: Codes
+    codes: Codes | None
     hashes: NDArray[np.uint64]
-    starts: Codes
+    starts: Codes | None = None
 
 
 class Columns:
@@ -94,6 +105,7 @@ class Columns:
         self._encoded: dict[str, tuple[Codes, list[str]]] = {}
         self._numbers: dict[str, NDArray[np.float64]] = {}
         self._terms: dict[tuple[str, ...], Term] = {}
+        self._found: dict[str, Found | None] = {}
 
     @property
     def rows(self) -> int:
@@ -132,7 +144,8 @@ class Columns:
     def category(self, name: str) -> tuple[Codes, list[str]]:
         """A categorical or list feature: codes of shape (rows,) into its distinct canonical values; "" is missing."""
         if name not in self._encoded:
-            self._encoded[name] = self._encode(name)
+            cross = self._features[name].cross
+            self._encoded[name] = self._encode(name) if cross is None else self._join_values(name, cross)
         return self._encoded[name]
 
     def term(self, names: tuple[str, ...]) -> Term:
@@ -140,15 +153,21 @@ class Columns:
         if names not in self._terms:
             if len(names) > 1:
                 codes, combinations = self._combine(names)
-                hashes = self._cache.hash_values(names, combinations)
+                self._terms[names] = Term(codes, self._cache.hash_values(names, combinations))
             elif self._features[names[0]].type == "list":
                 self._terms[names] = self._list_term(names[0])
-                return self._terms[names]
             else:
-                codes, values = self.category(names[0])
-                hashes = self._cache.hash_values(names, values)
-            self._terms[names] = Term(codes, hashes, np.arange(len(hashes) + 1, dtype=np.int64))
+                found = self._known(names[0])
+                self._terms[names] = self._category_term(names[0]) if found is None else Term(None, found.hashes)
         return self._terms[names]
+
+    def derived(self, names: tuple[str, ...], owner: object, derive: Derive) -> NDArray[Any] | None:
+        """derive(hashes of the term) for each row, by what was derived for values seen before.
+
+        owner: derives the same from the same hash for ever. None where nothing is remembered: use `term`.
+        """
+        found = self._known(names[0]) if len(names) == 1 else None
+        return None if found is None else found.derived(owner, derive)
 
     def unfit(self, name: str, kind: pa.DataType, why: str = "") -> ModelError:
         """The error for a column whose type or content the feature can't take."""
@@ -175,13 +194,21 @@ class Columns:
             array = self._join(name, array)
         elif not _is_category(array.type):
             raise self.unfit(name, kind)
-        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-            try:
-                array = array if pa.types.is_decimal(kind) else array.cast(pa.large_string())
-            except pa.ArrowInvalid as error:
-                raise self.unfit(name, kind, " and not UTF-8") from error
+        if not (_is_number(kind) or pa.types.is_boolean(kind)):
+            array = self._as_text(name, array)
         if pa.types.is_null(kind):
             return np.zeros(self.rows, dtype=np.int64), [""]
+        return self._distinct(name, array)
+
+    def _as_text(self, name: str, array: pa.Array) -> pa.Array:
+        if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+            return array
+        try:
+            return array.cast(pa.large_string())
+        except pa.ArrowInvalid as error:
+            raise self.unfit(name, array.type, " and not UTF-8") from error
+
+    def _distinct(self, name: str, array: pa.Array) -> tuple[Codes, list[str]]:
         encoded = array.dictionary_encode()
         values = self._canonical(name, encoded.dictionary)
         codes = encoded.indices
@@ -210,18 +237,50 @@ class Columns:
             raise self.unfit(name, array.type)
         return pc.binary_join(array.cast(pa.list_(pa.string())), ",")
 
+    def _category_term(self, name: str) -> Term:
+        codes, values = self.category(name)
+        return Term(codes, self._cache.hash_values((name,), values))
+
+    def _known(self, name: str) -> Found | None:
+        """A category through what was seen before; None where the column's type has no keys, or nothing is kept."""
+        if name not in self._found:
+            self._found[name] = self._find(name)
+        return self._found[name]
+
+    def _find(self, name: str) -> Found | None:
+        if not self.rows or self._features[name].type == "list" or self._features[name].cross:
+            return None
+        column = self.array(name)
+        array = self._as_text(name, column) if _is_text(column.type) else column
+        keys = keys_of(array)
+        table = None if keys is None else self._cache.table(name, str(array.type), len(keys))
+        if keys is None or table is None:
+            return None
+
+        def hash_rows(rows: Codes) -> NDArray[np.uint64]:
+            some = array if len(rows) == len(array) else array.take(_arrow(rows))
+            codes, values = self._distinct(name, some)
+            return np.array(_hash_each((name,), map(_measured, values)), dtype=np.uint64)[codes]
+
+        return table.find(keys, hash_rows)
+
     def _combine(self, names: tuple[str, ...]) -> tuple[Codes, list[tuple[str, ...]]]:
         codes, values = self.category(names[0])
         combinations: list[tuple[str, ...]] = [(value,) for value in values]
         for name in names[1:]:
             other, values = self.category(name)
             joint = codes * len(values) + other
-            # From the buffer: pa.array would import pandas, half a second, where that is installed.
-            encoded = pa.Array.from_buffers(pa.int64(), len(joint), [None, pa.py_buffer(joint)]).dictionary_encode()
+            encoded = _arrow(joint).dictionary_encode()
             codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
             pairs = encoded.dictionary.to_numpy(zero_copy_only=False).tolist()
             combinations = [(*combinations[pair // len(values)], values[pair % len(values)]) for pair in pairs]
         return codes, combinations
+
+    def _join_values(self, name: str, cross: tuple[str, ...]) -> tuple[Codes, list[str]]:
+        separator = self._features[name].separator
+        codes, combinations = self._combine(cross)
+        between = "_" if separator is None else separator
+        return codes, [between.join(values) if all(values) else "" for values in combinations]
 
     def _list_term(self, name: str) -> Term:
         codes, values = self.category(name)
@@ -231,9 +290,22 @@ class Columns:
         return Term(codes, hashes, starts)
 
 
+def table_columns(table: pa.Table | pa.RecordBatch, features: tuple[Feature, ...]) -> Columns:
+    """A whole table as one batch."""
+    if isinstance(table, pa.Table):
+        batches = table.combine_chunks().to_batches()
+        table = batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+    return Columns(table, features, cache=HashCache(0), file="")
+
+
 def split_list(text: str) -> list[str]:
     """The distinct values of a list in order of appearance; [""] where there is none."""
     return list(dict.fromkeys(part for part in map(str.strip, text.split(",")) if part)) or [""]
+
+
+def _arrow(numbers: Codes) -> pa.Array:
+    """From the buffer: pa.array would import pandas, half a second, where that is installed."""
+    return pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers)])
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -258,6 +330,12 @@ def _is_category(kind: pa.DataType) -> bool:
 def _measured(text: str) -> bytes:
     data = text.encode()
     return _LENGTH.pack(len(data)) + data
+
+
+def _hash_each(names: tuple[str, ...], tails: Iterable[bytes]) -> list[int]:
+    """Hashes of terms of the same names. tails: the values of each, measured."""
+    prefix = b"".join(map(_measured, names))
+    return [_digest(prefix + tail) for tail in tails]
 
 
 def _digest(data: bytes) -> int:

@@ -7,25 +7,35 @@ value, and nothing where it is missing. Two terms that collide share weight and 
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from bidsim.errors import ModelError
-from bidsim.models.columns import Columns, Term, hash_term
+from bidsim.models.columns import Columns, Term, hash_term, table_columns
 from bidsim.models.hashed import index_of, scaled
-from bidsim.models.manifest import FactorizationHead, FactorizationSpec
+from bidsim.models.manifest import FactorizationHead, FactorizationSpec, Feature
 
 Floats = NDArray[np.float64]
+# For the rows of a slice: the sum of the term's weights, of its factors, and of their squares.
+_Parts = Callable[[slice], tuple[Floats, Floats, Floats]]
 CHUNK = 8192  # rows at a time: sums over factors of a whole batch would not fit the processor's cache
 
 
 @dataclass(frozen=True)
 class FactorizationMachine:
-    """weights: shape (2**bits,); factors: shape (2**bits, spec.factors); float32, finite."""
+    """A trained model. features: at least those that the spec names.
+
+    weights: shape (2**bits,); factors: shape (2**bits, spec.factors); float32, finite.
+    """
 
     spec: FactorizationSpec
+    features: tuple[Feature, ...]
     weights: NDArray[np.float32]
     factors: NDArray[np.float32]
     bias: float
@@ -44,11 +54,11 @@ class FactorizationMachine:
                 part = slice(start, start + CHUNK)
                 sums = np.zeros((len(z[part]), self.spec.factors))
                 squares = np.zeros(len(sums))
-                for codes, linear, vectors, square in terms:
-                    places = codes[part]
-                    z[part] += linear.take(places)
-                    sums += vectors.take(places, axis=0)
-                    squares += square.take(places)
+                for look_up in terms:
+                    linear, vectors, square = look_up(part)
+                    z[part] += linear
+                    sums += vectors
+                    squares += square
                 for (weight, vector), values in numbers:
                     z[part] += weight * values[part]
                     sums += values[part, None] * vector
@@ -56,9 +66,31 @@ class FactorizationMachine:
                 z[part] += 0.5 * (np.einsum("rf,rf->r", sums, sums) - squares)
             return np.asarray(1.0 / (1.0 + np.exp(-z)), dtype=np.float64)
 
+    def predict_table(self, table: pa.Table | pa.RecordBatch) -> Floats:
+        """Probabilities for a whole table, shape (rows,)."""
+        return self.predict(table_columns(table, self.features))
+
+    def payloads(self) -> tuple[bytes, bytes]:
+        """Weights and factors as the bundle keeps them: little-endian float32, factors term by term."""
+        weights = np.ascontiguousarray(self.weights, dtype="<f4").tobytes()
+        return weights, np.ascontiguousarray(self.factors, dtype="<f4").tobytes()
+
+    def packed(self, head: str) -> tuple[FactorizationHead, dict[str, bytes]]:
+        """See `native.NativeModel`."""
+        names = (f"{head}/weights.f32", f"{head}/factors.f32")
+        entry = FactorizationHead(payloads=names, spec=self.spec, bias=float(self.bias))
+        return entry, dict(zip(names, self.payloads(), strict=True))
+
     @classmethod
     def load(
-        cls, entry: FactorizationHead, weights: bytes, factors: bytes, *, head: str, file: str
+        cls,
+        entry: FactorizationHead,
+        features: tuple[Feature, ...],
+        weights: bytes,
+        factors: bytes,
+        *,
+        head: str,
+        file: str,
     ) -> FactorizationMachine:
         """From a bundle's entry and payloads; raises ModelError where they don't fit."""
         spec = entry.spec
@@ -73,30 +105,47 @@ class FactorizationMachine:
             if not np.isfinite(np.frombuffer(data, dtype="<f4")).all():
                 raise ModelError(f"head {head} has {what} that are NaN or infinite; train it again", file=file)
         vectors = np.frombuffer(factors, dtype="<f4").reshape(1 << spec.bits, spec.factors)
-        return cls(spec, np.frombuffer(weights, dtype="<f4"), vectors, entry.bias)
-
-    def payloads(self) -> tuple[bytes, bytes]:
-        """Weights and factors as the bundle keeps them."""
-        weights = np.ascontiguousarray(self.weights, dtype="<f4").tobytes()
-        return weights, np.ascontiguousarray(self.factors, dtype="<f4").tobytes()
+        return cls(spec, features, np.frombuffer(weights, dtype="<f4"), vectors, entry.bias)
 
     def _terms(self, columns: Columns) -> list[tuple[str, ...]]:
         single = [(name,) for name in self.spec.features if columns.feature(name).type != "numeric"]
         return [*single, *self.spec.crosses]
 
-    def _term(self, columns: Columns, names: tuple[str, ...]) -> tuple[NDArray[np.int64], Floats, Floats, Floats]:
-        """Codes of the rows, and for each distinct value: sum of weights, of factors, of squared factors."""
+    def _term(self, columns: Columns, names: tuple[str, ...]) -> _Parts:
         term: Term = columns.term(names)
         places = index_of(term.hashes, self.spec.bits)
-        linear = self.weights[places].astype(np.float64)
-        vectors = self.factors[places].astype(np.float64)
-        square = np.einsum("if,if->i", vectors, vectors)
-        if len(linear) >= len(term.starts):  # lists: several terms to a value
+        if term.codes is None:
+            return lambda part: self._look_up(places[part])
+        linear, vectors, square = self._look_up(places)
+        if term.starts is not None:  # lists: several terms to a value
             starts = term.starts[:-1]
             linear, square = np.add.reduceat(linear, starts), np.add.reduceat(square, starts)
             vectors = np.add.reduceat(vectors, starts, axis=0)
-        return term.codes, linear, vectors, square
+        codes = term.codes
+        return lambda part: (linear.take(codes[part]), vectors.take(codes[part], axis=0), square.take(codes[part]))
+
+    def _look_up(self, places: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
+        """For each place its weight, its factors, and the sum of their squares."""
+        vectors = self.factors.take(places, axis=0).astype(np.float64)
+        return self.weights.take(places).astype(np.float64), vectors, np.einsum("if,if->i", vectors, vectors)
 
     def _at(self, hashed: int) -> tuple[float, Floats]:
         place = index_of(hashed, self.spec.bits)
         return float(self.weights[place]), self.factors[place].astype(np.float64)
+
+
+def pack_factorization(
+    path: str | os.PathLike[str],
+    models: Mapping[str, FactorizationMachine],
+    *,
+    training_window: tuple[str, str] | None = None,
+    versions: Mapping[str, str] | None = None,
+    note: str | None = None,
+) -> Any:
+    """Write a bundle of factorization machines by head; they must agree on the features they share.
+
+    Returns the Bundle. See `bidsim.models.native.pack_native`, which takes heads of both native kinds.
+    """
+    from bidsim.models.native import pack_native
+
+    return pack_native(path, models, training_window=training_window, versions=versions, note=note)

@@ -18,13 +18,23 @@ from bidsim.scenario.schema import Head
 MAX_BYTES = 64 << 20
 
 
-class FeatureEntry(Part):
-    """One input. categories: of a model that was given codes, its values in the order of the codes."""
+Kind = Literal["numeric", "categorical", "list"]
 
-    type: Literal["numeric", "categorical"] | None = None
+
+class FeatureEntry(Part):
+    """One input, or a part of a cross.
+
+    categories: of a model that was given codes, its values in the order of the codes. cross, separator: the values of
+    several categorical features, joined.
+    """
+
+    type: Kind | None = None
     column: Name | None = None
     categories: tuple[str | int | bool, ...] | None = None
+    cross: Annotated[tuple[Name, ...], Field(min_length=2, max_length=4)] | None = None
+    separator: str | None = None
     missing: str | None = Field(default=None, description="CatBoost, ONNX: the text of a missing category in training")
+    prefix: str | None = Field(default=None, description="Vowpal Wabbit: before a category's value; default: name=")
 
 
 class HeadOptions(Part):
@@ -32,6 +42,7 @@ class HeadOptions(Part):
         default=None, description="the inputs in the model's order; needed where the file has no names"
     )
     output: Name | None = None
+    namespaces: dict[str, tuple[Name, ...]] | None = Field(default=None, description="Vowpal Wabbit: of its features")
     trees: Annotated[int, Field(ge=1)] | Literal["all", "best"] | None = None
     recalibration: tuple[Recalibration, ...] = ()
 
@@ -39,7 +50,7 @@ class HeadOptions(Part):
 class FeatureFile(Part):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    features: dict[Name, FeatureEntry | Literal["numeric", "categorical"] | None] = Field(default={})
+    features: dict[Name, FeatureEntry | Kind | None] = Field(default={})
     ctr: HeadOptions = HeadOptions()
     cvr: HeadOptions = HeadOptions()
     ctcvr: HeadOptions = HeadOptions()
@@ -60,10 +71,12 @@ class FeatureFile(Part):
     def feature(self, name: str, kind: str) -> Feature:
         """The feature of a bundle; kind: what the model file takes the input for."""
         said = self.entry(name)
-        default: Literal["numeric", "categorical"] = "numeric" if kind == "numeric" else "categorical"
-        if said.categories is not None and said.type is None:
+        default: Kind = "numeric" if kind == "numeric" else "categorical"
+        if (said.categories is not None or said.cross is not None) and said.type is None:
             default = "categorical"
-        return Feature(name=name, type=said.type or default, column=said.column)
+        return Feature(
+            name=name, type=said.type or default, column=said.column, cross=said.cross, separator=said.separator
+        )
 
 
 def read_feature_file(path: Path) -> FeatureFile:

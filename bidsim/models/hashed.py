@@ -22,7 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bidsim.errors import ModelError
-from bidsim.models.columns import Columns, HashCache, Term, hash_term
+from bidsim.models.columns import Columns, Term, hash_term, table_columns
 from bidsim.models.manifest import Feature, HashedHead, HashedSpec, Scale
 
 Weights = NDArray[np.float32]
@@ -47,18 +47,23 @@ class HashedLogisticRegression:
                     weight = float(self.weights[index_of(hash_term([name]), self.spec.bits)])
                     z += weight * scaled(columns.numeric(name), self.spec.scaling.get(name))
                 else:
-                    z += self._weigh(columns.term((name,)))
+                    z += self._weigh(columns, (name,))
             for cross in self.spec.crosses:
-                z += self._weigh(columns.term(cross))
+                z += self._weigh(columns, cross)
             return np.asarray(1.0 / (1.0 + np.exp(-z)), dtype=np.float64)
 
     def predict_table(self, table: pa.Table | pa.RecordBatch) -> NDArray[np.float64]:
         """Probabilities for a whole table, shape (rows,)."""
-        return self.predict(_columns(table, self.features))
+        return self.predict(table_columns(table, self.features))
 
     def payload(self) -> bytes:
         """The weights as the bundle keeps them: little-endian float32."""
         return np.ascontiguousarray(self.weights, dtype="<f4").tobytes()
+
+    def packed(self, head: str) -> tuple[HashedHead, dict[str, bytes]]:
+        """See `native.NativeModel`."""
+        name = f"{head}/weights.f32"
+        return HashedHead(payloads=(name,), spec=self.spec, bias=float(self.bias)), {name: self.payload()}
 
     @classmethod
     def load(
@@ -77,12 +82,19 @@ class HashedLogisticRegression:
             raise ModelError(f"head {head} has weights that are NaN or infinite; train it again", file=file)
         return cls(entry.spec, features, weights, entry.bias)
 
-    def _weigh(self, term: Term) -> NDArray[np.float64]:
+    def _weigh(self, columns: Columns, names: tuple[str, ...]) -> NDArray[np.float64]:
         """The term's part of z for each row: summed once per distinct value, then looked up."""
-        each = self.weights[index_of(term.hashes, self.spec.bits)].astype(np.float64)
-        if len(each) >= len(term.starts):  # lists: several weights to a value
+        known = columns.derived(names, self.weights, self._look_up)
+        if known is not None:
+            return known.astype(np.float64)
+        term = columns.term(names)
+        each = self._look_up(term.hashes).astype(np.float64)
+        if term.starts is not None:  # lists: several weights to a value
             each = np.add.reduceat(each, term.starts[:-1])
-        return np.asarray(each.take(term.codes), dtype=np.float64)
+        return each if term.codes is None else np.asarray(each.take(term.codes), dtype=np.float64)
+
+    def _look_up(self, hashes: NDArray[np.uint64]) -> Weights:
+        return np.asarray(self.weights.take(index_of(hashes, self.spec.bits)))
 
 
 def hash_matrix(table: pa.Table | pa.RecordBatch, spec: HashedSpec, features: tuple[Feature, ...]) -> Any:
@@ -93,7 +105,7 @@ def hash_matrix(table: pa.Table | pa.RecordBatch, spec: HashedSpec, features: tu
     """
     from scipy.sparse import csr_matrix
 
-    columns = _columns(table, features)
+    columns = table_columns(table, features)
     rows = np.arange(columns.rows, dtype=np.int64)
     parts: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
     for name in spec.features:
@@ -119,34 +131,17 @@ def pack_hashed(
 ) -> Any:
     """Write a bundle of hashed models by head; they must agree on the features they share. Returns the Bundle.
 
-    training_window: ISO 8601, start inclusive and end exclusive. Equal input gives equal bytes.
+    See `bidsim.models.native.pack_native`, which takes heads of both native kinds.
     """
-    from bidsim.models.bundle import write_bundle
-    from bidsim.models.manifest import Manifest, TrainingWindow
+    from bidsim.models.native import pack_native
 
-    features: dict[str, Feature] = {}
-    heads: dict[Any, Any] = {}
-    for head, model in models.items():
-        for feature in model.features:
-            if features.setdefault(feature.name, feature) != feature:
-                raise ModelError(f'the heads disagree about feature "{feature.name}"', file=str(path))
-        heads[head] = HashedHead(payloads=(f"{head}/weights.f32",), spec=model.spec, bias=float(model.bias))
-    manifest = Manifest(
-        heads=heads,
-        features=tuple(features.values()),
-        training_window=None
-        if training_window is None
-        else TrainingWindow(start=training_window[0], end=training_window[1]),
-        versions=dict(versions or {}),
-        note=note,
-    )
-    return write_bundle(path, manifest, {f"{head}/weights.f32": model.payload() for head, model in models.items()})
+    return pack_native(path, models, training_window=training_window, versions=versions, note=note)
 
 
 def index_of(hashes: Any, bits: int) -> Any:
     if isinstance(hashes, int):
         return hashes & ((1 << bits) - 1)
-    return (hashes & np.uint64((1 << bits) - 1)).astype(np.int64)
+    return (hashes & np.uint64((1 << bits) - 1)).view(np.int64)
 
 
 def scaled(values: NDArray[np.float64], scale: Scale | None) -> NDArray[np.float64]:
@@ -158,15 +153,11 @@ def scaled(values: NDArray[np.float64], scale: Scale | None) -> NDArray[np.float
 
 def _cells(term: Term, rows: NDArray[np.int64], bits: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Row, column and value of the matrix cells that a term fills."""
-    counts = np.diff(term.starts)[term.codes]
+    codes = rows if term.codes is None else term.codes
+    if term.starts is None:
+        return rows, index_of(term.hashes, bits)[codes], np.ones(len(rows))
+    counts = np.diff(term.starts)[codes]
     ends = np.cumsum(counts)
     within = np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - counts, counts)
-    places = np.repeat(term.starts[term.codes], counts) + within
+    places = np.repeat(term.starts[codes], counts) + within
     return np.repeat(rows, counts), index_of(term.hashes, bits)[places], np.ones(len(places))
-
-
-def _columns(table: pa.Table | pa.RecordBatch, features: tuple[Feature, ...]) -> Columns:
-    if isinstance(table, pa.Table):
-        batches = table.combine_chunks().to_batches()
-        table = batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
-    return Columns(table, features, cache=HashCache(0), file="")

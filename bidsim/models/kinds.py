@@ -45,6 +45,7 @@ def library_format(data: bytes) -> LibraryFormat | None:
         "an XGBoost": "xgboost/1",
         "a CatBoost": "catboost/1",
         "an ONNX": "onnx/1",
+        "a Vowpal Wabbit": "vw/1",
     }
     return next((kind for name, kind in names.items() if said.startswith(name) and said.endswith(LIBRARY)), None)
 
@@ -76,6 +77,8 @@ def describe(data: bytes, members: tuple[str, ...] | None = None) -> str:
         return f"an XGBoost {kind} model{LIBRARY}"
     if re.match(rb".{7}\x00\{", head, re.DOTALL):
         return f"a safetensors file, a format that bidsim can't read; {PACK}"
+    if re.match(rb"[\x06-\x10]\x00\x00\x00\d+\.\d+\.\d+\x00", head):
+        return f"a Vowpal Wabbit model{LIBRARY}"
     if _is_onnx(head):
         return f"an ONNX model{LIBRARY}"
     if head[257:262] == b"ustar":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -34,6 +35,7 @@ class Feature(Part):
 
     numeric: a number. categorical: one value of a set, of any log type. list: several values, as a list column or a
     text such as "10129,10024". text: free text, handed to the model as it is.
+    cross: a category that is the values of several categorical features, joined; missing where one of them is.
     """
 
     name: Name
@@ -42,10 +44,12 @@ class Feature(Part):
     dtype: Literal["string", "int64", "float64", "bool"] | None = Field(
         default=None, description="type that a library's pipeline was fitted on; default: string, float64 for numeric"
     )
+    cross: Annotated[tuple[Name, ...], Field(min_length=2, max_length=4)] | None = None
+    separator: str | None = Field(default=None, description="between the values of a cross; default: _")
 
     @property
     def source(self) -> str:
-        """The log column that the feature is read from."""
+        """The log column that the feature is read from; a cross has none of its own."""
         return self.column or self.name
 
 
@@ -92,7 +96,7 @@ class SkopsHead(Part):
     input: Literal["dataframe", "array", "dicts"] = "dataframe"
 
 
-LibraryFormat = Literal["lightgbm/1", "xgboost/1", "catboost/1", "onnx/1"]
+LibraryFormat = Literal["lightgbm/1", "xgboost/1", "catboost/1", "onnx/1", "vw/1"]
 
 
 class LibraryHead(Part):
@@ -104,11 +108,25 @@ class LibraryHead(Part):
     format: LibraryFormat
     payloads: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
     features: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1000)]
-    output: Name | None = Field(default=None, description="ONNX: the output that holds the probability")
+    output: Name | None = Field(
+        default=None,
+        description="ONNX: the output that holds the probability; Vowpal Wabbit: logistic, where the link is not saved",
+    )
     trees: Annotated[int, Field(ge=1)] | None = Field(default=None, description="XGBoost: boosting rounds used")
     missing: dict[Name, str] = Field(
         default={}, description="CatBoost: the text that a missing category was in training"
     )
+    namespaces: dict[str, tuple[Name, ...]] | None = Field(default=None, description="Vowpal Wabbit: of its features")
+    prefixes: dict[Name, str] | None = Field(
+        default=None, description="Vowpal Wabbit: what stands before the value of a category; default: name="
+    )
+
+    @model_validator(mode="after")
+    def _each_in_one_namespace(self) -> LibraryHead:
+        named = [name for names in (self.namespaces or {}).values() for name in names]
+        if self.namespaces is not None and sorted(named) != sorted(set(self.features)):
+            raise ValueError("the namespaces don't name each feature once")
+        return self
 
 
 class FactorizationSpec(HashedSpec):
@@ -212,6 +230,7 @@ class Manifest(Part):
     @model_validator(mode="after")
     def _heads_know_their_features(self) -> Manifest:
         types = {feature.name: feature.type for feature in self.features}
+        _check_crosses(self.features)
         named: list[str] = []
         for head, entry in self.heads.items():
             named += entry.payloads
@@ -223,9 +242,11 @@ class Manifest(Part):
                     raise ValueError(f"head {head} reads feature {name}, which is not declared")
             if isinstance(entry, HashedHead | FactorizationHead):
                 _check_types(head, entry.spec, types)
+            if isinstance(entry, SkopsHead) and any(f.cross for f in self.features if f.name in entry.features):
+                raise ValueError(f"head {head}: {entry.format} can't read a cross; make it in the pipeline")
             if isinstance(entry, LibraryHead):
                 for name in entry.features:
-                    if types[name] in ("list", "text"):
+                    if types[name] == "text" or (types[name] == "list" and entry.format != "vw/1"):
                         raise ValueError(f"head {head}: {entry.format} can't read feature {name} of type {types[name]}")
         if len(set(named)) != len(named):
             raise ValueError("two heads name the same payload")
@@ -255,6 +276,26 @@ def head_features(entry: HashedHead | SkopsHead | LibraryHead | FactorizationHea
         return tuple(dict.fromkeys(entry.features))
     crossed = (name for cross in entry.spec.crosses for name in cross)
     return tuple(dict.fromkeys([*entry.spec.features, *crossed]))
+
+
+def columns_read(features: tuple[Feature, ...], names: Iterable[str]) -> tuple[str, ...]:
+    """The log columns of some features, each once, in the order of `features`."""
+    used = set(names)
+    used |= {part for feature in features if feature.name in used for part in feature.cross or ()}
+    return tuple(dict.fromkeys(f.source for f in features if f.name in used and f.cross is None))
+
+
+def _check_crosses(features: tuple[Feature, ...]) -> None:
+    kinds = {feature.name: feature for feature in features}
+    for feature in features:
+        if feature.separator is not None and feature.cross is None:
+            raise ValueError(f"feature {feature.name} has a separator but is no cross")
+        for part in feature.cross or ():
+            found = kinds.get(part)
+            if found is None or found.type != "categorical" or found.cross is not None:
+                raise ValueError(f"feature {feature.name} crosses {part}, which is no categorical feature of its own")
+        if feature.cross is not None and (feature.type != "categorical" or feature.column is not None):
+            raise ValueError(f"feature {feature.name} is a cross: it is categorical and has no column")
 
 
 def _check_types(head: str, spec: HashedSpec, types: dict[str, FeatureType]) -> None:

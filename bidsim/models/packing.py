@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import ValidationError
 
 from bidsim.errors import ModelError
 from bidsim.models.archive import read_model_file
@@ -33,6 +34,7 @@ PAYLOADS: dict[LibraryFormat, str] = {
     "xgboost/1": "model.xgb",
     "catboost/1": "model.cbm",
     "onnx/1": "model.onnx",
+    "vw/1": "model.vw",
 }
 
 
@@ -71,7 +73,8 @@ def pack_models(
                     file=features_name,
                 )
     _check_named(features, merged, features_name)
-    manifest = Manifest(
+    manifest = _manifest(
+        features_name,
         heads={head: found.entry for head, found in heads.items()},
         features=tuple(merged.values()),
         training_window=features.training_window,
@@ -136,12 +139,26 @@ def _read_head(head: Head, path: Path, features: FeatureFile, features_name: str
     described = describe_in_child(format, data, file, limits)
     options = features.head(head)
     names = _ordered(head, format, described, features, options, file)
-    kinds = dict(zip(names, described.kinds, strict=True))
-    own = dict(zip(described.names, names, strict=True))
+    kinds: dict[str, str] = dict.fromkeys(names, "any") if described.any_inputs else {}
+    kinds |= dict(zip(names, described.kinds, strict=False))
+    own = dict(zip(described.names, names, strict=False))
     tables = {own[name]: values for name, values in described.categories.items() if name in own}
     declared = []
     for name in names:
         said = features.entry(name)
+        if said.type == "list" and kinds[name] != "any":
+            raise ModelError(
+                f'features: "{name}" is a list, but a {LABELS[format]} model takes one value: give it a column for each '
+                "value that it was trained on (1 where the list has it), or train a model that takes lists (hashed, "
+                "factorization machine, Vowpal Wabbit)",
+                file=features_name,
+            )
+        if kinds[name] == "any" and said.type is None and said.cross is None:
+            raise ModelError(
+                f'features: say the type of "{name}" (numeric, categorical, list): a {LABELS[format]} model does not know '
+                "it",
+                file=features_name,
+            )
         feature = features.feature(name, kinds[name])
         if kinds[name] == "text" and feature.type == "numeric":
             raise ModelError(
@@ -160,6 +177,7 @@ def _read_head(head: Head, path: Path, features: FeatureFile, features_name: str
                 )
             tables[name] = _texts(said.categories)
         declared.append(feature)
+        declared += _parts(name, said.cross or (), kinds, features, features_name)
     payloads = {f"{head}/{PAYLOADS[format]}": data}
     if tables:
         text = json.dumps(tables, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
@@ -171,14 +189,50 @@ def _read_head(head: Head, path: Path, features: FeatureFile, features_name: str
         output=options.output,
         trees=_trees(described, options, file),
         missing={n: word for n in names if (word := features.entry(n).missing) is not None},
+        namespaces=options.namespaces,
+        prefixes={n: word for n in names if (word := features.entry(n).prefix) is not None} or None,
     )
     return _Head(entry, tuple(declared), tables, payloads)
+
+
+def _parts(
+    name: str, cross: Sequence[str], kinds: Mapping[str, str], features: FeatureFile, file: str
+) -> list[Feature]:
+    """The features that a cross is made of."""
+    for part in cross:
+        if kinds.get(part) == "numeric" or features.entry(part).type == "numeric":
+            raise ModelError(
+                f'features: "{name}" crosses "{part}", which is numeric; cross a category of the same column, such as '
+                f"{part}_value: {{type: categorical, column: {features.entry(part).column or part}}}",
+                file=file,
+            )
+    return [features.feature(part, "text") for part in cross]
+
+
+def _manifest(file: str, **values: Any) -> Manifest:
+    try:
+        return Manifest(**values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise ModelError(str(first["msg"]).removeprefix("Value error, "), file=file) from error
 
 
 def _ordered(
     head: Head, format: LibraryFormat, described: Description, features: FeatureFile, options: HeadOptions, file: str
 ) -> tuple[str, ...]:
     """bidsim's names of the inputs in the model's order."""
+    if described.any_inputs:
+        named = [name for group in (options.namespaces or {}).values() for name in group]
+        found = tuple(options.features or named or features.features)
+        if not found:
+            raise ModelError(
+                f"a {LABELS[format]} model doesn't name its inputs: pack it with --features, a file that lists them with "
+                "their types and, under the head, the namespaces",
+                file=file,
+            )
+        if named and sorted(named) != sorted(found):
+            raise ModelError(f"{head}.namespaces don't name each of its features once", file=file)
+        return found
     count = len(described.names)
     if described.named and options.features is None:
         # LightGBM writes blanks in names as underscores.
@@ -234,7 +288,8 @@ def _check_named(features: FeatureFile, merged: Mapping[str, Feature], file: str
 def _example_columns(
     manifest: Manifest, tables: Mapping[str, tuple[str, ...]], examples: pa.Table | None, file: str
 ) -> dict[str, tuple[Any, ...]]:
-    sources = {feature.source: feature for feature in manifest.features}
+    tables = {**_of_parts(manifest, tables), **tables}
+    sources = {feature.source: feature for feature in manifest.features if feature.cross is None}
     if examples is not None:
         missing = [source for source in sources if source not in examples.column_names]
         if missing:
@@ -255,6 +310,20 @@ def _example_columns(
         values[-1] = None
         columns[source] = tuple(values)
     return columns
+
+
+def _of_parts(manifest: Manifest, tables: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Values of the parts of crosses, as their categories show them."""
+    found: dict[str, tuple[str, ...]] = {}
+    for feature in manifest.features:
+        if feature.cross is None or feature.name not in tables:
+            continue
+        between = "_" if feature.separator is None else feature.separator
+        split = [values.split(between) if between else [] for values in tables[feature.name]]
+        for place, part in enumerate(feature.cross):
+            values = dict.fromkeys(each[place] for each in split if len(each) == len(feature.cross))
+            found[part] = tuple(values)
+    return found
 
 
 def _scalar(value: Any) -> Any:

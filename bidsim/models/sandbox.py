@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bidsim.scenario.schema import Head
 
 _LINE = 64 << 20
+_MANIFEST = 1 << 21  # bytes of a bundle that hold its manifest
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,10 @@ def describe_in_child(format: LibraryFormat, data: bytes, file: str, limits: Lim
 def _ask(question: dict[str, Any], data: bytes, file: str, limits: Limits) -> Any:
     memory = limits.memory + 10 * len(data)
     seconds = limits.seconds + len(data) / 5e6  # a file of a GB takes its time
-    header = json.dumps({**question, "file": file, "memory": memory, "seconds": seconds}).encode() + b"\n"
+    # Vowpal Wabbit reads files only: the child may make one in memory.
+    writes = len(data) if "vw/1" in str(question.get("format", data[:_MANIFEST])) else 0
+    limits_said = {"memory": memory, "seconds": seconds, "writes": writes}
+    header = json.dumps({**question, "file": file, **limits_said}).encode() + b"\n"
     # -P: a file in the working directory must not pass for a module.
     command = [sys.executable, "-P", "-m", "bidsim.models.sandbox"]
     try:
@@ -120,7 +124,7 @@ def _main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     question = json.loads(sys.stdin.buffer.readline(_LINE))
-    _limit(question["memory"], question["seconds"])
+    _limit(question["memory"], question["seconds"], question["writes"])
     # Read at import by the libraries' thread pools; a trial needs no more.
     os.environ["OMP_NUM_THREADS"] = "2"
     data = sys.stdin.buffer.read()
@@ -169,12 +173,12 @@ class _Absent:
             raise ImportError(f"{name} is not needed here")
 
 
-def _limit(memory: int, seconds: float) -> None:
+def _limit(memory: int, seconds: float, writes: int) -> None:
     try:
         import resource
     except ImportError:  # Windows has the time limit only
         return
-    limits = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_CPU, int(4 * seconds) + 1), (resource.RLIMIT_FSIZE, 0)]
+    limits = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_CPU, int(4 * seconds) + 1), (resource.RLIMIT_FSIZE, writes)]
     if sys.platform == "linux":
         limits.append((resource.RLIMIT_AS, memory))
     for which, value in limits:

@@ -20,16 +20,15 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from bidsim.errors import ModelError  # noqa: E402
-from bidsim.models import open_model  # noqa: E402
 from bidsim.models.sandbox import Limits  # noqa: E402
-from tests.models.library_models import FORMATS, damage  # noqa: E402
+from tests.models.library_models import FORMATS, damage, opened  # noqa: E402
 
 
-def attempt(path: Path, limits: Limits) -> tuple[str, float]:
+def attempt(name: str, path: Path, limits: Limits) -> tuple[str, float]:
     """How opening a file ends, and the seconds it took."""
     start = time.monotonic()
     try:
-        open_model(path, limits).scorer(limits)
+        opened(name, path, limits).scorer(limits)
         end = "loaded"
     except ModelError as error:
         text = str(error)
@@ -61,7 +60,7 @@ def main() -> int:
                 paths.append(path)
             before = sorted(p.name for p in Path(folder).rglob("*"))
             with ThreadPoolExecutor(args.jobs) as pool:
-                ends = list(pool.map(lambda path: attempt(path, limits), paths))
+                ends = list(pool.map(lambda path, name=name: attempt(name, path, limits), paths))
             if sorted(p.name for p in Path(folder).rglob("*")) != before:
                 print(f"{name}: a file appeared", file=sys.stderr)
                 bad += 1

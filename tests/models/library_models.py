@@ -10,6 +10,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from bidsim.models import Bundle, open_model
+from bidsim.models.feature_file import FeatureEntry, FeatureFile, HeadOptions
+from bidsim.models.packing import pack_models
+from bidsim.models.sandbox import Limits
+
 DRAW = np.random.default_rng(7)
 ROWS = 1500
 FRAME = pd.DataFrame(
@@ -77,13 +82,53 @@ def onnx(path: Path) -> Any:
     return np.where(FRAME.x.isna(), np.nan, model.predict_proba(frame)[:, 1])
 
 
+def vw_lines() -> list[str]:
+    """The rows as Vowpal Wabbit's text, without labels."""
+    numbers = ["" if np.isnan(x) else f" x:{x:.9g}" for x in FRAME.x]
+    return [f" |n{x} |c os={os} id_{ad}" for x, os, ad in zip(numbers, FRAME.os, FRAME.ad_id, strict=True)]
+
+
+def vowpal_wabbit(path: Path, options: str = "--link logistic -q nc") -> Any:
+    """Two namespaces and their interaction; ad_id is written as id_100."""
+    import vowpalwabbit
+
+    lines = vw_lines()
+    model = vowpalwabbit.Workspace(f"--loss_function logistic {options} -b 12 -f {path} --quiet")
+    for line, label in zip(lines, LABEL, strict=True):
+        model.learn(f"{2 * label - 1}{line}")
+    model.finish()
+    read = vowpalwabbit.Workspace(f"-i {path} -t --quiet")
+    own = np.array([read.predict(line) for line in lines])
+    read.finish()
+    return own
+
+
 FORMATS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "LightGBM text": ("ctr.txt", lightgbm_text),
     "XGBoost JSON": ("ctr.json", _xgboost),
     "XGBoost UBJSON": ("ctr.ubj", _xgboost),
     "CatBoost": ("ctr.cbm", catboost_cbm),
     "ONNX": ("ctr.onnx", onnx),
+    "Vowpal Wabbit": ("ctr.vw", vowpal_wabbit),
 }
+# What must be said of formats that don't name their inputs.
+SAID: dict[str, FeatureFile] = {
+    "Vowpal Wabbit": FeatureFile(
+        features={
+            "x": "numeric",
+            "os": "categorical",
+            "ad_id": FeatureEntry(type="categorical", prefix="id_"),
+        },
+        ctr=HeadOptions(namespaces={"n": ("x",), "c": ("os", "ad_id")}),
+    )
+}
+
+
+def opened(name: str, path: Path, limits: Limits | None = None) -> Bundle:
+    """A model file as a bundle: as `--model` opens it, or as `bidsim model pack` makes it."""
+    if name in SAID:
+        return pack_models({"ctr": path}, SAID[name], out=path, limits=limits).of_file(path.read_bytes())
+    return open_model(path, limits)
 
 
 def damage(data: bytes, seed: int) -> bytes:

@@ -1,4 +1,4 @@
-"""What LightGBM, XGBoost, CatBoost and ONNX models predict by themselves, bidsim predicts; broken ones hurt nobody."""
+"""What models of five libraries predict by themselves, bidsim predicts; broken files hurt nobody."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bidsim.models.feature_file import FeatureFile, read_feature_file
 from bidsim.models.libraries import onnx_models
 from bidsim.models.packing import pack_models
 from bidsim.models.sandbox import Limits
-from tests.models.library_models import BATCH, FORMATS, FRAME, LABEL, NUMBERS, damage
+from tests.models.library_models import BATCH, FORMATS, FRAME, LABEL, NUMBERS, damage, opened
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any,
     for name, (file, train) in FORMATS.items():
         path = folder / file
         own = train(path)
-        found[name] = (path, own, open_model(path))
+        found[name] = (path, own, opened(name, path))
     return found
 
 
@@ -93,7 +93,7 @@ def test_damaged_files_end_in_a_message(made: dict[str, Any], name: str, tmp_pat
         broken = tmp_path / f"{seed}-ctr{path.suffix}"
         broken.write_bytes(damage(path.read_bytes(), seed))
         with contextlib.suppress(ModelError):  # some damage leaves a valid file
-            open_model(broken, Limits(seconds=60))
+            opened(name, broken, Limits(seconds=60))
 
 
 def test_a_crash_a_hang_and_chatter_of_a_library_end_in_a_message(
@@ -245,7 +245,12 @@ def test_xgboost_that_stopped_after_its_best_round_asks_which_rounds_count(tmp_p
 
 
 def test_a_missing_library_is_named_with_its_extra(made: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, extra in (("LightGBM text", "lightgbm"), ("CatBoost", "catboost"), ("ONNX", "onnx")):
+    for name, extra in (
+        ("LightGBM text", "lightgbm"),
+        ("CatBoost", "catboost"),
+        ("ONNX", "onnx"),
+        ("Vowpal Wabbit", "vw"),
+    ):
         monkeypatch.setitem(sys.modules, f"bidsim.models.libraries.{extra}_models", None)
         with pytest.raises(ModelError, match=rf"pip install 'bidsim\[{extra}\]'"):
             made[name][2].load()

@@ -26,12 +26,14 @@ EXTRAS: dict[LibraryFormat, tuple[str, tuple[str, ...]]] = {
     "xgboost/1": ("xgboost", ("xgboost", "xgboost-cpu")),
     "catboost/1": ("catboost", ("catboost",)),
     "onnx/1": ("onnx", ("onnxruntime", "onnxruntime-gpu")),
+    "vw/1": ("vw", ("vowpalwabbit",)),
 }
 LABELS: dict[LibraryFormat, str] = {
     "lightgbm/1": "LightGBM",
     "xgboost/1": "XGBoost",
     "catboost/1": "CatBoost",
     "onnx/1": "ONNX",
+    "vw/1": "Vowpal Wabbit",
 }
 CATEGORIES = "categories.json"
 MAX_CATEGORIES = 64 << 20
@@ -47,6 +49,7 @@ class Description:
     that it is), "text" (a category as text). categories: tables of some "code" inputs, by name.
     named: False where the names are made up by the library (f0, Column_0) or there are none.
     best: XGBoost's number of rounds up to the best one, where training stopped later.
+    any_inputs: the model takes whatever features it is given, as hashed ones do, and names none.
     """
 
     names: tuple[str, ...]
@@ -54,6 +57,7 @@ class Description:
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     named: bool = True
     best: int | None = None
+    any_inputs: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -165,7 +169,7 @@ def load_library_head(
     tables = parse_categories(categories, entry, head=head, file=file)
     loaded = load_payload(entry.format, payload, entry, what=f"head {head}", file=file)
     described = _guarded(entry.format, loaded.describe, f"head {head}", file)
-    if len(described.names) != len(entry.features):
+    if len(described.names) != len(entry.features) and not described.any_inputs:
         raise ModelError(
             f"head {head}: the model has {len(described.names)} inputs, the bundle names {len(entry.features)} "
             "features; pack the model again",
