@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from bidsim.training.curve import Measures
 
 ScenarioOption = Annotated[Path, typer.Option("--scenario", help="The scenario, a YAML file.")]
 TableOption = Annotated[
@@ -26,16 +30,22 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, n
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (extract,):
+    for command in (extract, train):
         app.command()(command)
+
+
+HyperparametersOption = Annotated[
+    Path | None, typer.Option("--hyperparameters", help="JSON file. Default: hashed logistic regression as it comes.")
+]
+TrainHoursOption = Annotated[
+    int | None, typer.Option("--train-hours", min=1, help="Length of the training window, such as 168.")
+]
 
 
 def extract(
     scenario: ScenarioOption,
     out: Annotated[Path, typer.Option("--out", help="New folder for the examples.")],
-    train_hours: Annotated[
-        int | None, typer.Option("--train-hours", min=1, help="Length of the training window, such as 168.")
-    ] = None,
+    train_hours: TrainHoursOption = None,
     gap_hours: GapOption = None,
     keep_negatives: Annotated[
         float, typer.Option("--keep-negatives", help="Share of training impressions without a result to keep.")
@@ -76,3 +86,73 @@ def extract(
                     err=True,
                 )
     typer.echo(str(out / "manifest.json"))
+
+
+def train(
+    scenario: ScenarioOption,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Bundle to write.")],
+    hyperparameters: HyperparametersOption = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of bidsim extract. Default: extracted for this training.")
+    ] = None,
+    train_hours: TrainHoursOption = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Instead of the hyperparameters' seed.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="Folder to go on from after a kill.")] = None,
+    table: TableOption = None,
+    train_table: TrainTableOption = None,
+    threads: ThreadsOption = None,
+    memory: MemoryOption = "4GB",
+    quiet: QuietOption = False,
+) -> None:
+    """Train the heads of a scenario into one bundle, with learning curves and a calibration check at the end."""
+    from bidsim.cli import parse_memory, parse_tables
+    from bidsim.progress import progress_for
+    from bidsim.replay.pipeline import Settings
+    from bidsim.scenario.loading import load_scenario
+    from bidsim.training.hyperparameters import load_hyperparameters
+
+    found = load_hyperparameters(hyperparameters)
+    given = {"seed": seed, "train_hours": train_hours}
+    found = found.with_values(**{key: value for key, value in given.items() if value is not None})
+    loaded = load_scenario(scenario)
+    settings = Settings(threads=threads, memory_bytes=parse_memory(memory))
+    tables, train_tables = parse_tables(table or []), parse_tables(train_table or [])
+
+    def say(name: str, value: float, step: int) -> None:
+        if not quiet:
+            typer.echo(f"bidsim: round {step}: {name} {value:.6g}", err=True)
+
+    from bidsim.training.examples import open_extraction
+    from bidsim.training.train import extracted_for
+    from bidsim.training.train import train as fit
+
+    with progress_for(sys.stderr, quiet=quiet) as progress:
+        extraction = (
+            nullcontext(open_extraction(data))
+            if data is not None
+            else extracted_for(
+                loaded, found, tables=tables, train_tables=train_tables, settings=settings, progress=progress
+            )
+        )
+        with extraction as examples:
+            if examples.manifest.scenario_sha256 != loaded.sha256:
+                typer.echo(f"bidsim: {data} was extracted for another version of the scenario", err=True)
+            trained = fit(examples, found, out, checkpoint=checkpoint, on_metric=say, progress=progress)
+    if not quiet:
+        for head, measures in trained.validation.items():
+            typer.echo(f"{head}: {_said(measures)}", err=True)
+    typer.echo(trained.bundle.sha256)
+
+
+def _said(found: Measures) -> str:
+    """What validation rows showed, in words."""
+    parts = [f"{found.rows:,} validation rows, {found.positives:,} positive"]
+    for name, value in (
+        ("log loss", found.logloss),
+        ("normalized entropy", found.normalized_entropy),
+        ("AUC", found.auc),
+        ("predicted / observed", found.calibration),
+    ):
+        if value is not None:
+            parts.append(f"{name} {value:.4f}")
+    return ", ".join(parts)

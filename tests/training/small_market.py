@@ -36,7 +36,7 @@ def market(rows: int = 6000, seed: int = 1) -> pa.Table:
     spot = draw.integers(0, 12, rows)
     system = draw.integers(0, 3, rows)
     age = np.round(draw.normal(40, 12, rows), 1)
-    z = -2.2 + 0.5 * np.sin(ad * 2.0) + 0.7 * np.cos(spot * 1.3 + ad) + 0.015 * (age - 40)
+    z = -2.2 + 0.5 * np.sin(ad * 2.0) + np.cos(spot * 1.3) + 0.4 * np.cos(spot + ad) + 0.03 * (age - 40)
     click = (draw.random(rows) < 1 / (1 + np.exp(-z))).astype(np.int64)
     conversion = click * (draw.random(rows) < 1 / (1 + np.exp(0.7 - 0.6 * system)))
     seconds = np.sort(draw.uniform(0, DAYS * 86400, rows))
