@@ -292,12 +292,13 @@ def _replay(
     if json:
         typer.echo(result.to_json(), nl=False)
     elif not quiet:
-        _print_summary(result, directory)
+        print_summary(result, directory)
     annotate(result, annotations, json=json)
     return 1 if result.gate.verdict == "fail" else 0
 
 
-def _print_summary(result: Result, directory: Path) -> None:
+def print_summary(result: Result, directory: Path) -> None:
+    """The verdict and where the report is, on stdout."""
     from bidsim.report.format import clean_name
 
     typer.echo(f"{result.gate.verdict.upper().replace('_', ' ')}: {clean_name(result.gate.reason, 2000)}")

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bidsim.cli_runs import AsOfOption, parse_day
+from bidsim.errors import BidsimError
+
 if TYPE_CHECKING:
     from bidsim.training.curve import Measures
 
@@ -30,7 +33,7 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, n
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (extract, train):
+    for command in (extract, train, run):
         app.command()(command)
 
 
@@ -39,6 +42,11 @@ HyperparametersOption = Annotated[
 ]
 TrainHoursOption = Annotated[
     int | None, typer.Option("--train-hours", min=1, help="Length of the training window, such as 168.")
+]
+
+WorkOption = Annotated[Path, typer.Option("--work", help="Folder of steps, checkpoints and runs.")]
+BaselineOption = Annotated[
+    Path | None, typer.Option("--baseline", help="Bundle of the baseline, instead of the scenario's.")
 ]
 
 
@@ -123,6 +131,7 @@ def train(
             typer.echo(f"bidsim: round {step}: {name} {value:.6g}", err=True)
 
     from bidsim.training.examples import open_extraction
+    from bidsim.training.extract import content_sha256
     from bidsim.training.train import extracted_for
     from bidsim.training.train import train as fit
 
@@ -135,13 +144,68 @@ def train(
             )
         )
         with extraction as examples:
-            if examples.manifest.scenario_sha256 != loaded.sha256:
-                typer.echo(f"bidsim: {data} was extracted for another version of the scenario", err=True)
+            if examples.manifest.content_sha256 != content_sha256(loaded):
+                raise BidsimError(
+                    "was extracted for another log window, columns, conditions or features than the scenario has now; "
+                    "extract again",
+                    file=str(data),
+                )
             trained = fit(examples, found, out, checkpoint=checkpoint, on_metric=say, progress=progress)
     if not quiet:
         for head, measures in trained.validation.items():
             typer.echo(f"{head}: {_said(measures)}", err=True)
     typer.echo(trained.bundle.sha256)
+
+
+def run(
+    scenario: ScenarioOption,
+    hyperparameters: HyperparametersOption = None,
+    work: WorkOption = Path("bidsim-work"),
+    train_hours: TrainHoursOption = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Instead of the hyperparameters' seed.")] = None,
+    baseline: BaselineOption = None,
+    table: TableOption = None,
+    train_table: TrainTableOption = None,
+    as_of: AsOfOption = None,
+    threads: ThreadsOption = None,
+    memory: MemoryOption = "4GB",
+    quiet: QuietOption = False,
+) -> int:
+    """Extract, train, predict, evaluate: do what is missing or changed, and judge the gate. Exit status as replay's."""
+    from datetime import UTC, datetime
+
+    from bidsim.cli import parse_memory, parse_tables, print_summary
+    from bidsim.progress import progress_for
+    from bidsim.replay.pipeline import Settings
+    from bidsim.scenario.loading import load_scenario
+    from bidsim.store.reading import load_run
+    from bidsim.training.hyperparameters import load_hyperparameters
+    from bidsim.training.workflow import Workflow, run_workflow
+
+    found = load_hyperparameters(hyperparameters)
+    given = {"seed": seed, "train_hours": train_hours}
+    loaded = load_scenario(scenario)
+    workflow = Workflow(
+        loaded,
+        found.with_values(**{key: value for key, value in given.items() if value is not None}),
+        work,
+        as_of=parse_day(as_of) or datetime.now(UTC).astimezone(loaded.zone).date(),
+        tables=parse_tables(table or []),
+        train_tables=parse_tables(train_table or []),
+        baseline=baseline,
+        settings=Settings(threads=threads, memory_bytes=parse_memory(memory)),
+    )
+
+    def say(step: str, path: Path, kept: bool) -> None:
+        if not quiet:
+            typer.echo(f"{step}: {'kept' if kept else 'done'} {path}", err=True)
+
+    with progress_for(sys.stderr, quiet=quiet) as progress:
+        directory = run_workflow(workflow, say, progress=progress)
+    result = load_run(directory).result
+    if not quiet:
+        print_summary(result, directory)
+    return 1 if result.gate.verdict == "fail" else 0
 
 
 def _said(found: Measures) -> str:

@@ -87,7 +87,7 @@ class FeatureColumn(Entry):
 class ExtractionManifest(Entry):
     schema_: Literal["bidsim.extraction/1"] = Field(default=SCHEMA, alias="schema")
     scenario: str = Field(description="name of the scenario")
-    scenario_sha256: str
+    content_sha256: str = Field(description="over the keys of the scenario that decide which examples it gives")
     gap_hours: float
     features: tuple[FeatureColumn, ...]
     columns: dict[Role, str] = Field(description="column of each role that the log has")

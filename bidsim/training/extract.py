@@ -11,8 +11,9 @@ correction (weights instead of He 2014's recalibration).
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -52,10 +53,15 @@ from bidsim.training.examples import (
     open_extraction,
     sha256_of,
 )
+from bidsim.training.steps import new_directory
 from bidsim.training.windows import Rows, in_rows, plan_windows
 
 PART_ROWS = 1 << 20
 GROUP_ROWS = 1 << 16
+DECIDING = (
+    *("sample_type", "logs_tables", "conditions", "features", "columns", "campaigns", "timezone", "intervals"),
+    *("remove_anomaly_cvr_cpns", "remove_anormaly_cvr_cpns", "maturity"),
+)
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -112,12 +118,10 @@ def extract(
     )
     if windows.training.window is None:
         _check_apart(loaded, windows.training, windows.evaluation)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        until = windows.evaluation.window[0].timestamp() if windows.evaluation.window else None
-        train = _Set("train", selection.keep_negatives, until)
-        evaluation = _Set("evaluation", 1.0, None)
+    until = windows.evaluation.window[0].timestamp() if windows.evaluation.window else None
+    train = _Set("train", selection.keep_negatives, until)
+    evaluation = _Set("evaluation", 1.0, None)
+    with new_directory(out) as aside:
         made = {}
         for part, rows in ((train, windows.training), (evaluation, windows.evaluation)):
             progress.step(f"extracting {'training' if part is train else 'evaluation'} examples")
@@ -130,7 +134,7 @@ def extract(
                 )
         manifest = ExtractionManifest(
             scenario=loaded.name,
-            scenario_sha256=loaded.sha256,
+            content_sha256=content_sha256(loaded),
             gap_hours=windows.gap_hours,
             features=made["train"].features,
             columns=made["train"].columns,
@@ -139,13 +143,19 @@ def extract(
             versions=_versions(),
         )
         (aside / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        os.chmod(aside, 0o755)
-        check_free(out)
-        os.rename(aside, out)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
     return open_extraction(out)
+
+
+def content_sha256(loaded: LoadedScenario) -> str:
+    """sha256 over the keys of a scenario that decide which examples it gives; where its log lies is none of them."""
+    kept = {key: value for key, value in loaded.document.items() if key in DECIDING}
+    elsewhere = ("path", "format")
+    kept["logs_tables"] = {
+        name: {k: v for k, v in (table or {}).items() if k not in elsewhere}
+        for name, table in loaded.document["logs_tables"].items()
+    }
+    kept["campaigns"] = "campaigns" in loaded.document
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

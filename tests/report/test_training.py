@@ -35,7 +35,12 @@ def test_the_page_has_the_curves_and_the_kept_round() -> None:
     lookup = trained()
     page = render_report(lookup.result)
     assert "How the models were trained" in page
-    assert [d.name for d in of_training(lookup)] == ["learning-ctr", "progressive-ctr", "learning-cvr", "progressive-cvr"]
+    assert [d.name for d in of_training(lookup)] == [
+        "learning-ctr",
+        "progressive-ctr",
+        "learning-cvr",
+        "progressive-cvr",
+    ]
     for name in ("learning-ctr", "progressive-cvr"):
         figure = page[page.index(f'data-chart="{name}"') :]
         assert "<svg" in figure[: figure.index("</figure>")]
