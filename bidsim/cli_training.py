@@ -13,7 +13,11 @@ from bidsim.cli_runs import AsOfOption, parse_day
 from bidsim.errors import BidsimError
 
 if TYPE_CHECKING:
+    from datetime import date
+
+    from bidsim.scenario.loading import LoadedScenario
     from bidsim.training.curve import Measures
+    from bidsim.training.trial import Outcome
 
 ScenarioOption = Annotated[Path, typer.Option("--scenario", help="The scenario, a YAML file.")]
 TableOption = Annotated[
@@ -33,7 +37,7 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, n
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (extract, train, run):
+    for command in (extract, train, tune, run):
         app.command()(command)
 
 
@@ -157,6 +161,112 @@ def train(
     typer.echo(trained.bundle.sha256)
 
 
+def tune(
+    scenario: ScenarioOption,
+    space: Annotated[Path, typer.Option("--space", help="YAML of what to tune: ranges, choices, single values.")],
+    trials: Annotated[int, typer.Option("--trials", min=1, max=10_000)] = 50,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, max=256, help="Worker processes.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of the search.")] = 0,
+    metric: Annotated[
+        str, typer.Option("--metric", help="Objective, such as cpa_at_matched_spend.")
+    ] = "normalized_entropy",
+    head: Annotated[str | None, typer.Option("--head", help="Of the metric. Default: the first one trained.")] = None,
+    tune_hours: Annotated[
+        int | None,
+        typer.Option("--tune-hours", min=1, help="Last hours of the training window. Default: a fifth of it."),
+    ] = None,
+    hyperparameters: HyperparametersOption = None,
+    work: WorkOption = Path("bidsim-work"),
+    train_hours: TrainHoursOption = None,
+    baseline: BaselineOption = None,
+    table: TableOption = None,
+    train_table: TrainTableOption = None,
+    tune_table: Annotated[
+        list[str] | None, typer.Option("--tune-table", help="NAME=PATH of a log to measure trials on.")
+    ] = None,
+    as_of: AsOfOption = None,
+    threads: ThreadsOption = None,
+    memory: MemoryOption = "4GB",
+    quiet: QuietOption = False,
+) -> int:
+    """Search for hyperparameters, then judge the best on the scenario's own window. Exit status as replay's."""
+    from bidsim.cli import parse_memory, parse_tables, print_summary
+    from bidsim.progress import progress_for
+    from bidsim.replay.pipeline import Settings
+    from bidsim.scenario.loading import load_scenario
+    from bidsim.store.reading import load_run
+    from bidsim.training.hyperparameters import load_hyperparameters
+    from bidsim.training.space import load_space
+    from bidsim.training.tune import Tuning
+    from bidsim.training.tune import tune as search
+    from bidsim.training.workflow import Workflow, run_workflow
+
+    loaded = load_scenario(scenario)
+    base = load_hyperparameters(hyperparameters)
+    if train_hours is not None:
+        base = base.with_values(train_hours=train_hours)
+    tuning = Tuning(
+        loaded,
+        load_space(space, base),
+        work,
+        _day(as_of, loaded),
+        trials=trials,
+        seed=seed,
+        metric=metric,
+        head=head,
+        tune_hours=tune_hours,
+        tables=parse_tables(table or []),
+        train_tables=parse_tables(train_table or []),
+        tune_tables=parse_tables(tune_table or []),
+        baseline=baseline,
+        settings=Settings(threads=threads, memory_bytes=parse_memory(memory)),
+    )
+
+    def say(outcome: Outcome, kept: bool) -> None:
+        if not quiet:
+            value = "" if outcome.value is None else f" {outcome.value:.6g}"
+            typer.echo(
+                f"trial {outcome.number}: {outcome.state}{value}{' (kept)' if kept else ''} {outcome.values}", err=True
+            )
+
+    with progress_for(sys.stderr, quiet=quiet) as progress:
+        tuned = search(tuning, jobs=jobs, on_trial=say, progress=progress)
+        if not quiet:
+            typer.echo(f"best: trial {tuned.best.number}, {tuned.objective} {tuned.best.value:.6g}", err=True)
+            typer.echo(f"hyperparameters: {tuned.directory / 'best.json'}", err=True)
+        workflow = Workflow(
+            loaded,
+            tuned.hyperparameters,
+            work,
+            _day(as_of, loaded),
+            tables=tuning.tables,
+            train_tables=tuning.train_tables,
+            baseline=baseline,
+            settings=tuning.settings,
+        )
+        directory = run_workflow(workflow, progress=progress)
+    result = load_run(directory).result
+    value = tuned.objective.value(result, "trained")
+    window = result.data.window
+    later = f"{window.start} to {window.end}" if window else "the scenario's log"
+    if not quiet:
+        said = "undefined" if value is None else f"{value:.6g}"
+        typer.echo(
+            f"{tuned.objective}: {tuned.best.value:.6g} in tuning ({tuned.tuning_window}), the best of {trials} trials"
+        )
+        typer.echo(f"{tuned.objective}: {said} on rows that tuning never saw ({later}), trained again up to them")
+        typer.echo(f"trials: bidsim leaderboard {tuned.directory / 'runs'}")
+        print_summary(result, directory)
+    return 1 if result.gate.verdict == "fail" else 0
+
+
+def _day(as_of: str | None, loaded: LoadedScenario) -> date:
+    """The day given, by default today in the scenario's time zone."""
+    from datetime import UTC, datetime
+
+    return parse_day(as_of) or datetime.now(UTC).astimezone(loaded.zone).date()
+
+
 def run(
     scenario: ScenarioOption,
     hyperparameters: HyperparametersOption = None,
@@ -172,8 +282,6 @@ def run(
     quiet: QuietOption = False,
 ) -> int:
     """Extract, train, predict, evaluate: do what is missing or changed, and judge the gate. Exit status as replay's."""
-    from datetime import UTC, datetime
-
     from bidsim.cli import parse_memory, parse_tables, print_summary
     from bidsim.progress import progress_for
     from bidsim.replay.pipeline import Settings
@@ -189,7 +297,7 @@ def run(
         loaded,
         found.with_values(**{key: value for key, value in given.items() if value is not None}),
         work,
-        as_of=parse_day(as_of) or datetime.now(UTC).astimezone(loaded.zone).date(),
+        as_of=_day(as_of, loaded),
         tables=parse_tables(table or []),
         train_tables=parse_tables(train_table or []),
         baseline=baseline,
