@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bidsim import cli_runs
+from bidsim import cli_runs, cli_training
 from bidsim.cli_models import models_app
 from bidsim.cli_runs import AnnotationsOption, AsOfOption, ChartsOption, InteractiveOption, annotate, parse_day
 from bidsim.errors import BidsimError
@@ -209,6 +209,7 @@ def demo(
 
 
 cli_runs.add_to(app)
+cli_training.add_to(app)
 
 
 @app.command()
@@ -291,12 +292,13 @@ def _replay(
     if json:
         typer.echo(result.to_json(), nl=False)
     elif not quiet:
-        _print_summary(result, directory)
+        print_summary(result, directory)
     annotate(result, annotations, json=json)
     return 1 if result.gate.verdict == "fail" else 0
 
 
-def _print_summary(result: Result, directory: Path) -> None:
+def print_summary(result: Result, directory: Path) -> None:
+    """The verdict and where the report is, on stdout."""
     from bidsim.report.format import clean_name
 
     typer.echo(f"{result.gate.verdict.upper().replace('_', ' ')}: {clean_name(result.gate.reason, 2000)}")

@@ -29,7 +29,7 @@ LIBRARIES = ("duckdb", "numpy", "pyarrow", "scipy", "sqlglot", "pydantic", "alta
 
 
 def replay_to_directory(
-    scenario: Path,
+    scenario: Path | LoadedScenario,
     models: Sequence[Path],
     *,
     as_of: date | None = None,
@@ -56,7 +56,7 @@ def replay_to_directory(
     for folder in (out, charts):
         if folder is not None:
             check_free(folder)
-    loaded = load_scenario(scenario)
+    loaded = scenario if isinstance(scenario, LoadedScenario) else load_scenario(scenario)
     replayed = run_replay(
         loaded,
         models,

@@ -105,7 +105,15 @@ def hash_matrix(table: pa.Table | pa.RecordBatch, spec: HashedSpec, features: tu
     """
     from scipy.sparse import csr_matrix
 
-    columns = table_columns(table, features)
+    row, column, value = hash_cells(table_columns(table, features), spec)
+    return csr_matrix((value, (row, column)), shape=(table.num_rows, 1 << spec.bits))
+
+
+def hash_cells(columns: Columns, spec: HashedSpec) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Row, index of the weight, and value of each term of each row, feature by feature; colliding terms stay apart.
+
+    As `hash_matrix`, which sums them. Shape (terms,) each. Raises ModelError as it does.
+    """
     rows = np.arange(columns.rows, dtype=np.int64)
     parts: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
     for name in spec.features:
@@ -118,7 +126,7 @@ def hash_matrix(table: pa.Table | pa.RecordBatch, spec: HashedSpec, features: tu
         parts.append((rows, np.full(len(rows), index_of(hash_term([name]), spec.bits), dtype=np.int64), values))
     parts += [_cells(columns.term(cross), rows, spec.bits) for cross in spec.crosses]
     row, column, value = (np.concatenate([part[i] for part in parts]) if parts else rows[:0] for i in range(3))
-    return csr_matrix((value.astype(np.float64), (row, column)), shape=(len(rows), 1 << spec.bits))
+    return row, column, value.astype(np.float64)
 
 
 def pack_hashed(

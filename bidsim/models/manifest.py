@@ -206,6 +206,40 @@ class Examples(Part):
         return self
 
 
+class CurvePoint(Part):
+    """Progressive validation: the log loss of the last rows before the model learned from them."""
+
+    rows: Annotated[int, Field(ge=0)] = Field(description="rows learned from so far")
+    logloss: Finite
+
+
+class CurveRound(Part):
+    """What validation rows, from which nothing is learned, showed after a round of training."""
+
+    round: Annotated[int, Field(ge=1)]
+    rows: Annotated[int, Field(ge=0)] = Field(description="rows learned from so far, each as often as it was")
+    training_logloss: Finite | None = Field(
+        default=None, description="of the round's rows as they were learned from; progressive in the first round"
+    )
+    logloss: Finite
+    normalized_entropy: Finite | None = None
+    auc: Finite | None = None
+    calibration: Finite | None = Field(default=None, description="predicted / observed")
+
+
+class LearningCurve(Part):
+    """How a head was trained. chosen: the round whose model this is, the one of least validation log loss."""
+
+    model: Name
+    training_rows: Annotated[int, Field(ge=0)]
+    validation_rows: Annotated[int, Field(ge=0)]
+    validation_positives: Annotated[int, Field(ge=0)]
+    progressive: Annotated[tuple[CurvePoint, ...], Field(max_length=100)] = ()
+    rounds: Annotated[tuple[CurveRound, ...], Field(max_length=200)]
+    chosen: Annotated[int, Field(ge=0)]
+    stopped: bool = Field(default=False, description="training was asked to end before it was done")
+
+
 class Manifest(Part):
     schema_: Literal["bidsim.bundle/1"] = Field(default="bidsim.bundle/1", alias="schema")
     heads: Annotated[dict[Head, HeadEntry], Field(min_length=1)]
@@ -217,6 +251,7 @@ class Manifest(Part):
         default={}, description="applied to a head's predictions, one after the other"
     )
     examples: Examples | None = None
+    learning_curve: dict[Head, LearningCurve] = Field(default={}, description="how each head was trained")
     note: Annotated[str, Field(max_length=10_000)] | None = None
 
     @field_validator("features")
@@ -265,8 +300,9 @@ class Manifest(Part):
         values = self.model_dump(by_alias=True, exclude_none=True, mode="json")
         if self.examples is not None:  # a missing value in an example is a fact, not an absent key
             values["examples"] = self.examples.model_dump(mode="json")
-        if not self.recalibration:  # the same bytes as before there were any
-            del values["recalibration"]
+        for late in ("recalibration", "learning_curve"):  # the same bytes as before there were any
+            if not values[late]:
+                del values[late]
         return (json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 

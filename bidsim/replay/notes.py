@@ -1,4 +1,5 @@
-"""What only the settled rows can tell, for the result's diagnostics: when budgets ran out, whose ad would be shown."""
+"""Diagnostics of the result: what only settled rows can tell (when budgets ran out, whose ad would be shown), and what
+the models say of their own training."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bidsim.replay.plan import Plan
-from bidsim.replay.policies import Bidder
+from bidsim.replay.policies import Bidder, PolicyPlan
 from bidsim.replay.stages import Stages
 
 MOST_GROUPS = 1_000
@@ -41,3 +42,16 @@ def observe(plan: Plan, stages: Stages, bidders: Sequence[Bidder], outcomes: str
             for name, (requests, bids, shown) in zip(names, stages.other_campaigns(bidders, outcomes), strict=True)
         }
     return notes
+
+
+def training(policies: Sequence[PolicyPlan]) -> dict[str, Any]:
+    """Learning curves by policy and head, where a bundle has them; nothing at all where none has."""
+    found = {
+        policy.name: {
+            head: curve.model_dump(mode="json", exclude_none=True)
+            for head, curve in policy.bundle.manifest.learning_curve.items()
+        }
+        for policy in policies
+        if policy.bundle is not None and policy.bundle.manifest.learning_curve
+    }
+    return {"training": found} if found else {}

@@ -22,7 +22,7 @@ from bidsim.replay.engine import Engine
 from bidsim.replay.fidelity import check_fidelity
 from bidsim.replay.levels import OtherLevels, level_scans, level_starts
 from bidsim.replay.measures import COARSE_BITS, COUNT_BITS, FINE_BITS, FINE_ROWS, MONEY_SCALE, result_value
-from bidsim.replay.notes import observe
+from bidsim.replay.notes import observe, training
 from bidsim.replay.policies import bidder, resolve
 from bidsim.replay.progress import Progress, Silent
 from bidsim.replay.reduce import Reduction, outline_of
@@ -100,7 +100,7 @@ def run_replay(
         bidders = [bidder(p, str(p.index)) for p in policies]
         progress.step("settling budgets" if plan.budgeted else "replaying auctions")
         stages.settle(bidders, "outcomes", progress.rows)
-        plan.notes |= observe(plan, stages, bidders, "outcomes")
+        plan.notes |= observe(plan, stages, bidders, "outcomes") | training(policies)
         progress.step("reducing to statistics")
         values = segment_values(engine, plan)
         starts = level_starts(plan, ties_lose)

@@ -191,6 +191,26 @@ def frontier(rows: Rows, spend: float | None, y_field: str, y_title: str, x_titl
     return alt.layer(*layers).properties(width=400, height=280)
 
 
+def learning(rows: Rows, x_title: str) -> Chart | None:
+    """Log loss while models learn, one line a policy; large marks are the models as they were kept.
+
+    rows: dicts of series, at, logloss and kept.
+    """
+    if not rows:
+        return None
+    x = alt.X("at:Q", title=x_title, axis=alt.Axis(labelExpr=_LARGE, tickMinStep=1, tickCount=6)).scale(zero=False)
+    y = alt.Y("logloss:Q", title="log loss", axis=alt.Axis(format=".4~g")).scale(zero=False)
+    lines = alt.Chart(_data(rows)).mark_line(strokeWidth=1.5)
+    points = alt.Chart(_data(rows)).mark_point(filled=True, size=18, opacity=1)
+    layers: list[alt.Chart] = [lines.encode(x=x, y=y, color=_colour(), strokeDash=_dash(), order=alt.Order("at:Q"))]
+    layers.append(points.encode(x=x, y=y, color=_colour(), shape=_shape()))
+    kept = [r for r in rows if r["kept"]]
+    if kept:
+        large = alt.Chart(_data(kept)).mark_point(filled=True, size=110, opacity=1)
+        layers.append(large.encode(x=x, y=y, color=_colour(), shape=_shape()))
+    return alt.layer(*layers).properties(width=400, height=240)
+
+
 def campaigns(shifts: Shifts, spend_title: str, cost_title: str) -> Chart:
     """Relative change of spend and of the cost per result, one row a campaign."""
     labels = [f"r{n}" for n in range(len(shifts.labels))]

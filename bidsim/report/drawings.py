@@ -6,34 +6,16 @@ The page draws them inline, `pictures` writes them as files, `interactive` lets 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
 from bidsim.report import charts
+from bidsim.report.drawing import Drawing
 from bidsim.report.lookup import Lookup
 from bidsim.report.segments import Shifts, shifts
+from bidsim.report.training import of_training
 from bidsim.report.words import HEAD_WORDS, label
 
 # A frontier's cost per result is drawn from this many results on.
 FEWEST = 20
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """name: for files and ids; labels: token in the picture -> (label, full text).
-
-    tips: fields of a point's data for its tooltip, with their titles and formats. policies: the first that it draws, 0 for
-    the baseline.
-    """
-
-    name: str
-    title: str
-    description: str
-    chart: Any
-    labels: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    tips: tuple[tuple[str, str, str], ...] = ()
-    policies: int = 0
 
 
 def of_head(lookup: Lookup, head: str, words: str) -> list[Drawing]:
@@ -120,4 +102,4 @@ def all_drawings(lookup: Lookup) -> list[Drawing]:
     """The main charts of a result, in the order of the page."""
     found = [d for head in lookup.heads for d in of_head(lookup, head, HEAD_WORDS.get(head, head))]
     campaigns = of_campaigns(lookup)
-    return [*found, *of_frontier(lookup), *([campaigns[0]] if campaigns else [])]
+    return [*found, *of_frontier(lookup), *([campaigns[0]] if campaigns else []), *of_training(lookup)]

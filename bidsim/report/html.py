@@ -21,10 +21,12 @@ from markupsafe import Markup
 
 from bidsim.report import charts, knowledge, reasons, svg, view
 from bidsim.report import format as f
-from bidsim.report.drawings import FEWEST, Drawing, gate_band, of_campaigns, of_frontier, of_head
+from bidsim.report.drawing import Drawing
+from bidsim.report.drawings import FEWEST, gate_band, of_campaigns, of_frontier, of_head
 from bidsim.report.interactive import make_script
 from bidsim.report.lookup import Lookup
 from bidsim.report.segments import FEW_RESULTS, segment_tables
+from bidsim.report.training import of_training, training_table
 from bidsim.report.words import HEAD_WORDS, WORDS, label
 from bidsim.result import Finding, Result
 
@@ -131,6 +133,8 @@ def _content(result: Result, judged: int | None) -> dict[str, Any]:
         "few": FEW_RESULTS,
         "cost": label(lookup.indicator),
         "segments": segment_tables(lookup),
+        "training": training_table(lookup),
+        "training_figures": [_draw(d) for d in of_training(lookup)],
         "splits": reasons.splits(lookup),
         "alone": reasons.alone(lookup),
         "exhaustion": reasons.exhaustion(lookup),

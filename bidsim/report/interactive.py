@@ -15,7 +15,8 @@ from typing import Any
 
 from bidsim.report import charts
 from bidsim.report import format as f
-from bidsim.report.drawings import Drawing, all_drawings
+from bidsim.report.drawing import Drawing
+from bidsim.report.drawings import all_drawings
 from bidsim.report.lookup import Lookup
 
 # More than a tooltip shows or a screen can place; they are most of a specification's size.

@@ -15,7 +15,8 @@ from xml.sax.saxutils import escape, quoteattr
 from bidsim.errors import BidsimError
 from bidsim.report import charts, svg
 from bidsim.report import format as f
-from bidsim.report.drawings import Drawing, all_drawings
+from bidsim.report.drawing import Drawing
+from bidsim.report.drawings import all_drawings
 from bidsim.report.lookup import Lookup
 from bidsim.report.rule_plot import HEIGHT, WIDTH, rule_plot
 from bidsim.report.view import GATE_ROWS, outcome_action

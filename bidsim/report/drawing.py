@@ -1,0 +1,24 @@
+"""A chart with all that a page, a file or a browser needs to show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """name: for files and ids; labels: token in the picture -> (label, full text).
+
+    tips: fields of a point's data for its tooltip, with their titles and formats. policies: the first that it draws, 0 for
+    the baseline.
+    """
+
+    name: str
+    title: str
+    description: str
+    chart: Any
+    labels: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    tips: tuple[tuple[str, str, str], ...] = ()
+    policies: int = 0

@@ -1,0 +1,204 @@
+"""Labelled examples on disk: what an extraction holds, checked when it is opened, and streams of its batches.
+
+An extraction is a folder with `manifest.json` and one folder of Parquet parts for each set and sample type
+(`train/imp-click/part-00000.parquet`). Rows lie in the order of time, so that a model meets them as it would have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bidsim.errors import BidsimError
+from bidsim.scenario.schema import SAMPLE_HEAD, Head
+
+SCHEMA: Literal["bidsim.extraction/1"] = "bidsim.extraction/1"
+MANIFEST = "manifest.json"
+BATCH_ROWS = 65_536
+HEAD_SAMPLE = {head: sample for sample, head in SAMPLE_HEAD.items()}
+
+SetName = Literal["train", "evaluation"]
+Role = Literal["label", "weight", "time", "campaign", "unit"]
+Kind = Literal["numeric", "categorical", "list"]
+
+
+class Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+
+class Part(Entry):
+    """One Parquet file; path: relative to the extraction's folder."""
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Sample(Entry):
+    """The examples of one sample type in one set. weight, positive_weight: sums of the weight column."""
+
+    rows: int
+    positives: int
+    weight: float
+    positive_weight: float
+    negatives_kept: float = Field(description="share of the negatives; theirs is the weight of those left out")
+    files: tuple[Part, ...]
+
+
+class Removed(Entry):
+    """A campaign left out as anomalous, and by what: more conversions than clicks, or a jump on a day."""
+
+    campaign: str
+    clicks: int
+    conversions: int
+    jump: str | None = None
+
+
+class Span(Entry):
+    """ISO 8601 in UTC, start inclusive, end exclusive."""
+
+    start: str
+    end: str
+
+
+class ExampleSet(Entry):
+    window: Span | None = Field(description="null: all rows of a log of its own")
+    removed_campaigns: tuple[Removed, ...]
+    samples: dict[str, Sample]
+
+
+class FeatureColumn(Entry):
+    """type: as the engine read it from the training log; kind: what a model takes it for unless told otherwise."""
+
+    name: str
+    type: str
+    kind: Kind
+
+
+class ExtractionManifest(Entry):
+    schema_: Literal["bidsim.extraction/1"] = Field(default=SCHEMA, alias="schema")
+    scenario: str = Field(description="name of the scenario")
+    content_sha256: str = Field(description="over the keys of the scenario that decide which examples it gives")
+    gap_hours: float
+    features: tuple[FeatureColumn, ...]
+    columns: dict[Role, str] = Field(description="column of each role that the log has")
+    train: ExampleSet
+    evaluation: ExampleSet
+    versions: dict[str, str]
+
+    def to_json(self) -> str:
+        """The bytes of manifest.json."""
+        return json.dumps(self.model_dump(by_alias=True, mode="json"), indent=1, ensure_ascii=False) + "\n"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The examples of one head in one set."""
+
+    directory: Path
+    head: Head
+    sample: Sample
+    columns: dict[Role, str]
+
+    def batches(self, start: int = 0, stop: int | None = None, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        """Rows [start, stop) in their order, at most `rows` at a time; each part is read only where it is needed.
+
+        Raises BidsimError where a part can't be read.
+        """
+        import pyarrow.parquet as pq
+
+        stop = self.sample.rows if stop is None else stop
+        first = 0
+        for part in self.sample.files:
+            last = first + part.rows
+            if first < stop and last > start:
+                path = self.directory / part.path
+                at = first
+                try:
+                    with pq.ParquetFile(path) as file:
+                        for batch in file.iter_batches(rows, use_threads=False):
+                            begin, end = max(start - at, 0), min(stop - at, batch.num_rows)
+                            at += batch.num_rows
+                            if end > begin:
+                                yield batch.slice(begin, end - begin)
+                except (OSError, pa.ArrowException) as error:
+                    raise BidsimError(f"can't be read: {_brief(error)}; extract again", file=str(path)) from error
+            first = last
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """An opened extraction. sha256: of its manifest, which holds those of all its files."""
+
+    directory: Path
+    manifest: ExtractionManifest
+    sha256: str
+
+    @cached_property
+    def heads(self) -> tuple[Head, ...]:
+        """The heads that it has training examples for, in bidsim's order."""
+        return tuple(head for sample, head in SAMPLE_HEAD.items() if sample in self.manifest.train.samples)
+
+    def examples(self, head: Head, name: SetName = "train") -> Examples:
+        """The examples of a head. Raises BidsimError where there are none of its sample type."""
+        chosen = self.manifest.train if name == "train" else self.manifest.evaluation
+        sample = chosen.samples.get(HEAD_SAMPLE[head])
+        if sample is None:
+            raise BidsimError(
+                f"has no {HEAD_SAMPLE[head]} examples, which head {head} needs; name the sample type in the scenario "
+                "and extract again",
+                file=str(self.directory),
+            )
+        return Examples(self.directory, head, sample, self.manifest.columns)
+
+
+def open_extraction(directory: Path) -> Extraction:
+    """Open an extraction and check every file against the manifest. Raises BidsimError."""
+    file = directory / MANIFEST
+    try:
+        data = file.read_bytes()
+        manifest = ExtractionManifest.model_validate_json(data)
+    except OSError as error:
+        raise BidsimError(
+            f"is no extraction ({MANIFEST}: {error.strerror}); make one with bidsim extract", file=str(directory)
+        ) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(p) for p in first["loc"])
+        raise BidsimError(f"{place}: {first['msg']}; extract again", file=str(file)) from error
+    for chosen in (manifest.train, manifest.evaluation):
+        for sample in chosen.samples.values():
+            for part in sample.files:
+                _check(directory, part)
+    return Extraction(directory, manifest, hashlib.sha256(data).hexdigest())
+
+
+def _check(directory: Path, part: Part) -> None:
+    path = directory / part.path
+    if Path(part.path).is_absolute() or ".." in Path(part.path).parts:
+        raise BidsimError(f"names a file outside of itself: {part.path}; extract again", file=str(directory))
+    try:
+        digest = sha256_of(path)
+    except OSError as error:
+        raise BidsimError(f"can't be read: {error.strerror}; extract again", file=str(path)) from error
+    if digest != part.sha256:
+        raise BidsimError("is not what was extracted (its sha256 differs); extract again", file=str(path))
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's content, hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _brief(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,130 @@
+"""Steps that are done once: each writes a folder that appears whole or not at all, called by a key of its inputs.
+
+What another process left half-written on this machine is cleared away by the next one that makes the same folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bidsim.errors import BidsimError
+from bidsim.store.runs import write_file
+from bidsim.training.examples import sha256_of
+
+KEY_DIGITS = 16
+
+
+def key_of(*content: Any) -> str:
+    """A key of plain data: equal content, equal key."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:KEY_DIGITS]
+
+
+@contextmanager
+def new_directory(directory: Path) -> Iterator[Path]:
+    """A folder to write into that takes its place as `directory` when the block ends well, and is gone otherwise.
+
+    Where another process has made `directory` meanwhile, that one stays. Raises BidsimError for what can't be written.
+    """
+    me = f"{re.sub(r'[^A-Za-z0-9-]', '-', platform.node())}.{os.getpid()}"
+    aside = directory.parent / f".{directory.name}.{me}"
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        _clear(directory)
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+    except OSError as error:
+        raise BidsimError(f"can't be made: {error.strerror}", file=str(directory)) from error
+    try:
+        yield aside
+        for path in aside.rglob("*"):
+            _sync(path)
+        _sync(aside)
+        if not directory.exists():
+            os.rename(aside, directory)
+            _sync(directory.parent)
+    except OSError as error:
+        if not directory.is_dir():
+            raise BidsimError(f"can't be written: {error.strerror}", file=str(directory)) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _clear(directory: Path) -> None:
+    """Remove what killed processes of this machine began."""
+    node = re.sub(r"[^A-Za-z0-9-]", "-", platform.node())
+    for path in directory.parent.glob(f".{directory.name}.{node}.*"):
+        pid = path.name.rpartition(".")[2]
+        if pid.isdigit() and not _alive(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class Fingerprints:
+    """sha256 of files' contents; a file is read again only where its size or time of change is another.
+
+    file: where they are kept between runs.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._known: dict[str, list[Any]] = {}
+        try:
+            found = json.loads(file.read_bytes())
+            self._known = found if isinstance(found, dict) else {}
+        except (OSError, ValueError):
+            pass
+
+    def of(self, files: Sequence[str]) -> list[str]:
+        """The contents of the files, in their order. Raises BidsimError for one that can't be read."""
+        changed = False
+        found = []
+        for name in files:
+            path = os.path.realpath(name)
+            try:
+                state = os.stat(path)
+                facts = [state.st_size, state.st_mtime_ns]
+                known = self._known.get(path)
+                if not isinstance(known, list) or known[:2] != facts or len(known) != 3:
+                    self._known[path] = [*facts, sha256_of(Path(path))]
+                    changed = True
+            except OSError as error:
+                raise BidsimError(f"can't be read: {error.strerror}", file=name) from error
+            found.append(str(self._known[path][2]))
+        if changed:
+            write_file(self._file, json.dumps(self._known, indent=1, sort_keys=True) + "\n")
+        return found
+
+
+def plain_versions(*names: str) -> Mapping[str, str]:
+    """Installed versions of bidsim and some libraries."""
+    from importlib.metadata import version
+
+    from bidsim import __version__
+
+    return {"bidsim": __version__, **{name: version(name) for name in names}}

@@ -1,0 +1,214 @@
+"""From one scenario to a judged model: extract, train, predict, evaluate, each step done once for the same inputs.
+
+The key of a step is a hash of the content of its inputs: the keys of the scenario that matter to it, the log's files,
+the hyperparameters, the versions, the keys of the steps before it. A step whose folder is there is kept; a killed run
+goes on where it was, in the middle of a training too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from bidsim.errors import BidsimError
+from bidsim.logs.opening import extra_files, open_log
+from bidsim.models.bundle import open_bundle
+from bidsim.replay.binding import make_plan
+from bidsim.replay.engine import Engine
+from bidsim.replay.pipeline import Settings
+from bidsim.replay.policies import resolve
+from bidsim.replay.progress import Progress, Silent
+from bidsim.run import replay_to_directory
+from bidsim.scenario.loading import LoadedScenario, refuse_unsupported
+from bidsim.scenario.schema import Bid, Policy
+from bidsim.training.examples import open_extraction
+from bidsim.training.extract import content_sha256, extract
+from bidsim.training.hyperparameters import Hyperparameters
+from bidsim.training.predict import predict
+from bidsim.training.steps import Fingerprints, key_of, new_directory, plain_versions
+from bidsim.training.streaming import Stop
+from bidsim.training.train import OnMetric, selection_of, train, versions_of
+from bidsim.training.windows import plan_windows
+
+StepName = Literal["extract", "train", "predict", "evaluate"]
+STEPS: tuple[StepName, ...] = ("extract", "train", "predict", "evaluate")
+MODEL = "trained.bin"
+OnStep = Callable[[StepName, Path, bool], None]
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """The steps of one scenario and one set of hyperparameters in one folder.
+
+    work: steps/<step>-<key>, runs/<scenario>-<key> (a store for the leaderboard), checkpoints, fingerprints.json.
+    as_of: the day on which the gate is judged. Keys are found without doing any step.
+    """
+
+    loaded: LoadedScenario
+    hyperparameters: Hyperparameters
+    work: Path
+    as_of: date
+    tables: Mapping[str, str] = field(default_factory=dict)
+    train_tables: Mapping[str, str] = field(default_factory=dict)
+    baseline: Path | None = None
+    settings: Settings = field(default_factory=Settings)
+
+    def path(self, step: StepName) -> Path:
+        """The folder that a step makes."""
+        if step == "evaluate":
+            name = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.loaded.name).strip("._") or "run"
+            return self.work / "runs" / f"{name[:60]}-{self.keys[step]}"
+        return self.work / "steps" / f"{step}-{self.keys[step]}"
+
+    def done(self, step: StepName) -> bool:
+        """Whether a step's folder is there, which it is only as a whole."""
+        return self.path(step).is_dir()
+
+    @cached_property
+    def keys(self) -> Mapping[StepName, str]:
+        """The key of each step. Raises BidsimError where log, models or windows can't be used."""
+        fingerprints = Fingerprints(self.work / "fingerprints.json")
+        judged = fingerprints.of([*open_log(self.loaded, self.tables).files, *extra_files(self.loaded)])
+        log = [judged]
+        if self.train_tables:
+            log.append(fingerprints.of(open_log(self.loaded, self.train_tables).files))
+        selection = selection_of(self.hyperparameters)
+        plan_windows(
+            self.loaded,
+            train_hours=selection.train_hours,
+            gap_hours=selection.gap_hours,
+            tables=self.tables,
+            train_tables=self.train_tables,
+        )
+        chosen = [selection.train_hours, selection.gap_hours, selection.keep_negatives]
+        versions = plain_versions("duckdb", "pyarrow", "numpy")
+        extracted = key_of("extract", content_sha256(self.loaded), self.loaded.name, log, chosen, versions)
+        trained = key_of("train", extracted, self.hyperparameters.content(), versions_of(self.hyperparameters))
+        models = fingerprints.of([str(path) for path in self._models()])
+        evaluated = key_of("evaluate", trained, self.loaded.sha256, judged, models, self.as_of.isoformat(), versions)
+        return {
+            "extract": extracted,
+            "train": trained,
+            "predict": key_of("predict", trained, versions),
+            "evaluate": evaluated,
+        }
+
+    def do(
+        self,
+        step: StepName,
+        *,
+        stop: Stop = lambda: False,
+        on_metric: OnMetric = lambda name, value, step: None,
+        progress: Progress | None = None,
+    ) -> bool:
+        """Do a step whose predecessors are done; False where it was done before. Raises BidsimError."""
+        if self.done(step):
+            return False
+        progress = progress or Silent()
+        if step == "extract":
+            self._extract(progress)
+        elif step == "train":
+            self._train(stop, on_metric, progress)
+        elif step == "predict":
+            progress.step("predicting")
+            extraction = open_extraction(self.path("extract"))
+            with new_directory(self.path("predict")) as aside:
+                predict(extraction, open_bundle(self.path("train") / MODEL), aside)
+        else:
+            self._evaluate(progress)
+        return True
+
+    def check(self) -> None:
+        """Whether the scenario can be replayed with a candidate at all, before an hour of training. Raises BidsimError."""
+        refuse_unsupported(self.loaded)
+        stand_in = {"(trained)": Policy(bid=Bid(multiplier=1.0))}
+        candidates = {**self.loaded.scenario.candidates, **stand_in}
+        loaded = replace(self.loaded, scenario=self.loaded.scenario.model_copy(update={"candidates": candidates}))
+        policies = resolve(loaded, [], self.baseline)
+        source = open_log(loaded, self.tables)
+        with (
+            tempfile.TemporaryDirectory(prefix="bidsim-", dir=self.settings.directory) as work,
+            Engine(
+                [*source.files, *extra_files(loaded)], Path(work).resolve(), threads=1, memory_bytes=1 << 29
+            ) as engine,
+        ):
+            make_plan(loaded, engine, source, policies)
+
+    def _extract(self, progress: Progress) -> None:
+        extract(
+            self.loaded,
+            self.path("extract"),
+            selection_of(self.hyperparameters),
+            tables=self.tables,
+            train_tables=self.train_tables,
+            settings=self.settings,
+            progress=progress,
+        )
+
+    def _train(self, stop: Stop, on_metric: OnMetric, progress: Progress) -> None:
+        checkpoint = self.work / "checkpoints" / self.keys["train"]
+        extraction = open_extraction(self.path("extract"))
+        with new_directory(self.path("train")) as aside:
+            trained = train(
+                extraction,
+                self.hyperparameters,
+                aside / MODEL,
+                checkpoint=checkpoint,
+                stop=stop,
+                on_metric=on_metric,
+                progress=progress,
+            )
+            if trained.stopped:
+                raise BidsimError("training was stopped before it was done; run again to go on from its checkpoint")
+            text = json.dumps(self.hyperparameters.content(), indent=1, sort_keys=True) + "\n"
+            (aside / "hyperparameters.json").write_text(text, encoding="utf-8")
+        shutil.rmtree(checkpoint, ignore_errors=True)
+
+    def _evaluate(self, progress: Progress) -> None:
+        replay_to_directory(
+            self.loaded,
+            [self.path("train") / MODEL],
+            as_of=self.as_of,
+            baseline=self.baseline,
+            tables=self.tables,
+            out=self.path("evaluate"),
+            threads=self.settings.threads,
+            memory_bytes=self.settings.memory_bytes,
+            progress=progress,
+            command=["bidsim", "run"],
+        )
+
+    def _models(self) -> list[Path]:
+        """Model files that the replay reads beside the trained one."""
+        found = [self.baseline] if self.baseline is not None else []
+        policies = [self.loaded.scenario.baseline, *self.loaded.scenario.candidates.values()]
+        found += [self.loaded.resolve(p.model) for p in policies if p is not None and p.model]
+        for path in found:
+            if not os.path.isfile(path):
+                raise BidsimError("no such model file", file=str(path))
+        return found
+
+
+def run_workflow(
+    workflow: Workflow,
+    on_step: OnStep = lambda step, path, kept: None,
+    *,
+    stop: Stop = lambda: False,
+    on_metric: OnMetric = lambda name, value, step: None,
+    progress: Progress | None = None,
+) -> Path:
+    """Do what is missing of all steps; returns the run's folder. on_step: told each step, its folder, whether it was kept."""
+    if not all(workflow.done(step) for step in STEPS):
+        workflow.check()
+    for step in STEPS:
+        made = workflow.do(step, stop=stop, on_metric=on_metric, progress=progress)
+        on_step(step, workflow.path(step), not made)
+    return workflow.path("evaluate")
