@@ -248,13 +248,13 @@ def tune(
     result = load_run(directory).result
     value = tuned.objective.value(result, "trained")
     window = result.data.window
-    later = f"{window.start} to {window.end}" if window else "the scenario's log"
+    later = f" ({window.start} to {window.end}), trained again up to them" if window else ""
     if not quiet:
         said = "undefined" if value is None else f"{value:.6g}"
         typer.echo(
             f"{tuned.objective}: {tuned.best.value:.6g} in tuning ({tuned.tuning_window}), the best of {trials} trials"
         )
-        typer.echo(f"{tuned.objective}: {said} on rows that tuning never saw ({later}), trained again up to them")
+        typer.echo(f"{tuned.objective}: {said} on rows that tuning never saw{later}")
         typer.echo(f"trials: bidsim leaderboard {tuned.directory / 'runs'}")
         print_summary(result, directory)
     return 1 if result.gate.verdict == "fail" else 0

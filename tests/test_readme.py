@@ -11,6 +11,8 @@ from ruamel.yaml import YAML
 
 from bidsim.scenario.loading import load_scenario, parse_scenario, refuse_unsupported
 from bidsim.scenario.schema import ROLES, Scenario
+from bidsim.training.hyperparameters import Hyperparameters
+from bidsim.training.space import load_space
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -28,10 +30,12 @@ def test_the_demo_scenario_is_the_one_that_the_demo_writes() -> None:
     assert (ROOT / "scenarios" / "demo.yaml").read_text(encoding="utf-8") == packaged
 
 
-def test_the_scenario_of_the_readme_loads_and_is_supported() -> None:
-    text, recipe = re.findall(r"```yaml\n(.*?)```", README, re.S)
+def test_the_scenario_and_the_space_of_the_readme_load_and_are_supported(tmp_path: Path) -> None:
+    text, recipe, space = re.findall(r"```yaml\n(.*?)```", README, re.S)
     assert list(YAML(typ="safe", pure=True).load(recipe)["jobs"]) == ["replay"]
     refuse_unsupported(parse_scenario(text, file="README.md", directory=ROOT))
+    (tmp_path / "space.yaml").write_text(space, encoding="utf-8")
+    assert len(load_space(tmp_path / "space.yaml", Hyperparameters({})).axes) == 4
 
 
 def test_every_key_and_role_is_in_the_reference() -> None:

@@ -17,6 +17,7 @@ from small_market import hyperparameters, market, write_market
 
 from bidsim.errors import BidsimError
 from bidsim.models import hash_matrix, open_bundle
+from bidsim.models.bundle import bundle_from_bytes
 from bidsim.models.manifest import HashedHead
 from bidsim.scenario.loading import load_scenario
 from bidsim.training.checkpoint import Checkpoint
@@ -130,6 +131,14 @@ def test_nothing_is_learned_from_validation_rows_or_judged_rows(tmp_path: Path) 
     assert a == b == c
     assert found[0].sha256 == found[2].sha256
     assert found[0].sha256 != found[1].sha256
+
+
+def test_a_bundle_without_a_curve_does_not_mention_one(data: Extraction, tmp_path: Path) -> None:
+    bundle = train(data, Hyperparameters({"bits": 6, "rounds": 1, **LOOSE}), tmp_path / "m.bin").bundle
+    assert b'"learning_curve"' in bundle.manifest.to_json()
+    bare = bundle.with_manifest(learning_curve={})
+    assert b"learning_curve" not in bare.manifest.to_json()
+    assert bundle_from_bytes("bare.bin", bare.data).manifest.learning_curve == {}
 
 
 def test_negatives_left_out_do_not_change_the_level(tmp_path: Path) -> None:
