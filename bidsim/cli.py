@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bidsim import cli_runs, cli_training
+from bidsim import cli_runs, cli_stress, cli_training
 from bidsim.cli_models import models_app
 from bidsim.cli_runs import AnnotationsOption, AsOfOption, ChartsOption, InteractiveOption, annotate, parse_day
 from bidsim.errors import BidsimError
@@ -210,6 +210,7 @@ def demo(
 
 cli_runs.add_to(app)
 cli_training.add_to(app)
+cli_stress.add_to(app)
 
 
 @app.command()

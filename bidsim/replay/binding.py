@@ -25,6 +25,7 @@ from bidsim.replay.columns import (
     role_sql,
     role_types,
     segments_of,
+    shift_prices,
     time_kind_of,
     unit_kind,
     window_conditions,
@@ -58,6 +59,7 @@ def make_plan(loaded: LoadedScenario, engine: Engine, source: Source, policies: 
     relation = f"{source.reader()} as s" + join_campaigns(campaigns, campaign_sql)
     types = role_types(loaded, engine, relation, roles)
     check_numeric(names, engine, relation, types, roles)
+    roles = shift_prices(roles, loaded.shift.prices)
     time_kind = time_kind_of(loaded, types)
     if time_kind is not None:
         roles["time"] = f"cast({roles['time']} as {'timestamptz' if time_kind == 'instant' else 'timestamp'})"
@@ -255,6 +257,8 @@ def _formulas(plan: Plan, names: Names) -> None:
             name: str = policy.name,
         ) -> Compiled:
             roles_too = {"price": "price", "bid": "bid_log", "campaign": "campaign", "floor": "floor_logged"}
+            if loaded.shift.prices != 1.0:  # what the log bid is what it was, whatever others ask
+                roles_too["bid"] = f"(bid_log / {loaded.shift.prices!r}::double)"
             usable = {r: c for r, c in roles_too.items() if plan.has(r) and r not in names.columns}
             compiled = Names(loaded, {**later, **usable}).compile(text, *path, extra=extra)
             seen = {r for r in OUTCOME_ROLES if plan.roles[r] in {names.columns.get(n) for n in compiled.names}}

@@ -250,3 +250,19 @@ def indicator(loaded: LoadedScenario, roles: Mapping[str, str | None]) -> str:
     if given is not None:
         return given
     return "cpa" if roles["target_cpa"] is not None or roles["target_cpc"] is None else "cpc"
+
+
+def shift_prices(roles: dict[str, str | None], factor: float) -> dict[str, str | None]:
+    """The roles in a market where everybody else asks `factor` times as much: prices and floors.
+
+    The logged bid follows too. It is no policy's bid but a bound: an auction that it lost asks more than it, one that it
+    won at a price that nobody saw asks no more, and both bounds move with what is asked.
+    """
+    if factor == 1.0:
+        return roles
+    moved = {
+        role: f"(cast({sql} as double) * {factor!r}::double)"
+        for role in ("price", "floor", "bid")
+        if (sql := roles[role]) is not None
+    }
+    return {**roles, **moved}

@@ -137,7 +137,7 @@ def _policy(
         columns=None if model is not None else policy.columns,
         formula=formula,
         formula_path=(*path, "bid", "formula") if own.formula else ("bid", "formula"),
-        multiplier=float(setting("multiplier", 1.0)),  # type: ignore[arg-type]
+        multiplier=float(setting("multiplier", 1.0)) * (loaded.shift.candidates if index else 1.0),  # type: ignore[arg-type]
         min=float(setting("min", 0.0)),  # type: ignore[arg-type]
         max=None if maximum is None else float(maximum),  # type: ignore[arg-type]
         round_down=setting("round", "none") == "down",

@@ -38,12 +38,21 @@ ANOMALY = "remove_anomaly_cvr_cpns"
 
 
 @dataclass(frozen=True)
+class Shift:
+    """Another world than the log's, for stress tests. prices: factor of what every other bidder and floor asks;
+    candidates: factor of the candidates' bids, as predictions off by it would make them."""
+
+    prices: float = 1.0
+    candidates: float = 1.0
+
+
+@dataclass(frozen=True)
 class LoadedScenario:
     """A scenario with where it came from.
 
     file: as the user named it; directory: what relative paths start from; name: the scenario's, or the file's stem;
     sha256: of its content (comments and layout apart); document: the content as plain data; text: of the file, None
-    for a scenario given as data.
+    for a scenario given as data. shift: of a stress test, no part of the scenario.
     """
 
     scenario: Scenario
@@ -54,6 +63,7 @@ class LoadedScenario:
     document: dict[str, Any]
     lines: Mapping[Place, int] = field(default_factory=dict, repr=False)
     text: str | None = field(default=None, repr=False)
+    shift: Shift = Shift()
 
     @property
     def zone(self) -> ZoneInfo:

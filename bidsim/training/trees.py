@@ -174,7 +174,7 @@ def pack_trees(trainings: Mapping[Head, Trees], window: tuple[str, str] | None, 
     rows = next(next(iter(trainings.values())).problem.validation()).columns
     examples = pa.Table.from_batches([rows.select(list(entries))])
     said = FeatureFile(
-        features=entries,
+        features=dict(entries),
         ctr=options["ctr"],
         cvr=options["cvr"],
         ctcvr=options["ctcvr"],
