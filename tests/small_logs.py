@@ -30,6 +30,7 @@ TYPES: dict[str, pa.DataType] = {
     **dict.fromkeys(FLOATS, pa.float64()),
     **dict.fromkeys(("request", "campaign"), pa.int64()),
     **dict.fromkeys(("won", "click"), pa.int8()),
+    "exchange": pa.string(),
 }
 
 

@@ -92,6 +92,8 @@ def make_plan(loaded: LoadedScenario, engine: Engine, source: Source, policies: 
         seconds = event_seconds(loaded, types, roles, role)
         if seconds is not None:
             plan.seconds[role] = seconds
+    if roles["exchange"] is not None:
+        plan.carry("exchange", roles["exchange"])
     _ripening(plan, loaded)
     _auction_type(plan, names)
     _predictions(plan, names, engine, relation)

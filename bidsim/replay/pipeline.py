@@ -19,6 +19,7 @@ from bidsim.replay.assemble import Reduced, assemble
 from bidsim.replay.binding import make_plan
 from bidsim.replay.census import census, segment_values
 from bidsim.replay.engine import Engine
+from bidsim.replay.exchanges import exchanges
 from bidsim.replay.fidelity import check_fidelity
 from bidsim.replay.levels import OtherLevels, level_scans, level_starts
 from bidsim.replay.measures import COARSE_BITS, COUNT_BITS, FINE_BITS, FINE_ROWS, MONEY_SCALE, result_value
@@ -116,6 +117,7 @@ def run_replay(
             levels, families = sweep_levels(engine, plan, stages, families)
         predict = scenario.outcomes == "predicted"
         unknown = find_unknowns(stages, bidders, "outcomes", scanned.families, predict=predict)
+        plan.notes |= exchanges(stages, bidders, "outcomes", scanned.families)
         progress.step("checking the replay against the log")
         unbudgeted = render("bids", formulas="formulas", bidders=bidders, any_first_price=plan.any_first_price)
         fidelity = check_fidelity(engine, plan, f"({unbudgeted})", ties_lose=ties_lose)

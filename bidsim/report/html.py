@@ -141,6 +141,7 @@ def _content(result: Result, judged: int | None) -> dict[str, Any]:
         "unknowns": knowledge.unknowns(lookup),
         "log_rows": knowledge.log_rows(lookup),
         "exact": knowledge.exact(lookup),
+        "exchanges": knowledge.exchanges(lookup),
         "curse": knowledge.curse(lookup),
         "fidelity": sentence,
         "fidelity_sides": sides,

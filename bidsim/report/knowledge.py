@@ -53,6 +53,34 @@ def log_rows(lookup: Lookup) -> list[tuple[str, str]]:
     return rows
 
 
+CLASSES = {
+    "exact": "Known",
+    "exact_loss": "Surely lost",
+    "unknown_win": "Win unknown",
+    "unknown_outcome": "Outcome unknown",
+    "undecidable": "Undecidable",
+}
+
+
+def exchanges(lookup: Lookup) -> Plain | None:
+    """Per exchange and policy which share of the rows can be known, and which log column would settle more."""
+    told = lookup.result.diagnostics.get("exchanges")
+    if not isinstance(told, list) or not told:
+        return None
+    rows = []
+    for each in told:
+        auction = str(each["auction"]).replace("_", " ")
+        if each["looks_like"] not in (None, each["auction"]):
+            auction += f", looks like {str(each['looks_like']).replace('_', ' ')}"
+        settle = "; ".join(f"{s['column']} ({s['what']}): {f.share(s['rows'])}" for s in each["would_settle"])
+        for policy, shares in each["policies"].items():
+            cells = [f.share(_number(shares[name])) for name in CLASSES]
+            name = "all" if each["exchange"] is None and len(told) == 1 else str(each["exchange"])
+            rows.append([name, f.clean_name(policy), f.count(each["rows"]), auction, *cells, settle or "–"])
+    columns = ["Exchange", "Policy", "Rows", "Auction", *CLASSES.values(), "Would be settled by"]
+    return Plain(columns, rows)
+
+
 def curse(lookup: Lookup) -> Plain | None:
     """Winner's curse: what each policy predicted for its own wins beside what was observed on them."""
     rows = []

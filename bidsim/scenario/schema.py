@@ -52,6 +52,7 @@ class Columns(Block):
     unit: Expression | None = None
     request: Expression | None = None
     campaign: Expression | None = None
+    exchange: Expression | None = Field(default=None, description="for the table of what can be known of each")
     price: Expression | None = Field(default=None, description="currency per 1000 impressions")
     floor: Expression | None = Field(default=None, description="currency per 1000 impressions")
     bid: Expression | None = Field(default=None, description="the logged bid, currency per 1000 impressions")
