@@ -15,10 +15,9 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +34,6 @@ from bidsim.replay.progress import Progress, Silent
 from bidsim.replay.stages import Stages, facts_text
 from bidsim.scenario.loading import LoadedScenario, refuse_unsupported
 from bidsim.scenario.schema import Bid, Head, Policy, PolicyColumns
-from bidsim.statistics.units import mix
 from bidsim.store.runs import check_free
 from bidsim.training.examples import (
     HEAD_SAMPLE,
@@ -44,25 +42,20 @@ from bidsim.training.examples import (
     Extraction,
     ExtractionManifest,
     FeatureColumn,
-    Part,
     Removed,
     Role,
-    Sample,
     SetName,
     Span,
     open_extraction,
-    sha256_of,
 )
+from bidsim.training.parts import keep_some, write_parts
 from bidsim.training.steps import new_directory
 from bidsim.training.windows import Rows, in_rows, plan_windows
 
-PART_ROWS = 1 << 20
-GROUP_ROWS = 1 << 16
 DECIDING = (
     *("sample_type", "logs_tables", "conditions", "features", "columns", "campaigns", "timezone", "intervals"),
     *("remove_anomaly_cvr_cpns", "remove_anormaly_cvr_cpns", "maturity"),
 )
-_STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
@@ -209,9 +202,9 @@ def _extract_set(
             label = f"y_{head}" if head == "ctr" or mature is None else f"case when {mature} then y_{head} end"
             shape = _Shape(plan, names, columns, label)
             keep = 1.0 if head == "cvr" else part.keep
-            batches = _kept(engine.stream(shape.sql), keep)
-            samples[HEAD_SAMPLE[head]] = _write(
-                batches, shape, aside, f"{part.name}/{HEAD_SAMPLE[head]}", keep, progress
+            batches = keep_some(engine.stream(shape.sql), keep)
+            samples[HEAD_SAMPLE[head]] = write_parts(
+                batches, shape.names, aside, f"{part.name}/{HEAD_SAMPLE[head]}", keep, progress
             )
         types = engine.names(f"select {', '.join(f'x_{i}' for i in range(len(names)))} from examples")
     if not any(s.rows for s in samples.values()):
@@ -321,99 +314,6 @@ class _Shape:
             f"with labelled as (select {', '.join(picked)} from examples where ({label}) is not null) "
             f"select {', '.join(inside)}, hash({content}) as row_hash from labelled order by {order}"
         )
-
-
-def _kept(batches: Iterator[pa.RecordBatch], keep: float) -> Iterator[pa.RecordBatch]:
-    """All positives and a share of the negatives, by hash; rows that are alike in everything are drawn one by one."""
-    last: int | None = None
-    seen = 0
-    limit = np.uint64(min(int(keep * 2.0**64), 2**64 - 1))
-    for batch in batches:
-        if keep < 1:
-            hashes = np.asarray(batch.column("row_hash").to_numpy(zero_copy_only=False), dtype=np.uint64)
-            label = np.asarray(batch.column("role_label").to_numpy(zero_copy_only=False), dtype=np.float64)
-            place, seen = _repetitions(hashes, last, seen)
-            last = int(hashes[-1])
-            stays = (label > 0) | (mix(hashes + place * _STEP) < limit)
-            weight = np.asarray(batch.column("role_weight").to_numpy(zero_copy_only=False), dtype=np.float64)
-            at = batch.schema.get_field_index("role_weight")
-            batch = batch.set_column(at, "role_weight", pa.array(np.where(label > 0, weight, weight / keep)))
-            batch = batch.filter(pa.array(stays))
-        yield batch.drop_columns(["row_hash"])
-
-
-def _repetitions(hashes: NDArray[np.uint64], last: int | None, seen: int) -> tuple[NDArray[np.uint64], int]:
-    """How many equal rows stand before each; equal rows are neighbours. seen: of the last batch's last row, with it."""
-    rows = np.arange(len(hashes))
-    new = np.concatenate([[last is None or int(hashes[0]) != last], hashes[1:] != hashes[:-1]])
-    start = np.maximum.accumulate(np.where(new, rows, -1))
-    place = np.where(start >= 0, rows - start, rows + seen)
-    return place.astype(np.uint64), int(place[-1]) + 1
-
-
-def _write(
-    batches: Iterator[pa.RecordBatch], shape: _Shape, aside: Path, folder: str, keep: float, progress: Progress
-) -> Sample:
-    """Parts of a million rows in groups of one size, whatever the size of the batches that come."""
-    import pyarrow.parquet as pq
-
-    (aside / folder).mkdir(parents=True)
-    files: list[Part] = []
-    rows = positives = 0
-    weight = positive_weight = 0.0
-    writer: Any = None
-    path = aside
-    written = 0
-
-    def close() -> None:
-        nonlocal writer
-        if writer is not None:
-            writer.close()
-            name = str(path.relative_to(aside))
-            files.append(Part(path=name, rows=written, bytes=path.stat().st_size, sha256=sha256_of(path)))
-            writer = None
-
-    try:
-        for group in _groups(batches):
-            table = pa.Table.from_arrays(group.columns, list(shape.names))
-            if writer is None:
-                path, written = aside / folder / f"part-{len(files):05d}.parquet", 0
-                writer = pq.ParquetWriter(path, table.schema, compression="zstd")
-            writer.write_table(table, row_group_size=GROUP_ROWS)
-            label = np.asarray(group.column("role_label"), dtype=np.float64)
-            w = np.asarray(group.column("role_weight"), dtype=np.float64)
-            rows, written, positives = rows + len(w), written + len(w), positives + int((label > 0).sum())
-            weight, positive_weight = weight + float(w.sum()), positive_weight + float(w[label > 0].sum())
-            progress.rows(rows)
-            if written >= PART_ROWS:
-                close()
-    finally:
-        if writer is not None:
-            close()
-    return Sample(
-        rows=rows,
-        positives=positives,
-        weight=weight,
-        positive_weight=positive_weight,
-        negatives_kept=keep,
-        files=tuple(files),
-    )
-
-
-def _groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-    waiting: list[pa.RecordBatch] = []
-    held = 0
-    for batch in batches:
-        if batch.num_rows:
-            waiting.append(batch)
-            held += batch.num_rows
-        while held >= GROUP_ROWS:
-            table = pa.Table.from_batches(waiting).combine_chunks()
-            yield table.slice(0, GROUP_ROWS).combine_chunks()
-            rest = table.slice(GROUP_ROWS)
-            waiting, held = [b for b in rest.to_batches() if b.num_rows], rest.num_rows
-    if held:
-        yield pa.Table.from_batches(waiting).combine_chunks()
 
 
 def _kind(kind: str) -> str:
