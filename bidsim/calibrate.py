@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsim.errors import ModelError
+from bidsim.errors import BidsimError, ModelError
 from bidsim.logs.opening import extra_files, open_log
 from bidsim.models.bundle import Bundle
 from bidsim.models.manifest import Isotonic, Platt
@@ -66,9 +66,10 @@ def calibrate(
 ) -> tuple[Bundle, list[Fit]]:
     """The model with one more recalibration step for each head (default: all that the log has labels for).
 
-    window: instead of the scenario's; it must not overlap it. Raises BidsimError; nothing is written.
+    window: instead of the scenario's; it must not overlap it, unless `tables` names a log that shares no file with
+    the scenario's own. Raises BidsimError; nothing is written.
     """
-    fitting = _in_window(loaded, window, other_log=bool(tables))
+    fitting = _in_window(loaded, window, other_log=_is_another_log(loaded, tables or {}))
     bundle = open_model(model)
     threads = threads or os.cpu_count() or 1
     policies = resolve(fitting, [], model)
@@ -100,6 +101,31 @@ def calibrate(
     return _with(bundle, fits), fits
 
 
+def _is_another_log(loaded: LoadedScenario, tables: Mapping[str, str]) -> bool:
+    """Whether the tables of the command line are surely not the log that will be judged.
+
+    A file is the same under any name or link. A scenario without a path leaves open what will be judged, so that the
+    log of the command line counts as the judged one.
+    """
+    name, table = next(iter(loaded.scenario.logs_tables.items()))
+    if name not in tables or table.path is None:
+        return False
+    given = open_log(loaded, tables)
+    try:
+        own = open_log(loaded, {})
+    except BidsimError:  # the scenario's log is not here, so the given one is not it
+        return True
+    return not {_identity(file) for file in given.files} & {_identity(file) for file in own.files}
+
+
+def _identity(file: str) -> object:
+    try:
+        state = os.stat(file)
+    except OSError:
+        return os.path.realpath(file)
+    return (state.st_dev, state.st_ino) if state.st_ino else os.path.realpath(file)
+
+
 def _in_window(loaded: LoadedScenario, window: Window | None, *, other_log: bool) -> LoadedScenario:
     """The scenario with one policy, the model, in the rows of the fit."""
     scenario = loaded.scenario
@@ -108,7 +134,7 @@ def _in_window(loaded: LoadedScenario, window: Window | None, *, other_log: bool
     if window is None and not other_log:
         raise loaded.error(
             "these are the rows that will be judged: give --last-hour and --duration-hour of an earlier window, or "
-            "another log with --table",
+            "another log with --table (one that shares no file with the scenario's own path)",
             "logs_tables",
             name,
         )

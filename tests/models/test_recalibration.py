@@ -132,6 +132,34 @@ def test_calibrate_refuses_the_judged_rows(tmp_path: Path) -> None:
     assert not (tmp_path / "c.bin").exists()
 
 
+def test_calibrate_takes_another_log_but_not_the_judged_one_under_another_name(tmp_path: Path) -> None:
+    scenario, model = world(tmp_path)
+    out = tmp_path / "c.bin"
+    command = ["model", "calibrate", str(model), "--scenario", str(scenario), "-o", str(out)]
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.parquet").hardlink_to(tmp_path / "log.parquet")
+    (tmp_path / "link.parquet").symlink_to(tmp_path / "log.parquet")
+    other = tmp_path / "other.parquet"
+    pq.write_table(pq.read_table(tmp_path / "log.parquet").slice(0, 7000), other)
+    pq.write_table(pq.read_table(tmp_path / "log.parquet").slice(0, 100), folder / "b.parquet")
+    judged = ["--last-hour", "2026-11-02T05:00:00", "--duration-hour", "24"]
+    for path in (tmp_path / "log.parquet", tmp_path / "link.parquet", folder):
+        with pytest.raises(BidsimError, match="these are the rows that will be judged"):
+            run([*command, "--table", f"ad={path}"])
+        with pytest.raises(BidsimError, match="overlaps the judged rows"):
+            run([*command, "--table", f"ad={path}", *judged])
+    assert not out.exists()
+    assert run([*command, "--table", f"ad={other}", *judged]) == 0
+    assert run([*command, "--table", f"ad={other}"]) == 0
+    earlier = ["--last-hour", "2026-11-01T23:00:00", "--duration-hour", "24"]
+    assert run([*command, "--table", f"ad={folder / 'a.parquet'}", *earlier]) == 0
+    # Without a path of its own, the scenario's log is whatever --table names, in a replay too.
+    scenario.write_text(scenario.read_text().replace("path: log.parquet, ", ""))
+    with pytest.raises(BidsimError, match="these are the rows that will be judged"):
+        run([*command, "--table", f"ad={other}"])
+
+
 def test_calibrate_needs_no_head_that_only_the_bid_formula_asks_for(tmp_path: Path) -> None:
     scenario, model = world(tmp_path)
     scenario.write_text(scenario.read_text() + 'bid: {formula: "1000 * target_cpc * pctr * pcvr"}\n')
