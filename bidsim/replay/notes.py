@@ -24,7 +24,7 @@ def observe(plan: Plan, stages: Stages, bidders: Sequence[Bidder], outcomes: str
     names = [plan.policies[b.policy].name for b in bidders]
     notes: dict[str, Any] = {}
     if plan.budgeted:
-        groups = stages.exhausted(bidders, outcomes)
+        groups = _exhausted(stages, bidders, outcomes)
         notes["budget"] = {
             "exhausted": {name: sum(g[2 + i] is not None for g in groups) for i, name in enumerate(names)},
             "exhausted_at": [
@@ -39,9 +39,43 @@ def observe(plan: Plan, stages: Stages, bidders: Sequence[Bidder], outcomes: str
                 "other_campaign_bids": bids / requests if requests else None,
                 "other_campaign_shown": shown / requests if requests else None,
             }
-            for name, (requests, bids, shown) in zip(names, stages.other_campaigns(bidders, outcomes), strict=True)
+            for name, (requests, bids, shown) in zip(names, _other_campaigns(stages, bidders, outcomes), strict=True)
         }
     return notes
+
+
+def _exhausted(stages: Stages, bidders: Sequence[Bidder], name: str) -> list[tuple[Any, ...]]:
+    """(campaign, period, first time at which each bidder's money had run out) of every group that ran short."""
+    if not stages.plan.budgeted or not stages.plan.time_kind:
+        return []
+    first = ", ".join(
+        f"strftime(min(case when short_{b.key} then local_ts end), '%Y-%m-%dT%H:%M') as t_{b.key}" for b in bidders
+    )
+    some = " or ".join(f"short_{b.key}" for b in bidders)
+    return stages.engine.rows(
+        f"select cast(campaign as varchar), cast(period as varchar), {first} from {name}_settled where {some} "
+        "group by campaign, period order by campaign, period"
+    )
+
+
+def _other_campaigns(stages: Stages, bidders: Sequence[Bidder], name: str) -> list[tuple[int, int, int]]:
+    """For each bidder, of the requests whose winner the log shows and in which it bids: how many there are, in how
+    many another campaign's bid is its highest, and in how many that bid wins for certain."""
+    parts = ", ".join(
+        f"bool_or(bid_{b.key} is not null) as any_{b.key}, "
+        f"bool_or(won and bid_{b.key} is not null) as same_{b.key}, "
+        f"bool_or(d_{b.key} and not won) as other_{b.key}"
+        for b in bidders
+    )
+    sums = ", ".join(
+        f"count_if(any_{b.key}), count_if(any_{b.key} and not same_{b.key}), count_if(other_{b.key} and not same_{b.key})"
+        for b in bidders
+    )
+    (row,) = stages.engine.rows(
+        f"select {sums} from (select request, bool_or(won) as shown, {parts} from {name} "
+        "where request is not null group by request) where shown"
+    )
+    return [(row[i], row[i + 1], row[i + 2]) for i in range(0, len(row), 3)]
 
 
 def training(policies: Sequence[PolicyPlan]) -> dict[str, Any]:

@@ -236,38 +236,6 @@ class Stages:
         listed = ", ".join(dict.fromkeys(columns))
         return f"select {listed} from ({self._auctions(bids, ())}) where {winnable}{self.again}"
 
-    def exhausted(self, bidders: Sequence[Bidder], name: str) -> list[tuple[Any, ...]]:
-        """(campaign, period, first time at which each bidder's money had run out) of every group that ran short."""
-        if not self.plan.budgeted or not self.plan.time_kind:
-            return []
-        first = ", ".join(
-            f"strftime(min(case when short_{b.key} then local_ts end), '%Y-%m-%dT%H:%M') as t_{b.key}" for b in bidders
-        )
-        some = " or ".join(f"short_{b.key}" for b in bidders)
-        return self.engine.rows(
-            f"select cast(campaign as varchar), cast(period as varchar), {first} from {name}_settled where {some} "
-            "group by campaign, period order by campaign, period"
-        )
-
-    def other_campaigns(self, bidders: Sequence[Bidder], name: str) -> list[tuple[int, int, int]]:
-        """For each bidder, of the requests whose winner the log shows and in which it bids: how many there are, in how
-        many another campaign's bid is its highest, and in how many that bid wins for certain."""
-        parts = ", ".join(
-            f"bool_or(bid_{b.key} is not null) as any_{b.key}, "
-            f"bool_or(won and bid_{b.key} is not null) as same_{b.key}, "
-            f"bool_or(d_{b.key} and not won) as other_{b.key}"
-            for b in bidders
-        )
-        sums = ", ".join(
-            f"count_if(any_{b.key}), count_if(any_{b.key} and not same_{b.key}), count_if(other_{b.key} and not same_{b.key})"
-            for b in bidders
-        )
-        (row,) = self.engine.rows(
-            f"select {sums} from (select request, bool_or(won) as shown, {parts} from {name} "
-            "where request is not null group by request) where shown"
-        )
-        return [(row[i], row[i + 1], row[i + 2]) for i in range(0, len(row), 3)]
-
     def _settled(self, bidders: Sequence[Bidder], kept: Sequence[str], auctions: str) -> Iterator[pa.RecordBatch]:
         ledger = Ledger(len(bidders), never=self.never, strict=self.ties_lose)
         last: list[Any] | None = None
