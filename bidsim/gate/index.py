@@ -35,6 +35,14 @@ class Index:
         """The baseline's record of the same metric at the same place."""
         return self.metrics.get((self.result.baseline, *place[1:]))
 
+    def leaves_open(self, place: Place) -> bool:
+        """Whether the log can't decide what became of some rows of the policy or the baseline there."""
+        names = (place[0], self.result.baseline)
+        found = [
+            self.metrics.get((n, m, None, place[3], None)) for n in names for m in ("unknown_wins", "unknown_outcomes")
+        ]
+        return any(m is not None and m.value for m in found)
+
     def count(self, metric: str, segment: Segment) -> float | None:
         """How many rows, clicks or conversions the baseline has."""
         found = self.metrics.get((self.result.baseline, metric, None, tuple(segment.items()), None))

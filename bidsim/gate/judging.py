@@ -116,6 +116,8 @@ def judge_place(index: Index, rule: Rule, bound: Bound, place: Place, segment: S
     span = identified_of(bound, quantity, metric, index.baseline(place), difference)
     if span is not None:
         facts["identified"] = Range(low=_finite(span[0]), high=_finite(span[1]))
+    elif metric.identified is None and index.leaves_open(place) and _of_wins(rule.metric):
+        words = f"{words} among counted wins (the log leaves others open, and no range says what they could undo)"
     words = f"{words}; the rule {allows(rule, bound)}"
     if rule.evidence == "interval" and interval is not None:
         return _by_interval(outcome, bound, words, quantity, interval, span, error, facts)
@@ -177,6 +179,11 @@ def _gain(
     most = bound.words.removeprefix("a gain of at most ")
     text = f"{words}; a gain of over {most} is too good to be true: {LEAK}."
     return outcome("fail", text, **facts)
+
+
+def _of_wins(metric: str) -> bool:
+    """Whether unknown rows could change a number that has no range of its own."""
+    return metric.endswith("_at_matched_spend") or metric in ("target_attainment", "win_rate")
 
 
 def identified_of(

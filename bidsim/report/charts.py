@@ -237,11 +237,11 @@ def _campaign_rows(shifts: Shifts, field: str) -> Rows:
 
 
 def shift_tone(shift: Shift) -> str:
-    """ "better" or "worse" where the interval of the change of cost excludes zero, else "none"."""
-    _, low, high = shift.cost
-    if low is None or high is None or low <= 0 <= high:
-        return "none"
-    return "better" if high < 0 else "worse"
+    """ "better" or "worse" where the change of cost is decided and excludes zero, else "none"."""
+    low, high = shift.decided
+    if high is not None and high < 0:
+        return "better"
+    return "worse" if low is not None and low > 0 else "none"
 
 
 def _tone_shape() -> alt.Shape:

@@ -77,6 +77,11 @@ class Lookup:
     ) -> Difference | None:
         return self._differences.get((policy, metric, head, tuple((segment or {}).items()), beta))
 
+    def leaves_open(self, policy: str, segment: Segment | None = None) -> bool:
+        """Whether the log can't decide what became of some rows of the policy or the baseline."""
+        names = [policy, *([self.baseline.name] if self.baseline else [])]
+        return any(self.value(n, m, None, segment) for n in names for m in ("unknown_wins", "unknown_outcomes"))
+
     def has(self, metric: str, head: str | None = None) -> bool:
         """Whether any policy has the metric overall."""
         return any(self.metric(p.name, metric, head) for p in self.result.policies)

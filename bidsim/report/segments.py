@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from bidsim.report import format as f
 from bidsim.report.lookup import Lookup
-from bidsim.report.view import Cell, cell
+from bidsim.report.view import Cell, cell, decided
 from bidsim.report.words import label, writer
 from bidsim.result import Segment
 
@@ -51,12 +51,13 @@ class SegmentTable:
 
 @dataclass(frozen=True)
 class Shift:
-    """The change of one campaign under one candidate, relative; None where undefined."""
+    """The change of one campaign under one candidate, relative; None where undefined. decided: see `view.decided`."""
 
     row: int
     series: int
     spend: tuple[float | None, float | None, float | None]
     cost: tuple[float | None, float | None, float | None]
+    decided: tuple[float | None, float | None]
     few: bool
 
 
@@ -127,6 +128,7 @@ def shifts(lookup: Lookup, candidates: int, width: int) -> Shifts | None:
                     series,
                     _relative(lookup, policy.name, "spend", segment),
                     _relative(lookup, policy.name, lookup.indicator, segment),
+                    decided(lookup, policy.name, lookup.indicator, None, segment, "relative") or (None, None),
                     few=any((r or 0) < FEW_RESULTS for r in results),
                 )
             )

@@ -29,12 +29,14 @@ _STATUS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A candidate's value beside the baseline's. tone: "good" or "bad" only where an interval excludes zero."""
+    """A candidate's value beside the baseline's. known: what the log leaves open of the change, in words; tone: "good" or
+    "bad" only where the interval excludes zero whatever the rows did that the log can't decide."""
 
     value: str
     change: str = ""
     interval: str = ""
     identified: str = ""
+    known: str = ""
     tone: str = ""
 
 
@@ -91,21 +93,62 @@ def cell(
     value = mine.value if mine else difference.candidate if difference else None
     way, say = difference_writer(metric)
     change = (difference.absolute if way == "absolute" else difference.relative) if difference else Estimate(value=None)
+    bounds = decided(lookup, policy, metric, head, segment, way, beta)
+    known = ""
+    if difference is not None and difference.identified is not None and bounds != (change.low, change.high):
+        span = getattr(difference.identified, way)
+        known = f"identified: {say(span.low)} to {say(span.high)}"
+    elif bounds is None and change.value is not None:
+        known = "counted wins only"
     return Cell(
         value=write(value),
         change=say(change.value) if difference else "",
         interval=f.interval(change.low, change.high, say),
         identified=identified(mine, lookup),
-        tone=tone(metric, change),
+        known=known,
+        tone=tone(metric, bounds),
     )
 
 
-def tone(metric: str, change: Estimate) -> str:
-    """Whether the change is clearly good or bad: its interval excludes zero and the metric has a better direction."""
+Bounds = tuple[float | None, float | None]
+
+
+def decided(
+    lookup: Lookup,
+    policy: str,
+    metric: str,
+    head: str | None,
+    segment: Segment,
+    way: str,
+    beta: float | None = None,
+) -> Bounds | None:
+    """The interval of a change, moved to both ends of what the rows could have done that the log can't decide, as the
+    gate judges it. None where such rows matter and no range says how much."""
+    difference = lookup.difference(policy, metric, head, segment, beta)
+    if difference is None:
+        return None
+    change: Estimate = getattr(difference, way)
+    if head is not None or metric == "expected_utility":  # of all labelled rows, whoever would have won them
+        return change.low, change.high
+    if difference.identified is None:
+        return None if lookup.leaves_open(policy, segment) else (change.low, change.high)
+    span = getattr(difference.identified, way)
+    if None in (change.value, change.low, change.high):
+        return change.low, change.high
+    low = None if span.low is None else change.low + min(0.0, span.low - change.value)
+    high = None if span.high is None else change.high + max(0.0, span.high - change.value)
+    return low, high
+
+
+def tone(metric: str, bounds: Bounds | None) -> str:
+    """Whether a change is clearly good or bad: its bounds exclude zero and the metric has a better direction."""
     way = better(metric)
-    if not way or change.low is None or change.high is None or change.low <= 0 <= change.high:
-        return ""
-    return "good" if (change.low > 0) == (way > 0) else "bad"
+    low, high = bounds or (None, None)
+    if way and low is not None and low > 0:
+        return "good" if way > 0 else "bad"
+    if way and high is not None and high < 0:
+        return "good" if way < 0 else "bad"
+    return ""
 
 
 def identified(metric: Metric | None, lookup: Lookup) -> str:

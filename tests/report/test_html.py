@@ -16,8 +16,9 @@ from pages import read
 from bidsim.gate import judge
 from bidsim.report import format as f
 from bidsim.report import render_report
-from bidsim.report.view import GATE_ROWS
-from bidsim.result import Result
+from bidsim.report.lookup import Lookup
+from bidsim.report.view import GATE_ROWS, cell
+from bidsim.result import Estimate, IdentifiedChange, Range, Result
 from bidsim.scenario.schema import Rule
 
 RESULTS = {
@@ -103,7 +104,7 @@ def test_headline_numbers_are_those_of_the_result(result: Result, page: str) -> 
         expected = [title, write(found[0].baseline)]
         for d in found:
             expected += [write(d.candidate), f.change(d.relative.value)]
-        row = [cell.partition(" identified:")[0] for cell in parsed.row(title)]
+        row = [cell.partition(" identified:")[0].partition(" counted wins only")[0] for cell in parsed.row(title)]
         assert row == expected
 
 
@@ -131,6 +132,33 @@ def test_without_intervals_the_page_says_so_and_calls_nothing_better() -> None:
     assert "No intervals are computed" not in told
     assert 'class="good"' in told
     assert "95% intervals" in told
+
+
+def test_no_change_is_called_better_that_undecided_rows_could_undo() -> None:
+    plain = make_result(candidates=1, intervals=True)
+    name = plain.candidates[0]
+    before = next(d for d in plain.differences if d.metric == "cpa" and not d.segment)
+    sure = before.model_copy(update={"relative": Estimate(value=-0.2, low=-0.3, high=-0.1)})
+    open_ = {"unknown_wins", "unknown_outcomes"}
+
+    def tone(identified: IdentifiedChange | None, unknown: float) -> tuple[str, str]:
+        changed = sure.model_copy(update={"identified": identified})
+        metrics = [m.model_copy(update={"value": unknown}) if m.metric in open_ else m for m in plain.metrics]
+        others = [d for d in plain.differences if d is not before]
+        lookup = Lookup(plain.model_copy(update={"metrics": metrics, "differences": [*others, changed]}))
+        found = cell(lookup, name, "cpa", None, {})
+        return found.tone, found.known
+
+    def ends(low: float | None, high: float | None) -> IdentifiedChange:
+        return IdentifiedChange(absolute=Range(low=low, high=high), relative=Range(low=low, high=high))
+
+    assert tone(None, 0.0) == ("good", "")
+    assert tone(ends(-0.2, -0.2), 0.0) == ("good", "")
+    # The worst fate moves the whole interval: -10% + 5 points is still a gain, + 15 points is none.
+    assert tone(ends(-0.25, -0.15), 9.0) == ("good", "identified: −25.0% to −15.0%")
+    assert tone(ends(-0.2, -0.05), 9.0) == ("", "identified: −20.0% to −5.0%")
+    assert tone(ends(-0.2, None), 9.0)[0] == ""
+    assert tone(None, 9.0) == ("", "counted wins only")
 
 
 def test_identified_ranges_are_shown_and_exact_numbers_are_said_to_be_exact(page: str) -> None:
