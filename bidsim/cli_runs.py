@@ -17,6 +17,7 @@ from bidsim.errors import BidsimError
 
 if TYPE_CHECKING:
     from bidsim.result import Result
+    from bidsim.scenario.loading import LoadedScenario
     from bidsim.store.reading import SavedRun
 
 RunArgument = Annotated[Path, typer.Argument(help="A run's folder, or its result.json.")]
@@ -56,6 +57,11 @@ def parse_day(text: str | None) -> date | None:
         return date.fromisoformat(text)
     except ValueError:
         raise BidsimError(f"--as-of {text}: not a day; write YYYY-MM-DD") from None
+
+
+def day_of(text: str | None, loaded: LoadedScenario) -> date:
+    """The day given, by default today in the scenario's time zone. Raises BidsimError."""
+    return parse_day(text) or datetime.now(loaded.zone).date()
 
 
 def annotate(result: Result, asked: bool | None, *, json: bool) -> None:

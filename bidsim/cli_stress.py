@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bidsim.cli_runs import AsOfOption, parse_day
+from bidsim.cli_runs import AsOfOption, day_of
 from bidsim.errors import BidsimError
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def stress(
     found = replay_worlds(
         loaded,
         model or [],
-        as_of=parse_day(as_of) or datetime.now(loaded.zone).date(),
+        as_of=day_of(as_of, loaded),
         prices=shifts[0],
         calibration=shifts[1],
         baseline=baseline,

@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bidsim.cli_runs import AsOfOption, parse_day
+from bidsim.cli_runs import AsOfOption, day_of
 from bidsim.errors import BidsimError
 
 if TYPE_CHECKING:
-    from datetime import date
-
-    from bidsim.scenario.loading import LoadedScenario
     from bidsim.training.curve import Measures
     from bidsim.training.trial import Outcome
 
@@ -209,7 +206,7 @@ def tune(
         loaded,
         load_space(space, base),
         work,
-        _day(as_of, loaded),
+        day_of(as_of, loaded),
         trials=trials,
         seed=seed,
         metric=metric,
@@ -238,7 +235,7 @@ def tune(
             loaded,
             tuned.hyperparameters,
             work,
-            _day(as_of, loaded),
+            day_of(as_of, loaded),
             tables=tuning.tables,
             train_tables=tuning.train_tables,
             baseline=baseline,
@@ -258,13 +255,6 @@ def tune(
         typer.echo(f"trials: bidsim leaderboard {tuned.directory / 'runs'}")
         print_summary(result, directory)
     return 1 if result.gate.verdict == "fail" else 0
-
-
-def _day(as_of: str | None, loaded: LoadedScenario) -> date:
-    """The day given, by default today in the scenario's time zone."""
-    from datetime import UTC, datetime
-
-    return parse_day(as_of) or datetime.now(UTC).astimezone(loaded.zone).date()
 
 
 def run(
@@ -297,7 +287,7 @@ def run(
         loaded,
         found.with_values(**{key: value for key, value in given.items() if value is not None}),
         work,
-        as_of=_day(as_of, loaded),
+        as_of=day_of(as_of, loaded),
         tables=parse_tables(table or []),
         train_tables=parse_tables(train_table or []),
         baseline=baseline,

@@ -6,8 +6,6 @@ needs is carried to it under an internal name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 from bidsim.errors import LogError, ScenarioError
 from bidsim.logs.columns import settle_columns
 from bidsim.logs.source import Source
@@ -31,13 +29,12 @@ from bidsim.replay.columns import (
     window_conditions,
 )
 from bidsim.replay.engine import Engine
-from bidsim.replay.plan import Carried, Plan, Prediction, Ripening
+from bidsim.replay.formulas import bind_formulas, later_names, role_names
+from bidsim.replay.plan import Plan, Prediction, Ripening
 from bidsim.replay.policies import PolicyPlan
-from bidsim.scenario.expressions import Compiled, quote_identifier
+from bidsim.scenario.expressions import quote_identifier
 from bidsim.scenario.loading import LoadedScenario, nearest
 from bidsim.scenario.schema import HEADS, PREDICTION_COLUMN, ROLES, CvrJump
-
-OUTCOME_ROLES = ("price", "won", "click", "conversion")
 
 
 def make_plan(loaded: LoadedScenario, engine: Engine, source: Source, policies: list[PolicyPlan]) -> Plan:
@@ -99,7 +96,7 @@ def make_plan(loaded: LoadedScenario, engine: Engine, source: Source, policies: 
     _predictions(plan, names, engine, relation)
     _judged_heads(plan, loaded)
     _features(plan, names, {name for name, _ in log_columns})
-    _formulas(plan, names)
+    bind_formulas(plan, names)
     _budget(plan, names)
     _internal(plan, loaded)
     _require(loaded, plan)
@@ -224,92 +221,16 @@ def _features(plan: Plan, names: Names, log_columns: set[str]) -> None:
                 )
 
 
-def _later_names(plan: Plan, names: Names, compile_: Callable[[Mapping[str, str]], Compiled]) -> str:
-    """Compile an expression of a later step: log columns it uses are carried there under internal names."""
-    later = {name: f'"carried {i}"' for i, name in enumerate(names.columns)}
-    compiled = compile_(later)
-    for name in compiled.names:
-        if name in later and name not in plan.carried:
-            plan.carried[name] = Carried(later[name], names.columns[name])
-    return compiled.sql
-
-
-def _role_names(plan: Plan) -> dict[str, str]:
-    return {r: r for r in ("target_cpc", "target_cpa", "daily_budget") if plan.has(r)}
-
-
-def _formulas(plan: Plan, names: Names) -> None:
-    loaded = names.loaded
-    for policy in plan.policies:
-        extra = _role_names(plan)
-        for head in HEADS:
-            sql = plan.valid(policy.index, head) or plan.valid(0, head)
-            if sql is not None:
-                extra[PREDICTION_COLUMN[head]] = sql
-        text, path = policy.formula, policy.formula_path
-        if text is None:
-            text, path = _default_formula(plan, policy, loaded), ("bid",)
-        policy.formula_text = text
-
-        def compile_(
-            later: Mapping[str, str],
-            text: str = text,
-            path: tuple[str | int, ...] = path,
-            extra: dict[str, str] = extra,
-            name: str = policy.name,
-        ) -> Compiled:
-            roles_too = {"price": "price", "bid": "bid_log", "campaign": "campaign", "floor": "floor_logged"}
-            if loaded.shift.prices != 1.0:  # what the log bid is what it was, whatever others ask
-                roles_too["bid"] = f"(bid_log / {loaded.shift.prices!r}::double)"
-            usable = {r: c for r, c in roles_too.items() if plan.has(r) and r not in names.columns}
-            compiled = Names(loaded, {**later, **usable}).compile(text, *path, extra=extra)
-            seen = {r for r in OUTCOME_ROLES if plan.roles[r] in {names.columns.get(n) for n in compiled.names}}
-            if seen | (compiled.names & {"price"} - set(names.columns)):
-                plan.warnings.append(
-                    ("hindsight", f'the bid formula of "{name}" reads what is known only after the auction')
-                )
-            return compiled
-
-        policy.formula_sql = _never_on_invalid(plan, policy, _later_names(plan, names, compile_))
-
-
-def _never_on_invalid(plan: Plan, policy: PolicyPlan, formula: str) -> str:
-    """A prediction that is NaN or out of range is never bid on (spec 3.2), even by a formula that does without it.
-
-    A missing one is NULL to the formula, which may say what then: coalesce, or another target's formula.
-    """
-    broken = [f"({p.column} is not null and {p.valid} is null)" for p in plan.used(policy.index)]
-    return f"case when {' or '.join(broken)} then null else {formula} end"
-
-
-def _default_formula(plan: Plan, policy: PolicyPlan, loaded: LoadedScenario) -> str:
-    target = f"target_{plan.indicator}"
-    if not plan.has(target):
-        raise loaded.error(
-            f"the default bid formula for {plan.indicator} needs {target}, which neither the log nor the campaign table "
-            f"has; set columns.{target} or bid.formula",
-            "performance_indicator_type",
-        )
-    if plan.indicator == "cpc":
-        return "1000 * target_cpc * pctr"
-    if "ctcvr" in policy.own_heads:
-        return "1000 * target_cpa * pctcvr"
-    has = {h for h in HEADS if plan.valid(policy.index, h) or plan.valid(0, h)}
-    if policy.index > 0 and not policy.own_heads and "ctcvr" in has:
-        return "1000 * target_cpa * pctcvr"
-    return "1000 * target_cpa * pctr * pcvr"
-
-
 def _budget(plan: Plan, names: Names) -> None:
     budget = names.loaded.scenario.budget
     if budget is None:
         return
     if isinstance(budget.amount, str):
         amount = budget.amount
-        plan.budget_amount = _later_names(
+        plan.budget_amount = later_names(
             plan,
             names,
-            lambda later: Names(names.loaded, later).compile(amount, "budget", "amount", extra=_role_names(plan)),
+            lambda later: Names(names.loaded, later).compile(amount, "budget", "amount", extra=role_names(plan)),
         )
         plan.budget_amount = f"cast({plan.budget_amount} as double)"
     else:

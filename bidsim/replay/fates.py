@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from bidsim.replay.budget import Ledger, Limits, Rows
+from bidsim.replay.budget import Ledger, Rows
 from bidsim.replay.levels import count_scale
+from bidsim.replay.limits import Limits
 from bidsim.replay.measures import MONEY_SCALE
 from bidsim.replay.policies import Bidder
 from bidsim.replay.resettle import UnitBuckets

@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bidsim.replay.batches import hash_units
-from bidsim.replay.budget import Ledger, Limits, Rows, Wins
+from bidsim.replay.budget import Ledger, Rows, Wins
+from bidsim.replay.limits import Limits
 from bidsim.replay.measures import VALUE_SCALE, result_value
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import Bidder

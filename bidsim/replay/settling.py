@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bidsim.replay.budget import Limits, Pace, Rows
+from bidsim.replay.budget import Rows
+from bidsim.replay.limits import Limits, Pace
 from bidsim.replay.measures import AMOUNT_BITS
 from bidsim.replay.policies import Bidder
 from bidsim.statistics.tallies import Tally

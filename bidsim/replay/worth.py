@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from bidsim.replay.measures import AMOUNT_BITS
 from bidsim.replay.plan import Plan
 from bidsim.statistics.tallies import Family
 
@@ -18,7 +19,8 @@ Floats = npt.NDArray[np.float64]
 # By result, (source, calibration factor) of every policy's prediction of it.
 Predicted = dict[str, list[tuple[int, float]]]
 
-RESULT_SCALE = 2.0**40
+# That of observed results, so that a world in which nothing is won more gives the very same sums.
+RESULT_SCALE = 2.0**AMOUNT_BITS
 VALUE_SCALE = 10.0**9
 MOST_VALUE = 1e12  # currency: of one row; beyond it is a mistake in units
 

@@ -45,12 +45,12 @@ def write_run(directory: Path, files: Mapping[str, str | bytes]) -> None:
         for name, content in files.items():
             _write(aside / name, content)
         os.chmod(aside, 0o777 & ~_umask())
-        _sync(aside)
+        sync(aside)
         # rename would silently replace an empty folder made meanwhile; that is somebody else's.
         if directory.exists():
             raise BidsimError("the output folder appeared meanwhile; give another --out", file=str(directory))
         os.rename(aside, directory)
-        _sync(parent)
+        sync(parent)
     except BaseException as error:
         shutil.rmtree(aside, ignore_errors=True)
         for folder in made:
@@ -68,7 +68,7 @@ def write_file(path: Path, content: str | bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(aside, content)
         os.replace(aside, path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise BidsimError(f"can't be written: {error.strerror}", file=str(path)) from error
     finally:
@@ -89,7 +89,8 @@ def _umask() -> int:
     return mask
 
 
-def _sync(directory: Path) -> None:
+def sync(directory: Path) -> None:
+    """Have the system write a folder or a file to the disk."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bidsim.errors import BidsimError
-from bidsim.store.runs import write_file
+from bidsim.store.runs import sync, write_file
 from bidsim.training.examples import sha256_of
 
 KEY_DIGITS = 16
@@ -46,11 +46,11 @@ def new_directory(directory: Path) -> Iterator[Path]:
     try:
         yield aside
         for path in aside.rglob("*"):
-            _sync(path)
-        _sync(aside)
+            sync(path)
+        sync(aside)
         if not directory.exists():
             os.rename(aside, directory)
-            _sync(directory.parent)
+            sync(directory.parent)
     except OSError as error:
         if not directory.is_dir():
             raise BidsimError(f"can't be written: {error.strerror}", file=str(directory)) from error
@@ -75,14 +75,6 @@ def _alive(pid: int) -> bool:
     except OSError:
         return True
     return True
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class Fingerprints:

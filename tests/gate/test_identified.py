@@ -159,3 +159,15 @@ def test_an_interval_is_moved_to_both_ends_and_never_only_the_value() -> None:
     given: Result = result(ranged(metric("cpa", 10.0, 7.0, half=2.0), None, (7.0, 9.0)))
     assert one(given, {"metric": "cpa", "at_most": 10}).status == "unidentified"
     assert one(given, {"metric": "cpa", "at_most": 11}).status == "pass"
+
+
+def test_a_number_without_a_range_says_that_the_log_leaves_wins_open() -> None:
+    def said(name: str, unknown: float) -> str:
+        made = [metric(name, 10.0, 9.0, half=0.1), metric("unknown_wins", 0.0, unknown)]
+        judged = one(result(*made), {"metric": name, "max_increase": "0%"})
+        assert judged.status == "pass"
+        return judged.sentence
+
+    assert "among counted wins" in said("cpa_at_matched_spend", 9.0)
+    assert "among counted wins" not in said("cpa_at_matched_spend", 0.0)
+    assert "among counted wins" not in said("calibration", 9.0)

@@ -3,6 +3,7 @@ better at ranking and too sure of itself."""
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,12 @@ import pytest
 from ruamel.yaml import YAML
 from sklearn.metrics import roc_auc_score
 
+from bidsim import replay
 from bidsim.errors import BidsimError
 from bidsim.market import DemoFiles, DemoSize, write_demo
-from bidsim.market.market import CAMPAIGNS, CPA, LOG_SCHEMA
+from bidsim.market.demo import production_bids
+from bidsim.market.live import Day, Rules, run_live
+from bidsim.market.market import CAMPAIGNS, CPA, LOG_SCHEMA, SEED, Market
 from bidsim.models import open_bundle
 from bidsim.scenario.schema import Scenario
 
@@ -135,3 +139,26 @@ def test_the_baseline_adds_up_and_the_candidate_ranks_better_but_promises_too_mu
     assert 0.93 < prod.sum() / click.sum() < 1.07
     assert 1.12 < v2.sum() / click.sum() < 1.28
     assert roc_auc_score(click, v2) > roc_auc_score(click, prod) + 0.03
+
+
+def test_what_v2_would_really_bring_lies_in_its_identified_range(demo: DemoFiles) -> None:
+    market, size = Market(SEED), DemoSize(training_rows_per_day=60_000, evaluation_rows_per_day=60_000)
+    scorers = {name: open_bundle(file).scorer() for name, file in (("baseline", demo.baseline), ("v2", demo.candidate))}
+    rules = Rules(budget=np.array([c.daily_budget for c in CAMPAIGNS]))
+    truth = dict.fromkeys(scorers, 0.0)
+    for day in EVALUATION:
+        auctions = market.opportunities(date.fromisoformat(day), size.evaluation_rows_per_day)
+        own = np.arange(len(auctions))
+        for name, scorer in scorers.items():
+            bid = production_bids(auctions, scorer)
+            wins, _ = run_live(Day(auctions.request, auctions.campaign, own, auctions.price), bid, bid, rules)
+            truth[name] += float((auctions.ctr * auctions.cvr * wins).sum())
+    result = replay(demo.scenario, [demo.candidate])
+    (found,) = [d for d in result.differences if d.metric == "conversions" and not d.segment]
+    assert found.identified is not None
+    low, high = found.identified.relative.low, found.identified.relative.high
+    assert low is not None
+    assert high is not None
+    change = truth["v2"] / truth["baseline"] - 1
+    assert low < change < high
+    assert high - low > 0.1

@@ -9,7 +9,8 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bidsim.replay.budget import Ledger, Limits, Pace, Rows, Settled, nano
+from bidsim.replay.budget import Ledger, Rows, Settled
+from bidsim.replay.limits import Limits, Pace, nano
 
 BILLION = 10**9  # one CPM
 MONEY = st.one_of(

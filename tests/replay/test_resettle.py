@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from oracle import Policy, Rules
 from oracle import replay as replay_naively
+from scipy.linalg import hadamard
 from small_logs import Row, as_table
 
 from bidsim.replay.pipeline import run_replay
@@ -121,6 +122,7 @@ def test_half_samples_are_balanced() -> None:
     assert (halves.sum(axis=1) == units.BUCKETS // 2).all()
     # Any two strata's halves come together in all four ways equally often.
     np.testing.assert_array_equal(DESIGN.T @ DESIGN, REPLICATES * np.eye(STRATA))
+    np.testing.assert_array_equal(DESIGN, hadamard(STRATA))
 
 
 def test_where_rows_share_nothing_strata_spread_as_buckets_do() -> None:

@@ -333,6 +333,16 @@ def test_under_a_budget_ranges_of_segments_add_up_and_threads_change_nothing() -
         assert min(low for low, _ in each) >= 0
 
 
+def test_a_value_lies_within_its_range_to_the_last_digit_with_fractions_of_conversions_too() -> None:
+    rows = [{**r, "conversion": None if r["conversion"] is None else r["conversion"] * 0.3} for r in make_log(7)]
+    result = run([{**r, "weight": r["weight"] / 3} for r in rows], budget={"amount": 0.2, "per": "total"})
+    for m in result.metrics:
+        if m.identified is not None and m.metric in ("wins", "spend", "clicks", "conversions", "value"):
+            low, high = ends(m.identified)
+            assert m.value is not None
+            assert low <= m.value <= high, m
+
+
 def test_a_baseline_whose_log_it_is_has_no_range_but_its_value() -> None:
     rows = make_log(6)
     # The log was made by the baseline: it never bids above the logged bid.

@@ -1,3 +1,4 @@
+{%- from "fate_costs" import cheap, dear, floor_price, whole %}
 -- Rows that a policy wins or may win, in the budget's order, with what they cost it under each fate (spec 3.6).
 -- kind_<i>: 1 a counted win, 2 a win whose outcome is unknown, 3 an unknown win. dear_<i>, cheap_<i>: see unknowns.sql.
 -- bar_<i>: the money left that an unknown win at its cheapest needs; a bid cut to the logged one, which lost, loses too.
@@ -9,12 +10,9 @@ select
   {%- for b in bidders %}
   cast(case when unknown_{{ b.key }} then 3 when not wins_{{ b.key }} then 0 when observed then 1 else 2 end as utinyint) as kind_{{ b.policy }},
   case when wins_{{ b.key }} then pay_{{ b.key }} else 0 end as pay_{{ b.policy }},
-  cast(floor(least(bid_{{ b.key }} * w, 9e9) * 1e9 + 0.5e0) as bigint) as dear_{{ b.policy }},
-  cast(floor(least(case when first_price then bid_{{ b.key }}
-      else least(greatest(coalesce(bid_log, 0e0), coalesce(case when isfinite(floor_logged) then floor_logged end, 0e0)), bid_{{ b.key }}) end
-      * w, 9e9) * 1e9 + 0.5e0) as bigint) as cheap_{{ b.policy }},
-  cast(floor(least(greatest(case when lost then coalesce(bid_log, 0e0) else 0e0 end,
-      coalesce(case when isfinite(floor_logged) then floor_logged end, 0e0)) * w, 9e9) * 1e9 + 0.5e0) as bigint)
+  {{ dear(b.key) }} as dear_{{ b.policy }},
+  {{ cheap(b.key) }} as cheap_{{ b.policy }},
+  {{ whole("greatest(case when lost then coalesce(bid_log, 0e0) else 0e0 end, " ~ floor_price() ~ ")") }}
     + case when lost then 1 else 0 end as bar_{{ b.policy }},
   {%- endfor %}
   case when won then click end as click,

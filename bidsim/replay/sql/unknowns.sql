@@ -1,3 +1,4 @@
+{%- from "fate_costs" import dear, cheap %}
 -- The rows whose fate the log does not show (spec 3.6), and what they could have cost each policy.
 -- unknown_<i>: 1 an unknown win, 2 a win whose outcome is unknown. dear_<i>, cheap_<i>: 1e-9 CPM times the weight; an
 -- unknown win of a lost auction costs at most the policy's bid and at least the logged bid that lost (and the floor);
@@ -18,12 +19,8 @@ select
   {%- endif %}
   {%- for b in bidders %}
   cast(case when u_{{ b.key }} then 1 when d_{{ b.key }} and not o_{{ b.key }} then 2 else 0 end as utinyint) as unknown_{{ b.policy }},
-  case when u_{{ b.key }} then cast(floor(least(bid_{{ b.key }} * w, 9e9) * 1e9 + 0.5e0) as bigint)
-    else cost_{{ b.key }} end as dear_{{ b.policy }},
-  case when u_{{ b.key }} then cast(floor(least(case when first_price then bid_{{ b.key }}
-      else least(greatest(coalesce(bid_log, 0e0), coalesce(case when isfinite(floor_logged) then floor_logged end, 0e0)), bid_{{ b.key }}) end
-      * w, 9e9) * 1e9 + 0.5e0) as bigint)
-    else cost_{{ b.key }} end as cheap_{{ b.policy }},
+  case when u_{{ b.key }} then {{ dear(b.key) }} else cost_{{ b.key }} end as dear_{{ b.policy }},
+  case when u_{{ b.key }} then {{ cheap(b.key) }} else cost_{{ b.key }} end as cheap_{{ b.policy }},
   {%- endfor %}
   case when won then click end as click,
   case when won then conversion end as conversion,
