@@ -87,7 +87,7 @@ def _run(signals: Signals | None = None) -> int:
 
 
 def _interrupted(signals: Signals) -> int:
-    _say("interrupted; nothing was written")
+    _say("interrupted; nothing is half-written")
     return 128 + signals.caught if signals.caught else EXIT_INTERRUPTED
 
 

@@ -97,13 +97,15 @@ def _shifts(text: str | None, flag: str, default: tuple[float, ...]) -> tuple[fl
 
 def in_words(found: Stress) -> str:
     """A table of the worlds, and where the verdict flips."""
+    from bidsim.report.format import clean_name
+
     lines = [f"verdict: {found.verdict}"]
     for kind, points in found.points.items():
         names = [
             (c, m) for c, changes in points[0].change.items() for m in ("spend", "conversions", "cpa") if m in changes
         ]
         what = "others' prices" if kind == "prices" else "candidates' bids"
-        lines += ["", f"{what:>16}  verdict  " + "  ".join(f"{f'{c} {m}':>18}" for c, m in names)]
+        lines += ["", f"{what:>16}  verdict  " + "  ".join(f"{f'{clean_name(c, 40)} {m}':>18}" for c, m in names)]
         for p in points:
             cells = ("–" if (v := p.change[c][m]) is None else f"{v:+.1%}" for c, m in names)
             lines.append(f"{p.shift:>+16.1%}  {p.verdict:7}  " + "  ".join(f"{cell:>18}" for cell in cells))
@@ -111,7 +113,7 @@ def in_words(found: Stress) -> str:
     for kind in found.points:
         flips = [f for f in found.flips if f.kind == kind]
         for f in flips:
-            rules = ", ".join(f.rules) or "the gate"
+            rules = ", ".join(clean_name(rule) for rule in f.rules) or "the gate"
             lines.append(f"{kind}: {found.verdict} at {f.holds:+.1%}, {f.verdict} at {f.breaks:+.1%} ({rules})")
         if not flips and len(found.points[kind]) > 1:
             first, last = found.points[kind][0].shift, found.points[kind][-1].shift

@@ -13,6 +13,7 @@ import pytest
 from command import bidsim
 from small_logs import Row, as_table, replay
 
+from bidsim.cli_stress import in_words
 from bidsim.result import Result
 from bidsim.scenario.loading import scenario_from_dict
 from bidsim.stress import Stress, stress
@@ -149,6 +150,15 @@ def test_the_command_prints_worlds_and_flips_and_writes_json(tmp_path: Path) -> 
     strict = bidsim(*options, "--fail-on-flip", "--json")
     assert strict.status == 1
     assert json.loads(strict.out) == given
+
+
+def test_names_of_rules_reach_the_terminal_as_text(tmp_path: Path) -> None:
+    gate = [{**GATE[0], "name": "\x1b[31mred\x07 rule"}]
+    found = run(make_log(1), tmp_path, calibration=[-0.6, 0.6], gate=gate)
+    said = in_words(found)
+    assert found.flips
+    assert "red" in said
+    assert not {"\x1b", "\x07"} & set(said)
 
 
 @pytest.mark.parametrize(

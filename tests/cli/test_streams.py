@@ -84,7 +84,7 @@ def test_a_stopped_replay_says_so_and_leaves_nothing(tmp_path: Path, number: int
                 break
         out, err = running.communicate(timeout=60)
     assert (running.returncode, out) == (status, "")
-    assert err.splitlines()[-1] == "bidsim: interrupted; nothing was written"
+    assert err.splitlines()[-1] == "bidsim: interrupted; nothing is half-written"
     assert "Traceback" not in err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.parquet", "m.bin", "s.yaml", "tmp"]
     assert list(temporary.iterdir()) == []
