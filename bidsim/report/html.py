@@ -142,6 +142,7 @@ def _content(result: Result, judged: int | None) -> dict[str, Any]:
         "log_rows": knowledge.log_rows(lookup),
         "exact": knowledge.exact(lookup),
         "exchanges": knowledge.exchanges(lookup),
+        "would_settle": knowledge.would_settle(lookup),
         "curse": knowledge.curse(lookup),
         "fidelity": sentence,
         "fidelity_sides": sides,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from bidsim.report import format as f
 from bidsim.report.lookup import Lookup
@@ -63,22 +64,34 @@ CLASSES = {
 
 
 def exchanges(lookup: Lookup) -> Plain | None:
-    """Per exchange and policy which share of the rows can be known, and which log column would settle more."""
-    told = lookup.result.diagnostics.get("exchanges")
-    if not isinstance(told, list) or not told:
-        return None
+    """Per exchange and policy which share of the rows can be known."""
     rows = []
-    for each in told:
+    told = _exchanges(lookup)
+    for name, each in told:
         auction = str(each["auction"]).replace("_", " ")
         if each["looks_like"] not in (None, each["auction"]):
             auction += f", looks like {str(each['looks_like']).replace('_', ' ')}"
-        settle = "; ".join(f"{s['column']} ({s['what']}): {f.share(s['rows'])}" for s in each["would_settle"])
         for policy, shares in each["policies"].items():
-            cells = [f.share(_number(shares[name])) for name in CLASSES]
-            name = "all" if each["exchange"] is None and len(told) == 1 else str(each["exchange"])
-            rows.append([name, f.clean_name(policy), f.count(each["rows"]), auction, *cells, settle or "–"])
-    columns = ["Exchange", "Policy", "Rows", "Auction", *CLASSES.values(), "Would be settled by"]
-    return Plain(columns, rows)
+            cells = [f.share(_number(shares[kind])) for kind in CLASSES]
+            rows.append([name, f.clean_name(policy), f.count(each["rows"]), auction, *cells])
+    return Plain(["Exchange", "Policy", "Rows", "Auction", *CLASSES.values()], rows) if rows else None
+
+
+def would_settle(lookup: Lookup) -> Plain | None:
+    """Per exchange which log column would decide how many of its rows."""
+    rows = [
+        [name, s["column"], s["what"], f.share(s["rows"])]
+        for name, each in _exchanges(lookup)
+        for s in each["would_settle"]
+    ]
+    return Plain(["Exchange", "Log column", "What it would tell", "Rows it would decide"], rows) if rows else None
+
+
+def _exchanges(lookup: Lookup) -> list[tuple[str, dict[str, Any]]]:
+    told = lookup.result.diagnostics.get("exchanges")
+    if not isinstance(told, list):
+        return []
+    return [("all" if e["exchange"] is None and len(told) == 1 else str(e["exchange"]), e) for e in told]
 
 
 def curse(lookup: Lookup) -> Plain | None:
