@@ -12,10 +12,11 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from bidsim import kernels
 from bidsim.errors import LogError
 from bidsim.replay.batches import COUNTED, DECIDED, ENTERED, ROW_PRICED, ROW_UNDECIDABLE, ROW_WON, UNKNOWN, Batch, Pick
 from bidsim.replay.plan import Plan
-from bidsim.statistics.tallies import Key, Tally
+from bidsim.statistics.tallies import MOST, Key, Tally, add_to_all
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -31,7 +32,6 @@ AMOUNT_BITS = 32
 FINE_BITS, COARSE_BITS = (52, 47), (40, 38)
 FINE_ROWS = 1 << 21
 CLIP = 1e-15
-MOST = 2.0**74  # of a row's scaled value; beyond it is a mistake in units
 NO_LABEL = 2
 
 
@@ -82,8 +82,7 @@ class Adder:
         """values: whole numbers, shape (pick.count,); None: ones."""
         if pick.count == 0:
             return
-        for family, tally in enumerate(self.tallies):
-            tally.add(key, pick.group(family), values)
+        add_to_all(self.tallies, key, pick.rows, pick.batch.groups, pick.count, values)
 
     def count(self, key: Key, pick: Pick) -> None:
         """The rows' weights."""
@@ -93,15 +92,14 @@ class Adder:
         """values: in their own unit, shape (pick.count,), times the rows' weights as fixed-point numbers."""
         if pick.count == 0:
             return
-        with np.errstate(over="ignore"):
-            scaled = np.rint((values * pick.take(pick.batch["w"]) if self.plan.weighted else values) * scale)
-        if not np.abs(scaled).max() < MOST:
+        weights = pick.batch["w"] if self.plan.weighted else None
+        sums = [tally.of(key) for tally in self.tallies]
+        if kernels.sum_fixed(pick.count, pick.rows, values, weights, scale, MOST, pick.batch.groups, sums):
             raise LogError(
                 f"a row's {key[0].replace('_', ' ')} is too large to be summed exactly; check the units of targets, "
                 "conversions and weights",
                 file=self.plan.source.files[0],
             )
-        self.whole(key, pick, scaled)
 
 
 def scales(plan: Plan) -> dict[Key, int]:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from bidsim import kernels
 from bidsim.replay.batches import Batch, Pick
 from bidsim.replay.engine import Engine
 from bidsim.replay.measures import COUNT_BITS, NO_LABEL, Adder, add_head, add_log, add_policy, scales
@@ -24,7 +25,7 @@ from bidsim.replay.policies import Bidder
 from bidsim.replay.stream import STREAM_ROWS, share, stream_sql
 from bidsim.statistics.auc import auc
 from bidsim.statistics.calibration import bins_by_code, recalibrated_brier
-from bidsim.statistics.ranking import GRID_SHIFT, SMALL, Cells, Cuts, Histogram, score_bits
+from bidsim.statistics.ranking import GRID_SHIFT, SMALL, Cells, Cuts, score_bits
 from bidsim.statistics.tables import Outline, Place, Ranked, ScoreGrid
 from bidsim.statistics.tallies import OVERALL, Family, Key, Tally
 from bidsim.statistics.units import BUCKETS, UnitCount, buckets_for
@@ -70,7 +71,7 @@ class _Worker:
 
     tallies: list[Tally]
     adder: Adder
-    histograms: dict[Place, Histogram] = field(default_factory=dict)
+    histograms: dict[Place, Ints] = field(default_factory=dict)
     cells: dict[Place, Cells] = field(default_factory=dict)
     by_bucket: dict[tuple[str, int], Cells] = field(default_factory=dict)
     units: UnitCount = field(default_factory=UnitCount)
@@ -236,7 +237,7 @@ class Reduction:
         tallies = [Tally(self.sizes[name] * self.buckets[name]) for name in self.families]
         worker = _Worker(tallies, Adder(self.plan, tallies))
         unit = 2.0 ** (self.down_cells - COUNT_BITS) if self.plan.weighted else 1.0
-        worker.histograms = {place: Histogram(rank.cuts.places) for place, rank in ranks.items()}
+        worker.histograms = {place: np.zeros(rank.cuts.places, dtype=np.int64) for place, rank in ranks.items()}
         for place in ranks:
             codes = self.sizes[place[2]]
             coarser = 0 if codes <= 64 else 1 if codes <= 512 else 2 if codes <= 2048 else 3
@@ -253,18 +254,19 @@ class Reduction:
         bits = score_bits(pick.take(batch[f"score_{source}"]).astype(np.float32))
         weights = self._weights(pick, self.down)
         cell_weights = self._weights(pick, self.down_cells)
-        bucket = pick.take(batch.bucket)
-        worker.by_bucket[(head, source)].add(bits, bucket, cell_weights, positive=False)
+        share_weights = batch["w"] if self.plan.weighted else None
+        rows, count = pick.rows, pick.count
+        worker.by_bucket[(head, source)].add(bits, batch.bucket, cell_weights, positive=False, rows=rows)
         for i, name in enumerate(self.families):
-            code = None if i == 0 else pick.take(batch.codes[i - 1])
+            code = None if i == 0 else batch.codes[i - 1]
             place = (head, source, name)
-            worker.cells[place].add(bits, code, cell_weights, positive=False)
-            at = ranks[place].cuts.place(bits, code)
-            worker.histograms[place].add(at, weights)
-            lost = ranks[place].beaten[at]
-            if self.plan.weighted:
-                lost = np.rint(lost * pick.take(batch["w"]))
-            worker.tallies[i].add(("lost", source, head), pick.group(i), lost)
+            worker.cells[place].add(bits, code, cell_weights, positive=False, rows=rows)
+            lost = worker.tallies[i].of(("lost", source, head))
+            rank = ranks[place]
+            kernels.rank(
+                count, rows, bits, code, weights, share_weights, rank.cuts.finder, rank.beaten,
+                worker.histograms[place], batch.groups[i], lost,
+            )  # fmt: skip
 
     def _add_positives(self, worker: _Worker, head: str, source: int, positives: _Positives) -> None:
         weights = positives.weights >> (self.down_cells - self.down)
@@ -282,7 +284,7 @@ class Reduction:
         loose: Mapping[str, Mapping[Key, Floats]],
     ) -> Ranked:
         head, source, name = place
-        negatives = sum((w.histograms[place].sums() for w in workers), start=np.zeros(rank.cuts.places, dtype=np.int64))
+        negatives = sum((w.histograms[place] for w in workers), start=np.zeros(rank.cuts.places, dtype=np.int64))
         ladders = rank.cuts.ladders(negatives)
         size, buckets = self.sizes[name], self.buckets[name]
         # What each positive beats: its own place among the cuts, then the negatives below it and half of those equal.
@@ -341,10 +343,16 @@ class Reduction:
         plan = self.plan
         row = batch["row"]
         pick = batch.pick((row & 6 == 4) & (batch[f"y_{plan.worth_label}"] != NO_LABEL))
-        price, value = pick.take(batch["price"]) / 1e3, pick.take(batch["value"])
-        first = pick.take(batch["first_price"]) == 1 if plan.any_first_price else False
+        first = batch["first_price"] if plan.any_first_price else None
         for b in bidders:
-            bid = pick.take(batch[f"bid_{b.policy}"]) / 1e3
             for beta in betas:
-                each = expected_utility(price, bid, value, beta, first, quick=not self.small)
+                each = expected_utility(
+                    pick.rows,
+                    batch["price"],
+                    batch[f"bid_{b.policy}"],
+                    batch["value"],
+                    beta,
+                    first,
+                    quick=not self.small,
+                )
                 worker.adder.fixed(("expected_utility", b.policy, repr(beta)), pick, each, 2.0**UTILITY_BITS)

@@ -229,7 +229,7 @@ class _Walk:
                 total.add((what, policy, None), at[cut], values[cut])
         for kept in self.kept:
             sums = kept.tallies[name].sums
-            total.merge(Tally(total.groups, {k: v for k, v in sums.items() if k[0][1] == policy}))
+            total.merge(Tally(total.groups, {k: v for k, v in sums.items() if k[1] == policy}))
         parts = total.exact(size, buckets)[1]
         scale = sum_scales(self.plan)
         nothing = np.zeros((size, buckets))

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from bidsim import kernels
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
@@ -25,7 +27,6 @@ GRID_SHIFT = 16  # keeps the exponent and 7 bits of the fraction
 SMALL = 500_000  # labelled rows up to which every distinct score is a cell of its own
 MOST_TABLE = 1 << 22
 MARGIN = 64  # cells added on both sides when scores leave the range seen so far
-BLOCK = 32_768
 
 
 def score_bits(scores: npt.NDArray[np.float32]) -> Ints:
@@ -47,37 +48,6 @@ def group_sums(keys: Ints, *weights: Ints) -> tuple[Ints, ...]:
     keys = keys[order]
     starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
     return (keys[starts], *(np.add.reduceat(w[order], starts) for w in weights))
-
-
-class Histogram:
-    """Whole-number weights by index, adding batches of rows; counts of ones are gathered until they are worth a pass."""
-
-    def __init__(self, size: int) -> None:
-        self.total = np.zeros(size, dtype=np.int64)
-        self._waiting: list[npt.NDArray[np.uint32]] = []
-        self._held = 0
-
-    def add(self, at: Ints, weights: Ints | None) -> None:
-        """at: indices, shape (rows,); weights None: ones."""
-        if weights is not None:
-            np.add.at(self.total, at, weights)
-            return
-        if len(at) >= len(self.total):
-            self.total += np.bincount(at, minlength=len(self.total))
-            return
-        self._waiting.append(at.astype(np.uint32))
-        self._held += len(at)
-        if self._held >= 2 * len(self.total):
-            self._settle()
-
-    def _settle(self) -> None:
-        if self._waiting:
-            self.total += np.bincount(np.concatenate(self._waiting), minlength=len(self.total))
-            self._waiting, self._held = [], 0
-
-    def sums(self) -> Ints:
-        self._settle()
-        return self.total
 
 
 @dataclass(frozen=True)
@@ -122,33 +92,12 @@ class Cuts:
 
     def place(self, bits: Ints, code: Ints | None) -> Ints:
         """The place of each row, shape (rows,). bits: score_bits; code: segment value, None where there is one."""
-        out = np.empty(len(bits), dtype=np.int64)
-        # Blocks that stay in the processor's cache.
-        for begin in range(0, len(bits), BLOCK):
-            rows = slice(begin, begin + BLOCK)
-            out[rows] = self._place(bits[rows], None if code is None else code[rows])
-        return out
+        return kernels.places(bits, code, *self.finder)
 
-    def _place(self, bits: Ints, code: Ints | None) -> Ints:
-        # Scores outside the positives' range only need to stay outside it.
-        keys = np.clip(bits - self._lowest, 0, self._span - 1)
-        if code is not None:
-            keys += code * self._span
-        cell = keys >> self._shift
-        low: Ints = self._table[cell].astype(np.int64)
-        high = self._table[cell + 1]
-        searched = np.flatnonzero(low < high)
-        low *= 2
-        if len(searched):
-            a, b, k = low[searched] >> 1, high[searched].astype(np.int64), keys[searched]
-            for _ in range(int((b - a).max()).bit_length()):
-                middle = (a + b) >> 1
-                # Where a search has ended (a == b) nothing moves any more.
-                below = (a < b) & (self.keys[np.minimum(middle, len(self.keys) - 1)] < k)
-                a, b = np.where(below, middle + 1, a), np.where(below, b, np.minimum(b, middle))
-            equal = self.keys[np.minimum(a, len(self.keys) - 1)] == k
-            low[searched] = 2 * a + equal
-        return low
+    @property
+    def finder(self) -> tuple[int, int, int, npt.NDArray[np.int32], Ints]:
+        """What `kernels.places` and `kernels.rank` need."""
+        return self._lowest, self._span, self._shift, self._table, self.keys
 
     def beaten(self) -> Ints:
         """For each place, twice the weight of its code's positives below it plus the weight of those equal to it."""
@@ -218,34 +167,30 @@ class Cells:
         self._span = 0
         self._dense: list[Ints] = []  # negatives, positives, sums of low bits; each by code, then cell
 
-    def add(self, bits: Ints, code: Ints | None, weights: Ints | None, positive: bool) -> None:
-        """bits: score_bits, shape (rows,); code: segment value; weights: whole numbers, None for ones."""
+    def add(
+        self, bits: Ints, code: Ints | None, weights: Ints | None, positive: bool, rows: Ints | None = None
+    ) -> None:
+        """bits: score_bits, shape (rows,); weights: whole numbers, None for ones.
+
+        code: segment value, of the same rows, or of a batch of which `rows` says which they are.
+        """
         if len(bits) == 0:
             return
         if self.shift == 0:
+            if code is not None and rows is not None:
+                code = code[rows]
             keys = bits if code is None else (code << SCORE_BITS) | bits
             found, mass = group_sums(keys, np.ones_like(bits) if weights is None else weights)
             nothing = np.zeros_like(mass)
             self._keep((found, nothing, mass) if positive else (found, mass, nothing))
             return
-        cells = bits >> self.shift
-        self._reach(int(cells.min()), int(cells.max()))
-        cells -= self._first
-        if code is not None:
-            cells += code * self._span
-        self._count(self._dense[int(positive)], cells, weights)
-        if self.means:
-            low = bits & ((1 << self.shift) - 1)
-            self._count(self._dense[2], cells, low if weights is None else low * weights)
-
-    def _count(self, total: Ints, at: Ints, weights: Ints | None) -> None:
-        flat = total.reshape(-1)
-        if len(at) * 8 < len(flat) or (weights is not None and float(weights.max()) * len(at) > 2.0**53):
-            np.add.at(flat, at, 1 if weights is None else weights)
-        elif weights is None:
-            flat += np.bincount(at, minlength=len(flat))
-        else:
-            flat += np.bincount(at, weights=weights, minlength=len(flat)).astype(np.int64)
+        self._reach(int(bits.min()) >> self.shift, int(bits.max()) >> self.shift)
+        low = self._dense[2] if self.means else None
+        sums = self._dense[int(positive)]
+        kernels.cells(
+            len(bits), rows, bits, code, weights, self.shift, self._first, self._span, sums.reshape(-1),
+            None if low is None else low.reshape(-1),
+        )  # fmt: skip
 
     def _reach(self, first: int, last: int) -> None:
         """Make room for the cells from first to last."""

@@ -8,12 +8,14 @@ division.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from bidsim import kernels
+from bidsim.kernels.reference import Wide, add_wide, limbs, wide
 from bidsim.statistics.halves import by_stratum
 
 Key = tuple[str, int | None, str | None]
@@ -21,110 +23,73 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 OVERALL = ""
+MOST = 2.0**74  # of a whole number that is added
 
-# Doubles hold whole numbers exactly up to here.
-EXACT = 2.0**53
-SPLIT = 24
 LIMB = 32
-
-
-class Sum:
-    """Whole-number sums by group. `add` takes float64 sums of a batch as long as they are exact."""
-
-    __slots__ = ("bound", "high", "low", "small")
-
-    def __init__(self, groups: int) -> None:
-        self.small = np.zeros(groups)
-        self.bound = 0.0
-        self.high: Ints | None = None
-        self.low: Ints | None = None
-
-    def add(self, sums: Floats | Ints, bound: float) -> None:
-        """sums: whole numbers, shape (groups,); bound: no sum of their sizes is larger, at most 2^53."""
-        if self.bound + bound > EXACT:
-            self.flush()
-        self.small += sums
-        self.bound += bound
-
-    def flush(self) -> tuple[Ints, Ints]:
-        """(high, low): the sums so far are high * 2^32 + low."""
-        if self.high is None or self.low is None:
-            self.high, self.low = np.zeros(len(self.small), dtype=np.int64), np.zeros(len(self.small), dtype=np.int64)
-        whole = self.small.astype(np.int64)
-        self.low += whole & (2**LIMB - 1)
-        self.high += whole >> LIMB
-        self.small[:] = 0.0
-        self.bound = 0.0
-        return self.high, self.low
-
-    def merge(self, other: Sum) -> None:
-        for mine, theirs in zip(self.flush(), other.flush(), strict=True):
-            mine += theirs
 
 
 @dataclass
 class Tally:
-    """Sums by key and group of one family while the log streams by. groups: segment values x buckets."""
+    """Sums by key and group of one family while the log streams by. groups: segment values x buckets.
+
+    Each key's sums are whole numbers of 128 bits, see `kernels.reference`.
+    """
 
     groups: int
-    sums: dict[tuple[Key, int], Sum] = field(default_factory=dict)
+    sums: dict[Key, Wide] = field(default_factory=dict)
 
-    def add(self, key: Key, at: Ints, values: Floats | Ints | None) -> None:
+    def add(self, key: Key, at: Ints, values: Floats | Ints | npt.NDArray[np.bool_] | None) -> None:
         """Add one whole number a row to its group. at: groups, shape (rows,), int64; values None: ones.
 
-        values: whole numbers, as int64 or as float64.
+        values: whole numbers, as int64, or as float64 below 2^74 in size.
         """
-        if values is None:
-            self._sum(key, 0).add(np.bincount(at, minlength=self.groups), float(len(at)))
-            return
-        bound = float(np.abs(values).sum(dtype=np.float64))
-        if bound == 0.0:
-            self._sum(key, 0)
-            return
-        if bound <= EXACT * (1 - 1e-9):
-            self._sum(key, 0).add(np.bincount(at, weights=values, minlength=self.groups), bound)
-            return
-        # Too large for one exact double: the digits are summed in two parts, of fewer rows if need be.
-        if values.dtype == np.int64:
-            whole = values.astype(np.int64, copy=False)
-            high, rest = (whole >> SPLIT).astype(np.float64), (whole & (2**SPLIT - 1)).astype(np.float64)
-        else:
-            high = np.floor(values * 2.0**-SPLIT)
-            rest = values - high * 2.0**SPLIT
-        bounds = [float(np.abs(part).sum()) for part in (rest, high)]
-        if max(bounds) > EXACT * (1 - 1e-9):
-            middle = len(values) // 2
-            self.add(key, at[:middle], values[:middle])
-            self.add(key, at[middle:], values[middle:])
-            return
-        for shift, part, size in zip((0, SPLIT), (rest, high), bounds, strict=True):
-            self._sum(key, shift).add(np.bincount(at, weights=part, minlength=self.groups), size)
+        add_to_all([self], key, None, [np.ascontiguousarray(at, dtype=np.int64)], len(at), values)
 
-    def _sum(self, key: Key, shift: int) -> Sum:
-        found = self.sums.get((key, shift))
+    def of(self, key: Key) -> Wide:
+        """The sums of a key, zeros where nothing was added yet."""
+        found = self.sums.get(key)
         if found is None:
-            found = self.sums[(key, shift)] = Sum(self.groups)
+            found = self.sums[key] = wide(self.groups)
         return found
 
     def merge(self, other: Tally) -> None:
-        for place, theirs in other.sums.items():
-            if place in self.sums:
-                self.sums[place].merge(theirs)
+        for key, theirs in other.sums.items():
+            if key in self.sums:
+                add_wide(self.sums[key], theirs[:, 0], theirs[:, 1])
             else:
-                self.sums[place] = theirs
+                self.sums[key] = theirs
 
     def exact(self, values: int, buckets: int) -> tuple[dict[Key, npt.NDArray[np.object_]], dict[Key, Floats]]:
         """(sums by segment value as Python integers, the same by bucket as float64 of shape (values, buckets))."""
         totals: dict[Key, npt.NDArray[np.object_]] = {}
         parts: dict[Key, Floats] = {}
-        for (key, shift), each in self.sums.items():
-            high, low = (limb.reshape(values, buckets) for limb in each.flush())
-            whole = high.sum(axis=1).astype(object) * (1 << LIMB) + low.sum(axis=1).astype(object)
-            whole = whole * (1 << shift)
-            share: Floats = np.asarray((high * 2.0**LIMB + low) * 2.0**shift, dtype=np.float64)
-            totals[key] = totals[key] + whole if key in totals else whole
-            parts[key] = parts[key] + share if key in parts else share
+        for key, sums in self.sums.items():
+            high, low = (limb.reshape(values, buckets) for limb in limbs(sums))
+            totals[key] = high.sum(axis=1).astype(object) * (1 << LIMB) + low.sum(axis=1).astype(object)
+            parts[key] = np.asarray(high * 2.0**LIMB + low, dtype=np.float64)
         return totals, parts
+
+
+def add_to_all(
+    tallies: Sequence[Tally],
+    key: Key,
+    rows: Ints | None,
+    groups: Sequence[Ints],
+    count: int,
+    values: Floats | Ints | npt.NDArray[np.bool_] | None,
+) -> None:
+    """Add whole numbers to a group in each of several families at once.
+
+    groups: of every row of a batch, by family; rows: those that are meant, None for all; values: theirs, as
+    `Tally.add` takes them, shape (count,).
+    """
+    sums = [tally.of(key) for tally in tallies]
+    if values is None:
+        kernels.sum_ones(count, rows, groups, sums)
+    elif values.dtype == np.float64:
+        kernels.sum_fixed(count, rows, np.asarray(values, dtype=np.float64), None, 1.0, MOST, groups, sums)
+    else:
+        kernels.sum_ints(count, rows, values.astype(np.int64, copy=False), groups, sums)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,214 @@
+/* Loops over the rows of a batch that numpy would make many passes of: exact sums by group, places among cut points,
+ * cells of scores, expected utilities. Every function does what its namesake in reference.py does, to the bit: only
+ * additions, multiplications, divisions and square roots of IEEE 754, no contraction, no function of a libm. Arrays
+ * are as long as reference.py says; nothing is allocated, nothing is kept. */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+/* A whole number of 128 bits in two's complement: sums that can't overflow (2^63 rows of 2^64). */
+typedef struct {
+  uint64_t low;
+  int64_t high;
+} wide;
+
+static inline void add_int(wide *sum, int64_t value) {
+  uint64_t before = sum->low;
+  sum->low = before + (uint64_t)value;
+  sum->high += (value >> 63) + (sum->low < before);
+}
+
+/* value: whole, below 2^74 in size. */
+static inline void add_whole(wide *sum, double value) {
+  if (value < 9e18 && value > -9e18) {
+    add_int(sum, (int64_t)value);
+    return;
+  }
+  double high = floor(value * 0x1p-32), low = value - high * 0x1p32; /* exact */
+  int64_t part = (int64_t)high;
+  wide more = {(uint64_t)part << 32, part >> 32};
+  uint64_t before = sum->low;
+  sum->low = before + more.low;
+  sum->high += more.high + (sum->low < before);
+  add_int(sum, (int64_t)low);
+}
+
+/* To the nearest whole number, ties to even, as numpy's rint. */
+static inline double nearest(double x) {
+  double size = fabs(x);
+  if (!(size < 0x1p52)) return x;
+  return copysign((size + 0x1p52) - 0x1p52, x);
+}
+
+#define BLOCK 512
+
+/* As VERSION of compiled.py. */
+int version(void) { return 1; }
+
+void sum_ones(int64_t n, const int64_t *rows, int64_t families, const int64_t *const *groups, wide *const *sums) {
+  for (int64_t f = 0; f < families; f++) {
+    const int64_t *group = groups[f];
+    wide *sum = sums[f];
+    if (rows)
+      for (int64_t i = 0; i < n; i++) add_int(&sum[group[rows[i]]], 1);
+    else
+      for (int64_t i = 0; i < n; i++) add_int(&sum[group[i]], 1);
+  }
+}
+
+void sum_ints(int64_t n, const int64_t *rows, const int64_t *values, int64_t families, const int64_t *const *groups,
+              wide *const *sums) {
+  for (int64_t f = 0; f < families; f++) {
+    const int64_t *group = groups[f];
+    wide *sum = sums[f];
+    if (rows)
+      for (int64_t i = 0; i < n; i++) add_int(&sum[group[rows[i]]], values[i]);
+    else
+      for (int64_t i = 0; i < n; i++) add_int(&sum[group[i]], values[i]);
+  }
+}
+
+/* Returns the number of values of `most` or more in size, or not numbers, which are left out. */
+int64_t sum_fixed(int64_t n, const int64_t *rows, const double *values, const double *weights, double scale, double most,
+                  int64_t families, const int64_t *const *groups, wide *const *sums) {
+  double whole[BLOCK];
+  int64_t bad = 0;
+  for (int64_t begin = 0; begin < n; begin += BLOCK) {
+    int64_t count = n - begin < BLOCK ? n - begin : BLOCK;
+    for (int64_t i = 0; i < count; i++) {
+      double value = values[begin + i];
+      if (weights) value *= weights[rows ? rows[begin + i] : begin + i];
+      value = nearest(value * scale);
+      if (!(fabs(value) < most)) {
+        bad++;
+        value = 0.0;
+      }
+      whole[i] = value;
+    }
+    for (int64_t f = 0; f < families; f++) {
+      const int64_t *group = groups[f];
+      wide *sum = sums[f];
+      for (int64_t i = 0; i < count; i++) {
+        if (whole[i] == 0.0) continue;
+        add_whole(&sum[group[rows ? rows[begin + i] : begin + i]], whole[i]);
+      }
+    }
+  }
+  return bad;
+}
+
+/* Where each row's score stands among the cuts (ranking.Cuts.place). */
+static inline int64_t place_of(int64_t key, int64_t shift, const int32_t *table, const int64_t *keys, int64_t cuts) {
+  int64_t a = table[key >> shift], b = table[(key >> shift) + 1];
+  if (a >= b) return 2 * a;
+  while (a < b) {
+    int64_t middle = (a + b) >> 1;
+    if (keys[middle] < key)
+      a = middle + 1;
+    else
+      b = middle;
+  }
+  return 2 * a + (keys[a < cuts ? a : cuts - 1] == key);
+}
+
+static inline int64_t key_of(int64_t bits, int64_t code, int64_t lowest, int64_t span) {
+  int64_t key = bits - lowest;
+  if (key < 0) key = 0;
+  if (key > span - 1) key = span - 1;
+  return key + code * span;
+}
+
+void places(int64_t n, const int64_t *bits, const int64_t *code, int64_t lowest, int64_t span, int64_t shift,
+            const int32_t *table, const int64_t *keys, int64_t cuts, int64_t *out) {
+  for (int64_t i = 0; i < n; i++)
+    out[i] = place_of(key_of(bits[i], code ? code[i] : 0, lowest, span), shift, table, keys, cuts);
+}
+
+/* Negatives: their weight at their place among the cuts, and the share of positives below each of them by group. */
+void rank(int64_t n, const int64_t *rows, const int64_t *bits, const int64_t *code, const int64_t *counts,
+          const double *weights, int64_t lowest, int64_t span, int64_t shift, const int32_t *table, const int64_t *keys,
+          int64_t cuts, const double *beaten, int64_t *histogram, const int64_t *group, wide *lost) {
+  for (int64_t i = 0; i < n; i++) {
+    int64_t row = rows ? rows[i] : i;
+    int64_t at = place_of(key_of(bits[i], code ? code[row] : 0, lowest, span), shift, table, keys, cuts);
+    histogram[at] += counts ? counts[i] : 1;
+    double share = beaten[at];
+    if (weights) share = nearest(share * weights[row]);
+    if (share != 0.0) add_whole(&lost[group[row]], share);
+  }
+}
+
+/* Rows by segment value and cell of the score; low: sum of the bits below the cell's. */
+void cells(int64_t n, const int64_t *rows, const int64_t *bits, const int64_t *code, const int64_t *counts, int64_t shift,
+           int64_t first, int64_t span, int64_t *total, int64_t *low) {
+  int64_t mask = ((int64_t)1 << shift) - 1;
+  for (int64_t i = 0; i < n; i++) {
+    int64_t at = (bits[i] >> shift) - first;
+    if (code) at += code[rows ? rows[i] : i] * span;
+    int64_t count = counts ? counts[i] : 1;
+    total[at] += count;
+    if (low) low[at] += count * (bits[i] & mask);
+  }
+}
+
+/* The cube root of a positive number, to a few units in the last place: two steps of Halley's from a guess on its bits. */
+static inline double root3(double x) {
+  int64_t bits;
+  double t;
+  memcpy(&bits, &x, 8);
+  bits = bits / 3 + 0x2A9F7893782DA1CE;
+  memcpy(&t, &bits, 8);
+  for (int step = 0; step < 2; step++) {
+    double cube = t * t * t;
+    t = t * ((cube + (x + x)) / ((cube + cube) + x));
+  }
+  return t;
+}
+
+/* What a bid pays in expectation (second price), or the chance that it wins (first price): see statistics/utility.py.
+ * table: P minus the normal approximation, shapes by steps of an octave's 1/2^shape_bits; normal: its values at
+ * 1/deviation_steps, beginning one step below -far. out: utility without the value of results. */
+void utility(int64_t n, const int64_t *rows, const double *price, const double *bid, const double *value,
+             const uint8_t *first, double beta, double far, int64_t shape_bits, int64_t octaves, int64_t deviation_steps,
+             const double *table, int64_t width, const double *normal, double *out) {
+  int64_t last = octaves << shape_bits;
+  double unit = 1.0 / (double)((int64_t)1 << (52 - shape_bits)), sixth = 1.0 / 6.0, per_beta = 1.0 / beta;
+  double most = 2.0 * far * (double)deviation_steps;
+  for (int64_t i = 0; i < n; i++) {
+    int64_t row = rows ? rows[i] : i;
+    double z = price[row] / 1e3, b = bid[row] / 1e3;
+    out[i] = 0.0;
+    if (!(b > 0)) continue;
+    int pays_bid = first && first[row] == 1;
+    double a = beta * z + 1.0, x = beta * b, shape = pays_bid ? a : a + 1.0, p;
+    double ratio = x / shape, middle = 1.0 - 1.0 / (9.0 * shape), spread = sqrt(shape) * 3.0;
+    double reach = far / spread, above = middle + reach, below = middle - reach;
+    if (ratio >= above * above * above)
+      p = 1.0;
+    else if (ratio <= below * below * below) /* a shape below far^2 / 9 has no far end below */
+      p = 0.0;
+    else {
+      double d = (root3(ratio) - middle) * spread;
+      int64_t bits, line;
+      memcpy(&bits, &shape, 8);
+      line = (bits >> (52 - shape_bits)) - ((int64_t)1023 << shape_bits);
+      double across = (double)(bits & (((int64_t)1 << (52 - shape_bits)) - 1)) * unit;
+      if (line >= last) {
+        line = last;
+        across = 0.0;
+      }
+      double column = (d + far) * (double)deviation_steps;
+      if (!(column > 0.0)) column = 0.0; /* the two tests may differ by a rounding */
+      if (column > most) column = most;
+      int64_t j = (int64_t)column;
+      double u = column - (double)j;
+      const double *here = table + line * width + j, *next = here + width, *y = normal + j;
+      double low = here[0] + u * (here[1] - here[0]), high = next[0] + u * (next[1] - next[0]);
+      double inner = (u + 1.0) * (u - 2.0), outer = u * (u - 1.0);
+      double smooth = (inner * (u - 1.0) * 0.5 * y[1] - inner * u * 0.5 * y[2]) +
+                      (outer * (u + 1.0) * sixth * y[3] - outer * (u - 2.0) * sixth * y[0]);
+      p = (smooth + low) + across * (high - low);
+    }
+    out[i] = pays_bid ? (value[row] - b) * p : -a * per_beta * p;
+  }
+}
