@@ -92,7 +92,7 @@ def calibrate(
                 raise loaded.error(
                     f"the log has no labels for head {head}; set click and conversion in columns", "columns"
                 )
-        stages = Stages(engine, plan, ties_lose=False, never=False, threads=threads)
+        stages = Stages(engine, plan, ties_lose=False, never=False)
         stages.read(lambda rows: None)
         facts = facts_text(plan, stages.rows)
         for head in wanted:

@@ -12,7 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from bidsim.checks.catalogue import Outcome, Severity, found, ok, skipped
-from bidsim.replay.engine import Engine
+from bidsim.replay.engines import AnyEngine
 from bidsim.replay.plan import Plan
 
 FEWEST_ROWS_OF_HOUR = 20
@@ -27,7 +27,7 @@ GROUPS = "check_groups"
 
 
 def quick_checks(
-    engine: Engine, plan: Plan, rows: int, formulas: str = "formulas", *, all_rows: bool = False
+    engine: AnyEngine, plan: Plan, rows: int, formulas: str = "formulas", *, all_rows: bool = False
 ) -> list[Outcome]:
     """Outcomes of the checks in `catalogue.QUICK`.
 
@@ -55,7 +55,7 @@ PRICED = "isfinite(price_logged) and price_logged > 0e0"
 PAIRS = f"won and not first_price and {PRICED} and bid_log > 0e0"
 
 
-def _scan(engine: Engine, plan: Plan, formulas: str) -> dict[str, Any]:
+def _scan(engine: AnyEngine, plan: Plan, formulas: str) -> dict[str, Any]:
     click, conversion = plan.has("click"), plan.has("conversion")
     sums = {
         "rows": "count(*)",
@@ -79,7 +79,7 @@ def _scan(engine: Engine, plan: Plan, formulas: str) -> dict[str, Any]:
     return dict(zip([*sums, "first", "last"], row, strict=True))
 
 
-def _ratios(engine: Engine, plan: Plan, formulas: str) -> dict[str, Any]:
+def _ratios(engine: AnyEngine, plan: Plan, formulas: str) -> dict[str, Any]:
     baseline = f"(raw_0 * {plan.policies[0].multiplier!r}::double)"
     bid = f"isfinite({baseline}) and {baseline} > 0e0"
     columns = {
@@ -100,7 +100,7 @@ def _ratios(engine: Engine, plan: Plan, formulas: str) -> dict[str, Any]:
     return dict(zip(columns, row, strict=True))
 
 
-def _hours(engine: Engine, plan: Plan) -> Outcome:
+def _hours(engine: AnyEngine, plan: Plan) -> Outcome:
     if not plan.time_kind:
         return skipped("C01", "the log has no time")
     hours = engine.rows(
@@ -201,7 +201,7 @@ def _down_sampling(plan: Plan, row: dict[str, Any]) -> Outcome:
     )
 
 
-def _instants(engine: Engine, plan: Plan, row: dict[str, Any]) -> tuple[float, float] | None:
+def _instants(engine: AnyEngine, plan: Plan, row: dict[str, Any]) -> tuple[float, float] | None:
     """First and last time of the log in seconds since 1970."""
     if not plan.time_kind or row["first"] is None:
         return None
@@ -247,7 +247,7 @@ def _moment(text: str, plan: Plan) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp()
 
 
-def _dominance(engine: Engine, plan: Plan) -> Outcome:
+def _dominance(engine: AnyEngine, plan: Plan) -> Outcome:
     if not plan.has("campaign"):
         return skipped("C11", "the log has no campaign")
     rows = engine.rows(

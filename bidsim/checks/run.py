@@ -63,7 +63,7 @@ def run_check(
         for role, sql in plan.seconds.items():
             plan.carry(EVENTS[role], sql)
         logged = _carry_predictions(plan)
-        stages = Stages(engine, plan, ties_lose=loaded.scenario.auction.ties == "lose", never=False, threads=threads)
+        stages = Stages(engine, plan, ties_lose=loaded.scenario.auction.ties == "lose", never=False)
         progress.step("reading and scoring the log" if plan.scored else "reading the log")
         stages.read(progress.rows)
         stages.derive()

@@ -28,7 +28,7 @@ from bidsim.replay.columns import (
     unit_kind,
     window_conditions,
 )
-from bidsim.replay.engine import Engine
+from bidsim.replay.engines import AnyEngine
 from bidsim.replay.formulas import bind_formulas, later_names, role_names
 from bidsim.replay.plan import Plan, Prediction, Ripening
 from bidsim.replay.policies import PolicyPlan
@@ -37,7 +37,7 @@ from bidsim.scenario.loading import LoadedScenario, nearest
 from bidsim.scenario.schema import HEADS, PREDICTION_COLUMN, ROLES, CvrJump
 
 
-def make_plan(loaded: LoadedScenario, engine: Engine, source: Source, policies: list[PolicyPlan]) -> Plan:
+def make_plan(loaded: LoadedScenario, engine: AnyEngine, source: Source, policies: list[PolicyPlan]) -> Plan:
     """Bind the scenario to the log's columns.
 
     policies: baseline first, as `policies.resolve` gives them; their SQL is completed here. Raises ScenarioError for
@@ -136,7 +136,7 @@ def _auction_type(plan: Plan, names: Names) -> None:
     plan.any_first_price = True
 
 
-def _predictions(plan: Plan, names: Names, engine: Engine, relation: str) -> None:
+def _predictions(plan: Plan, names: Names, engine: AnyEngine, relation: str) -> None:
     for policy in plan.policies:
         for head in HEADS:
             column = f"prediction_{policy.index}_{head}"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from bidsim.errors import LogError
-from bidsim.replay.engine import Engine
+from bidsim.replay.engines import AnyEngine
 from bidsim.replay.plan import Plan
 from bidsim.replay.sql import render
 
 MOST_VALUES = 5_000
 
 
-def census(engine: Engine, plan: Plan, rows: str) -> dict[str, int]:
+def census(engine: AnyEngine, plan: Plan, rows: str) -> dict[str, int]:
     """Counts of rows that can't be used as they are. Raises LogError for an empty window or unusable auction types."""
     sql = render("census", rows=rows)
     names = [name for name, _ in engine.names(sql)]
@@ -31,7 +31,7 @@ def census(engine: Engine, plan: Plan, rows: str) -> dict[str, int]:
     return counts
 
 
-def segment_values(engine: Engine, plan: Plan) -> list[tuple[str, ...]]:
+def segment_values(engine: AnyEngine, plan: Plan) -> list[tuple[str, ...]]:
     """The values of each segment as texts, in the log's order; leaves tables codes_<i> with the code of each."""
     found = []
     for i, segment in enumerate(plan.segments):

@@ -13,7 +13,7 @@ from bidsim.errors import BidsimError, LogError
 from bidsim.logs.columns import settle_columns
 from bidsim.logs.opening import open_campaigns
 from bidsim.logs.source import Source
-from bidsim.replay.engine import Engine
+from bidsim.replay.engines import AnyEngine
 from bidsim.replay.plan import NUMERIC_ROLES, CampaignTable, Segment
 from bidsim.scenario.expressions import Compiled, compile_expression, quote_identifier
 from bidsim.scenario.loading import LoadedScenario
@@ -72,7 +72,7 @@ def join_campaigns(campaigns: CampaignTable | None, campaign_sql: str | None) ->
     return f" left join {campaigns.reader} as c on cast(c.{campaigns.key} as varchar) = cast({campaign_sql} as varchar)"
 
 
-def campaign_table(loaded: LoadedScenario, engine: Engine, campaign_sql: str | None) -> CampaignTable | None:
+def campaign_table(loaded: LoadedScenario, engine: AnyEngine, campaign_sql: str | None) -> CampaignTable | None:
     path = loaded.scenario.campaigns
     if path is None:
         return None
@@ -105,7 +105,7 @@ def campaign_table(loaded: LoadedScenario, engine: Engine, campaign_sql: str | N
 
 
 def role_types(
-    loaded: LoadedScenario, engine: Engine, relation: str, roles: Mapping[str, str | None]
+    loaded: LoadedScenario, engine: AnyEngine, relation: str, roles: Mapping[str, str | None]
 ) -> dict[str, str]:
     types: dict[str, str] = {}
     for role, sql in roles.items():
@@ -114,7 +114,7 @@ def role_types(
     return types
 
 
-def check_binds(loaded: LoadedScenario, engine: Engine, relation: str, sql: str, *path: str | int) -> str:
+def check_binds(loaded: LoadedScenario, engine: AnyEngine, relation: str, sql: str, *path: str | int) -> str:
     """The type of an expression over the log; an expression that the engine refuses is the scenario's error."""
     try:
         return engine.names(f"select {sql} as x from {relation}")[0][1]
@@ -129,7 +129,7 @@ def is_numeric(kind: str) -> bool:
 
 
 def check_numeric(
-    names: Names, engine: Engine, relation: str, types: Mapping[str, str], roles: Mapping[str, str | None]
+    names: Names, engine: AnyEngine, relation: str, types: Mapping[str, str], roles: Mapping[str, str | None]
 ) -> None:
     """Refuse roles that must be numbers and are something else, naming a value that is none."""
     for role in NUMERIC_ROLES:
@@ -140,7 +140,7 @@ def check_numeric(
 
 
 def not_numeric(
-    names: Names, engine: Engine, relation: str, sql: str, kind: str, text: str, *path: str | int
+    names: Names, engine: AnyEngine, relation: str, sql: str, kind: str, text: str, *path: str | int
 ) -> BidsimError:
     """The error for an expression that is no number. text: as the scenario writes it."""
     key = ".".join(str(p) for p in path)
@@ -218,7 +218,7 @@ def window_conditions(loaded: LoadedScenario, time: str | None, kind: str | None
 
 def segments_of(
     loaded: LoadedScenario,
-    engine: Engine,
+    engine: AnyEngine,
     relation: str,
     names: Names,
     roles: Mapping[str, str | None],

@@ -7,7 +7,9 @@ Memory is bounded and spills to the work folder.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,6 +19,8 @@ import pyarrow as pa
 
 from bidsim.errors import BidsimError, LogError
 from bidsim.replay.complaints import complaint
+from bidsim.replay.engines import Change, Course, Progress, SumsT
+from bidsim.replay.sharing import ordered_map, share, show
 
 BATCH_ROWS = 65_536
 
@@ -30,6 +34,9 @@ class Engine:
     def __init__(self, files: Sequence[str], work: Path, *, threads: int | None, memory_bytes: int) -> None:
         self.work = work
         self.files = tuple(files)
+        self.threads = threads or os.cpu_count() or 1
+        self._files = 0
+        self._kept: dict[str, Path] = {}
         self._config: dict[str, str | bool | int | float | list[str]] = {
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
@@ -116,6 +123,74 @@ class Engine:
             raise self._log_error(error) from error
         finally:
             cursor.close()
+
+    def reduce(self, sql: str, make: Callable[[], SumsT], progress: Progress | None = None) -> SumsT:
+        """The sums of all rows, shared by the threads in no order."""
+        first, *others = states = [make() for _ in range(self.threads)]
+        share(self.stream(sql), lambda batch, state: state.add(batch), states, progress)
+        for other in others:
+            first.merge(other)
+        return first
+
+    def follow(self, sql: str, make: Callable[[], Course], again: bool = False) -> Sequence[Any]:
+        """The lanes of a course over rows in the budget's order, side by side. again: put them in it by `ordinal`."""
+        course = make()
+        lanes = course.lanes(self.threads)
+        show(self.stream(f"{sql}{' order by ordinal' if again else ''}"), course.prepare, [lane.add for lane in lanes])
+        return lanes
+
+    def change(
+        self,
+        sql: str,
+        make: Callable[[], Change],
+        view: str,
+        progress: Progress,
+        *,
+        in_order: bool,
+        again: bool = False,
+    ) -> bool:
+        """Pass rows through Python and keep what comes out as `view`; False, and no view, where there is no row."""
+        function = make()
+        batches = self.stream(f"{sql}{' order by ordinal' if again else ''}")
+        changed = map(function, batches) if in_order else ordered_map(function, batches, self.threads)
+        first = next(changed, None)
+        if first is None:
+            return False
+
+        def counted() -> Iterator[pa.RecordBatch]:
+            rows = 0
+            for batch in chain([first], changed):
+                rows += batch.num_rows
+                progress(rows)
+                yield batch
+
+        file = self._file()
+        self.store(counted(), first.schema, file)
+        self._relate(view, file)
+        return True
+
+    def keep(self, sql: str, view: str, *, order: str = "", numbered: bool = False) -> list[str]:
+        """Write rows aside, in an order where one is given, as `view`; numbered: with their place in it as `ordinal`."""
+        file = self._file()
+        sql = f"{sql} order by {order}" if order else sql
+        self.run(f"copy ({sql}) to '{quote_path(file)}' (format parquet, compression lz4)")
+        self._relate(view, file, numbered)
+        return [name for name, _ in self.names(f"from {view}")]
+
+    def _file(self) -> Path:
+        self._files += 1
+        return self.work / f"stage-{self._files}.parquet"
+
+    def _relate(self, view: str, file: Path, numbered: bool = False) -> None:
+        """Make a file the relation `view`, and delete the one that it replaces."""
+        number = ", file_row_number as ordinal from" if numbered else " from"
+        what = "* exclude (file_row_number)" if numbered else "*"
+        options = ", file_row_number = true" if numbered else ""
+        self.run(f"create or replace view {view} as select {what}{number} read_parquet('{quote_path(file)}'{options})")
+        old = self._kept.pop(view, None)
+        if old is not None:
+            old.unlink()
+        self._kept[view] = file
 
     def _guard(self, call: Callable[[], Any]) -> Any:
         try:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from bidsim.errors import LogError
 from bidsim.replay.batches import Batch
-from bidsim.replay.engine import Engine
+from bidsim.replay.engines import AnyEngine
 from bidsim.replay.measures import COUNT_BITS
 from bidsim.replay.plan import Plan
 from bidsim.replay.sql import render
@@ -42,7 +42,7 @@ class WinCurves:
     index: Ints
 
 
-def estimate_curves(engine: Engine, plan: Plan, campaigns: int) -> WinCurves:
+def estimate_curves(engine: AnyEngine, plan: Plan, campaigns: int) -> WinCurves:
     """From the log. campaigns: how many codes there are, 1 without a campaign column.
 
     Raises LogError for first-price auctions that show no price and too few sizes of bids.
@@ -162,8 +162,3 @@ class Expectation:
                 if key in family.scales
             }
         return out
-
-
-def empty_tallies(families: dict[str, Family]) -> list[Tally]:
-    """Where to add, in the order of the families."""
-    return [Tally(len(f.values) * f.buckets) for f in families.values()]

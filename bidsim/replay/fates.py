@@ -8,10 +8,10 @@ unknown to both policies share one fate, those unknown to one of them have anoth
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from bidsim.replay.budget import Ledger, Rows
 from bidsim.replay.levels import count_scale
 from bidsim.replay.limits import Limits
 from bidsim.replay.measures import MONEY_SCALE
+from bidsim.replay.plan import Plan
 from bidsim.replay.policies import Bidder
 from bidsim.replay.resettle import UnitBuckets
 from bidsim.replay.settling import bools, floats, ints, limits_of, starts_of
@@ -66,25 +67,18 @@ def settle_fates(
         auctions=f"({stages.auctions(bidders)})",
         bidders=bidders,
         paced=plan.pace is not None,
+        internal=plan.internal,
         sources=[(i, plan.sources[i]) for i in sources],
         segments=plan.segments,
     )
     kinds = {b.policy: _kinds(stages, sql, b.policy) for b in bidders[1:]}
     worlds = list(dict.fromkeys(w for c, found in kinds.items() for side in SIDES for _, _, w in _all(c, side, found)))
-    shares = [worlds[i :: stages.threads] for i in range(min(stages.threads, len(worlds)))]
-    tallies = [[Tally(len(f.values)) for f in families.values()] for _ in shares]
-    workers = [_worker(stages, share, mine) for share, mine in zip(shares, tallies, strict=True)]
-    last: list[Any] | None = None
-    with ThreadPoolExecutor(max(1, len(workers))) as pool:
-        for batch in stages.engine.stream(f"{sql}{stages.again}"):
-            starts, last = starts_of(batch, last)
-            at = [np.zeros(batch.num_rows, dtype=np.int64), *codes.codes(batch)][: len(families)]
-            given = _Given(batch, starts, limits_of(batch), at, brings_of(plan, batch, predicted))
-            for future in [pool.submit(work, given) for work in workers]:
-                future.result()
+    rules = _Rules(
+        plan, codes, worlds, predicted, stages.never, stages.ties_lose, [len(f.values) for f in families.values()]
+    )
     total = [Tally(len(f.values)) for f in families.values()]
-    for mine in tallies:
-        for whole, part in zip(total, mine, strict=True):
+    for lane in stages.engine.follow(sql, partial(_Course, rules), again=plan.internal):
+        for whole, part in zip(total, lane.tallies, strict=True):
             whole.merge(part)
     out: dict[tuple[int, str], UnknownPair | SettledPair] = {}
     for family, tally in zip(families.values(), total, strict=True):
@@ -126,13 +120,49 @@ def _all(candidate: int, side: str, found: Mapping[str, tuple[bool, bool]]) -> I
         yield own, shared, _World(candidate, side, own if alone else FATES[0], shared if both else FATES[0])
 
 
-def _worker(stages: Stages, worlds: Sequence[_World], tallies: Sequence[Tally]) -> Callable[[_Given], None]:
-    ledger = Ledger(len(worlds), never=stages.never, strict=stages.ties_lose)
-    weighted = stages.plan.weighted
+@dataclass(frozen=True)
+class _Rules:
+    """What settles rows in each world, beside the rows. sizes: values of each family."""
 
-    def work(given: _Given) -> None:
-        batch = given.rows
-        weight = floats(batch, "w") if weighted else np.ones(batch.num_rows)
+    plan: Plan
+    codes: UnitBuckets
+    worlds: Sequence[_World]
+    predicted: Predicted
+    never: bool
+    ties_lose: bool
+    sizes: Sequence[int]
+
+
+class _Course:
+    """Rows in the budget's order, shown to lanes that share the worlds among them."""
+
+    def __init__(self, rules: _Rules) -> None:
+        self.rules = rules
+        self.last: list[Any] | None = None
+
+    def lanes(self, most: int) -> list[_Lane]:
+        worlds = self.rules.worlds
+        return [_Lane(self.rules, worlds[i::most]) for i in range(min(most, len(worlds)))]
+
+    def prepare(self, batch: pa.RecordBatch) -> _Given:
+        rules = self.rules
+        starts, self.last = starts_of(batch, self.last)
+        at = [np.zeros(batch.num_rows, dtype=np.int64), *rules.codes.codes(batch)][: len(rules.sizes)]
+        return _Given(batch, starts, limits_of(batch), at, brings_of(rules.plan, batch, rules.predicted))
+
+
+class _Lane:
+    """Some worlds' sums, by family."""
+
+    def __init__(self, rules: _Rules, worlds: Sequence[_World]) -> None:
+        self.weighted = rules.plan.weighted
+        self.worlds = worlds
+        self.ledger = Ledger(len(worlds), never=rules.never, strict=rules.ties_lose)
+        self.tallies = [Tally(size) for size in rules.sizes]
+
+    def add(self, given: _Given) -> None:
+        batch, worlds = given.rows, self.worlds
+        weight = floats(batch, "w") if self.weighted else np.ones(batch.num_rows)
         whole = wholes_of(given.brings, weight)
         first_price, bar = bools(batch, "first_price"), ints(batch, "bar")
         kinds = {w.policy: ints(batch, f"kind_{w.policy}") for w in worlds} | {0: ints(batch, "kind_0")}
@@ -141,17 +171,19 @@ def _worker(stages: Stages, worlds: Sequence[_World], tallies: Sequence[Tally]) 
             _rows(batch, w.policy, kinds[w.policy], fate, first_price, bar)
             for w, fate in zip(worlds, fates, strict=True)
         ]
-        for w, fate, done in zip(worlds, fates, ledger.wins(given.starts, given.limits, rows), strict=True):
+        for w, fate, done in zip(worlds, fates, self.ledger.wins(given.starts, given.limits, rows), strict=True):
             known = kinds[w.policy] == KNOWN
             counted = np.flatnonzero(done.won & (known | (fate > 0)))
             sums: dict[str, npt.NDArray[Any]] = {"wins": ints(batch, "wi"), "spend": done.paid}
             brought = np.where(known | (fate == FATES.index("cheap")), 1, 0)
             sums |= {name: values * brought for name, values in whole.items()}
-            for tally, code in zip(tallies, given.codes, strict=True):
+            for tally, code in zip(self.tallies, given.codes, strict=True):
                 for name, values in sums.items():
                     tally.add(_key(w, name), code[counted], values[counted])
 
-    return work
+    def merge(self, other: Self) -> None:
+        for mine, theirs in zip(self.tallies, other.tallies, strict=True):
+            mine.merge(theirs)
 
 
 def _fates(world: _World, ours: Ints, theirs: Ints) -> Ints:

@@ -6,14 +6,14 @@ made). Beside it, how far the baseline's recomputed bids are from the logged one
 
 from __future__ import annotations
 
-from bidsim.replay.engine import Engine
+from bidsim.replay.engines import AnyEngine
 from bidsim.replay.measures import MONEY_SCALE, Writer
 from bidsim.replay.plan import Plan
 from bidsim.replay.sql import render
 from bidsim.result import Fidelity
 
 
-def check_fidelity(engine: Engine, plan: Plan, bids: str, *, ties_lose: bool) -> Fidelity:
+def check_fidelity(engine: AnyEngine, plan: Plan, bids: str, *, ties_lose: bool) -> Fidelity:
     """bids: relation with the baseline's recomputed bid as bid_0. Not checked where the log has no bids of its own."""
     if not plan.has("bid"):
         return Fidelity(checked=False, passed=None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,7 @@ def whole_sums(plan: Plan, batch: Batch, rows: Ints) -> dict[str, npt.NDArray[An
 
 
 class LevelScan:
-    """Counts the rows of one thread's batches by segment value and cell of the starting multiplier."""
+    """Counts the rows of batches by segment value and cell of the starting multiplier."""
 
     def __init__(self, plan: Plan, sizes: Sequence[int], grid: Grid) -> None:
         self.plan = plan
@@ -141,11 +142,11 @@ class LevelScan:
         return found
 
 
-def level_scans(plan: Plan, values: Sequence[tuple[str, ...]], ties_lose: bool, threads: int) -> list[LevelScan]:
-    """One for each thread."""
+def level_scan(plan: Plan, values: Sequence[tuple[str, ...]], ties_lose: bool) -> Callable[[], LevelScan]:
+    """What makes one."""
     most = max((len(v) for v in values), default=1)
     grid = Grid(FINE_GRID if most <= MANY_VALUES else COARSE_GRID, ties_lose)
-    return [LevelScan(plan, [len(v) for v in values] or [1], grid) for _ in range(threads)]
+    return partial(LevelScan, plan, [len(v) for v in values] or [1], grid)
 
 
 def count_scale(plan: Plan) -> int:

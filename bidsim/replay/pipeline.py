@@ -21,7 +21,7 @@ from bidsim.replay.census import census, segment_values
 from bidsim.replay.engine import Engine
 from bidsim.replay.exchanges import exchanges
 from bidsim.replay.fidelity import check_fidelity
-from bidsim.replay.levels import OtherLevels, level_scans, level_starts
+from bidsim.replay.levels import OtherLevels, level_scan, level_starts
 from bidsim.replay.measures import COARSE_BITS, COUNT_BITS, FINE_BITS, FINE_ROWS, MONEY_SCALE, result_value
 from bidsim.replay.notes import observe, training
 from bidsim.replay.policies import bidder, resolve
@@ -89,7 +89,7 @@ def run_replay(
         plan = make_plan(loaded, engine, source, policies)
         ties_lose = scenario.auction.ties == "lose"
         never = scenario.budget is not None and scenario.budget.overspend == "never"
-        stages = Stages(engine, plan, ties_lose=ties_lose, never=never, threads=threads)
+        stages = Stages(engine, plan, ties_lose=ties_lose, never=never)
         progress.step("reading and scoring the log" if plan.scored else "reading the log")
         stages.read(progress.rows)
         removed = stages.remove_anomalies() if scenario.remove_anomaly_cvr_cpns else None
@@ -105,14 +105,14 @@ def run_replay(
         progress.step("reducing to statistics")
         values = segment_values(engine, plan)
         starts = level_starts(plan, ties_lose)
-        scans = level_scans(plan, values, ties_lose, threads) if starts else []
-        reduction = Reduction(engine, plan, values, counts, threads=threads)
+        levels_of = level_scan(plan, values, ties_lose) if starts else None
+        reduction = Reduction(engine, plan, values, counts)
         betas = _betas(loaded, counts) if result_value(plan) is not None else ()
-        scanned = reduction.run(bidders, "outcomes", betas, starts, [s.add for s in scans], progress.rows)
+        scanned = reduction.run(bidders, "outcomes", betas, starts, levels_of, progress.rows)
         progress.step("other bid levels")
         families = scanned.families
-        if starts:
-            levels = walk_levels(engine, plan, scans, starts, families)
+        if scanned.levels is not None:
+            levels = walk_levels(engine, plan, scanned.levels, starts, families)
         else:
             levels, families = sweep_levels(engine, plan, stages, families)
         predict = scenario.outcomes == "predicted"

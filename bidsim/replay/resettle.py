@@ -10,9 +10,9 @@ Only rows that can be won and the columns that decide them are read, and nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from bidsim.replay.batches import hash_units
 from bidsim.replay.budget import Ledger, Rows, Wins
+from bidsim.replay.engines import Lane
 from bidsim.replay.limits import Limits
 from bidsim.replay.measures import VALUE_SCALE, result_value
 from bidsim.replay.plan import Plan
@@ -82,53 +83,72 @@ class _Batch:
     bucket: Ints
 
 
-def _batches(stages: Stages, buckets: UnitBuckets, bidders: Sequence[Bidder], more: Sequence[str]) -> Iterator[_Batch]:
-    last: list[Any] | None = None
-    columns = [*buckets.columns, *buckets.predictions, *more]
-    for batch in stages.engine.stream(stages.winnable(bidders, columns)):
-        starts, last = starts_of(batch, last)
-        auction = AuctionRows.of(batch, ties_lose=stages.ties_lose, weighted=stages.plan.weighted)
-        yield _Batch(batch, starts, auction, limits_of(batch), buckets.bucket(batch, auction.pay))
+@dataclass(frozen=True)
+class _Rules:
+    """What settles rows again, beside the rows. measured: what is summed of each bidder's wins, for half-samples."""
+
+    plan: Plan
+    buckets: UnitBuckets
+    bidders: Sequence[Bidder]
+    never: bool
+    ties_lose: bool
+    sizes: Sequence[int] = ()
+    measured: Sequence[_Measures] = ()
+
+    def ledger(self, policies: int) -> Ledger:
+        return Ledger(policies, never=self.never, strict=self.ties_lose)
 
 
-def _each(
-    stages: Stages,
-    buckets: UnitBuckets,
-    workers: Sequence[Callable[[_Batch], None]],
-    bidders: Sequence[Bidder],
-    more: Sequence[str] = (),
-) -> None:
-    """Show every batch in order to every worker, side by side."""
-    with ThreadPoolExecutor(max(1, len(workers))) as pool:
-        for batch in _batches(stages, buckets, bidders, more):
-            for future in [pool.submit(work, batch) for work in workers]:
-                future.result()
+class _Course:
+    """Rows in the budget's order, shown to lanes that share the bidders among them."""
+
+    def __init__(self, rules: _Rules, lane: Callable[[_Rules, list[int]], Lane]) -> None:
+        self.rules = rules
+        self.lane = lane
+        self.last: list[Any] | None = None
+
+    def lanes(self, most: int) -> list[Lane]:
+        count = len(self.rules.bidders)
+        return [self.lane(self.rules, list(range(i, count, most))) for i in range(min(most, count))]
+
+    def prepare(self, batch: pa.RecordBatch) -> _Batch:
+        rules = self.rules
+        starts, self.last = starts_of(batch, self.last)
+        auction = AuctionRows.of(batch, ties_lose=rules.ties_lose, weighted=rules.plan.weighted)
+        return _Batch(batch, starts, auction, limits_of(batch), rules.buckets.bucket(batch, auction.pay))
 
 
-def _shares(stages: Stages, count: int) -> list[list[int]]:
-    return [list(range(i, count, stages.threads)) for i in range(min(stages.threads, count))]
+def _follow(stages: Stages, rules: _Rules, lane: Callable[[_Rules, list[int]], Lane], more: Sequence[str]) -> list[Any]:
+    columns = [*rules.buckets.columns, *rules.buckets.predictions, *more]
+    sql = stages.winnable(rules.bidders, columns)
+    return list(stages.engine.follow(sql, partial(_Course, rules, lane), again=stages.plan.internal))
 
 
 def sums(stages: Stages, buckets: UnitBuckets, bidders: Sequence[Bidder]) -> Tally:
     """What each bidder's counted wins come to under the budget: whole numbers by (name, place in bidders) and bucket."""
-    shares = _shares(stages, len(bidders))
-    tallies = [Tally(units.BUCKETS) for _ in shares]
-
-    def worker(share: list[int], tally: Tally) -> Callable[[_Batch], None]:
-        ledger = Ledger(len(share), never=stages.never, strict=stages.ties_lose)
-
-        def work(batch: _Batch) -> None:
-            rows = [batch.auction.rows_of(bidders[i], batch.rows) for i in share]
-            for i, done in zip(share, ledger.wins(batch.starts, batch.limits, rows), strict=True):
-                batch.auction.add_to(tally, i, batch.bucket, done.won, done.paid)
-
-        return work
-
-    _each(stages, buckets, [worker(share, tally) for share, tally in zip(shares, tallies, strict=True)], bidders)
+    rules = _Rules(stages.plan, buckets, bidders, stages.never, stages.ties_lose)
     total = Tally(units.BUCKETS)
-    for tally in tallies:
-        total.merge(tally)
+    for lane in _follow(stages, rules, _Sums, ()):
+        total.merge(lane.tally)
     return total
+
+
+class _Sums:
+    """Some bidders' counted wins."""
+
+    def __init__(self, rules: _Rules, mine: list[int]) -> None:
+        self.rules = rules
+        self.mine = mine
+        self.tally = Tally(units.BUCKETS)
+        self.ledger = rules.ledger(len(mine))
+
+    def add(self, batch: _Batch) -> None:
+        rows = [batch.auction.rows_of(self.rules.bidders[i], batch.rows) for i in self.mine]
+        for i, done in zip(self.mine, self.ledger.wins(batch.starts, batch.limits, rows), strict=True):
+            batch.auction.add_to(self.tally, i, batch.bucket, done.won, done.paid)
+
+    def merge(self, other: Self) -> None:
+        self.tally.merge(other.tally)
 
 
 def replay_halves(stages: Stages, buckets: UnitBuckets, bidders: Sequence[Bidder], sizes: Sequence[int]) -> list[Tally]:
@@ -137,36 +157,41 @@ def replay_halves(stages: Stages, buckets: UnitBuckets, bidders: Sequence[Bidder
     One table a family: the whole log, then the segments. Whole numbers by (name, place in bidders) and value x REPLICATES
     + replicate. sizes: values of each family.
     """
-    plan = stages.plan
-    measured = [_Measures(plan, b.policy) for b in bidders]
+    measured = [_Measures(stages.plan, b.policy) for b in bidders]
     columns = list(dict.fromkeys(c for m in measured for c in m.columns))
-    shares = _shares(stages, len(bidders))
-    tallies = [[Tally(size * REPLICATES) for size in sizes] for _ in shares]
-
-    def worker(share: list[int], mine: list[Tally]) -> Callable[[_Batch], None]:
-        whole = Ledger(len(share), never=stages.never, strict=stages.ties_lose)
-        parts = Ledger(len(share) * REPLICATES, never=stages.never, strict=stages.ties_lose)
-
-        def work(batch: _Batch) -> None:
-            halves = HALVES[:, batch.bucket]
-            rows = [batch.auction.rows_of(bidders[i], batch.rows) for i in share]
-            less = [Rows(r.bids, r.wins & half, r.pay, r.bar, r.first_price) for r in rows for half in halves]
-            all_ = whole.wins(batch.starts, batch.limits, rows)
-            some = parts.wins(batch.starts, batch.limits.scaled(1, 2), less)
-            for k, i in enumerate(share):
-                for r, half in enumerate(halves):
-                    settled = all_[k], some[k * REPLICATES + r]
-                    _add(mine, measured[i], i, r, batch, half, settled, buckets)
-
-        return work
-
-    workers = [worker(share, mine) for share, mine in zip(shares, tallies, strict=True)]
-    _each(stages, buckets, workers, bidders, columns)
+    rules = _Rules(stages.plan, buckets, bidders, stages.never, stages.ties_lose, sizes, measured)
     total = [Tally(size * REPLICATES) for size in sizes]
-    for mine in tallies:
-        for family, tally in zip(total, mine, strict=True):
+    for lane in _follow(stages, rules, _Halves, columns):
+        for family, tally in zip(total, lane.tallies, strict=True):
             family.merge(tally)
     return total
+
+
+class _Halves:
+    """What half-samples change of some bidders' results."""
+
+    def __init__(self, rules: _Rules, mine: list[int]) -> None:
+        self.rules = rules
+        self.mine = mine
+        self.tallies = [Tally(size * REPLICATES) for size in rules.sizes]
+        self.whole = rules.ledger(len(mine))
+        self.parts = rules.ledger(len(mine) * REPLICATES)
+
+    def add(self, batch: _Batch) -> None:
+        rules = self.rules
+        halves = HALVES[:, batch.bucket]
+        rows = [batch.auction.rows_of(rules.bidders[i], batch.rows) for i in self.mine]
+        less = [Rows(r.bids, r.wins & half, r.pay, r.bar, r.first_price) for r in rows for half in halves]
+        all_ = self.whole.wins(batch.starts, batch.limits, rows)
+        some = self.parts.wins(batch.starts, batch.limits.scaled(1, 2), less)
+        for k, i in enumerate(self.mine):
+            for r, half in enumerate(halves):
+                settled = all_[k], some[k * REPLICATES + r]
+                _add(self.tallies, rules.measured[i], i, r, batch, half, settled, rules.buckets)
+
+    def merge(self, other: Self) -> None:
+        for mine, theirs in zip(self.tallies, other.tallies, strict=True):
+            mine.merge(theirs)
 
 
 class _Measures:

@@ -14,7 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from bidsim.errors import LogError
-from bidsim.replay.engine import Engine
+from bidsim.replay.engines import AnyEngine
 from bidsim.replay.plan import Plan, Ripening
 from bidsim.result import Finding
 
@@ -24,7 +24,7 @@ LEAST_SHARE = 0.1
 MOST_SHOWN = 50
 
 
-def ripen(engine: Engine, plan: Plan, rows: str) -> str:
+def ripen(engine: AnyEngine, plan: Plan, rows: str) -> str:
     """The view of the rows that count, with conversions as they count; notes and finding go to the plan.
 
     Raises LogError where no row is mature, or too few conversions to know how late they come.
@@ -73,7 +73,7 @@ def ripen(engine: Engine, plan: Plan, rows: str) -> str:
     return "mature_rows"
 
 
-def _weigh(engine: Engine, plan: Plan, how: Ripening, rows: str, mature: str, decidable: str | None) -> int:
+def _weigh(engine: AnyEngine, plan: Plan, how: Ripening, rows: str, mature: str, decidable: str | None) -> int:
     # Ages in square roots of minutes: steps fine where most conversions come, coarse later; linear within a step.
     engine.run(
         f"create table delays as select campaign, {_step(_delay(plan, how))} as step, count(*) as n from {rows} "
@@ -142,7 +142,7 @@ def _step(seconds: str) -> str:
     return f"cast(floor(sqrt(greatest({seconds}, 0e0) / 60e0)) as bigint)"
 
 
-def _delays(engine: Engine, plan: Plan, how: Ripening, rows: str) -> list[dict[str, Any]]:
+def _delays(engine: AnyEngine, plan: Plan, how: Ripening, rows: str) -> list[dict[str, Any]]:
     """Quantiles of the delay of mature rows' conversions: overall (campaign null), then the largest campaigns."""
     quantiles = "quantile_cont(d, [0.5, 0.9, 0.99])"
     mature = f"seen_at + {how.window!r}::double <= {how.observed_until!r}::double"

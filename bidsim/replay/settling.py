@@ -6,6 +6,7 @@ bid levels: only the rows that can be won at all, and only what decides them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bidsim.replay.budget import Rows
+from bidsim.replay.budget import Ledger, Rows
 from bidsim.replay.limits import Limits, Pace
 from bidsim.replay.measures import AMOUNT_BITS
 from bidsim.replay.policies import Bidder
@@ -102,6 +103,58 @@ class AuctionRows:
         for name, (rows, values) in zip(("clicks", "conversions"), self.results, strict=True):
             mine = won[rows]
             tally.add((name, place, None), bucket[rows[mine]], values[mine])
+
+
+class Settler:
+    """Settles a batch's rows in the budget's order, policy by policy. kept: columns that stay as they are."""
+
+    def __init__(
+        self, keys: Sequence[str], kept: Sequence[str], *, never: bool, ties_lose: bool, internal: bool
+    ) -> None:
+        self.keys = list(keys)
+        self.kept = [name.strip('"') for name in kept]
+        self.never = never
+        self.internal = internal
+        self.ledger = Ledger(len(keys), never=never, strict=ties_lose)
+        self.last: list[Any] | None = None
+
+    def schema(self, incoming: pa.Schema) -> pa.Schema:
+        fields = [incoming.field(name) for name in self.kept]
+        for key in self.keys:
+            fields += [pa.field(f"{part}_{key}", pa.bool_()) for part in ("entered", "won", "open", "short")]
+            fields.append(pa.field(f"paid_{key}", pa.int64()))
+            fields += [pa.field(f"kept_{key}", pa.float64())] * self.internal
+        return pa.schema(fields)
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        starts, self.last = starts_of(batch, self.last)
+        first_price = bools(batch, "first_price")
+        bar = ints(batch, "bar")
+        policies = [
+            Rows(
+                np.asarray(batch.column(f"bid_{key}").is_valid()),
+                bools(batch, f"wins_{key}"),
+                ints(batch, f"pay_{key}"),
+                bar,
+                first_price,
+            )
+            for key in self.keys
+        ]
+        arrays = [batch.column(name) for name in self.kept]
+        settled = self.ledger.settle(starts, limits_of(batch), policies)
+        for key, rows, done in zip(self.keys, policies, settled, strict=True):
+            unknown = bools(batch, f"unknown_{key}") & done.entered
+            if self.never:
+                # A bid cut to no more than the logged one, which lost, has surely lost.
+                own_bid = floats(batch, "bid_log") * floats(batch, "w") * 1e9
+                unknown &= ~(bools(batch, "lost") & (done.left <= own_bid))
+                # A first-price bid cut below the logged one, which won at an unknown price, may or may not win.
+                unpriced = ~np.asarray(batch.column("price").is_valid())
+                unknown |= rows.wins & ~done.won & done.entered & unpriced
+            arrays += [pa.array(values) for values in (done.entered, done.won, unknown, done.short, done.paid)]
+            if self.internal:
+                arrays.append(batch.column(f"bid_{key}"))
+        return pa.RecordBatch.from_arrays(arrays, self.schema(batch.schema).names)
 
 
 def starts_of(batch: pa.RecordBatch, last: list[Any] | None) -> tuple[npt.NDArray[np.bool_], list[Any]]:

@@ -7,43 +7,30 @@ memory is bounded by the engine's share and a few batches.
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-
-from bidsim.errors import ModelError
-from bidsim.replay.budget import Ledger, Rows
-from bidsim.replay.engine import Engine, quote_path
+from bidsim.replay.engines import AnyEngine
 from bidsim.replay.findings import jumped
 from bidsim.replay.plan import NUMERIC_ROLES, Plan
 from bidsim.replay.policies import Bidder
 from bidsim.replay.ripening import ripen
-from bidsim.replay.settling import bools, floats, ints, limits_of, starts_of
+from bidsim.replay.scoring import scoring_of
+from bidsim.replay.settling import Settler
 from bidsim.replay.sql import render
 
 Progress = Callable[[int], None]
-Ints = npt.NDArray[np.int64]
 
 
 class Stages:
     """The views of one replay. `progress` is told how many rows passed through Python."""
 
-    def __init__(self, engine: Engine, plan: Plan, *, ties_lose: bool, never: bool, threads: int) -> None:
+    def __init__(self, engine: AnyEngine, plan: Plan, *, ties_lose: bool, never: bool) -> None:
         self.engine = engine
         self.plan = plan
         self.ties_lose = ties_lose
         self.never = never
-        self.threads = threads
-        self._files = 0
         self.rows = "log_rows"
-        self._stored: dict[str, Path] = {}
 
     def read(self, progress: Progress) -> None:
         """Step 1 and 2: view `rows`, the window's rows with every policy's own raw predictions."""
@@ -54,22 +41,8 @@ class Stages:
             self.engine.run(f"create view log_rows as {sql}")
             self._ripen()
             return
-        models = {p.index: p for p in plan.policies if p.scorer is not None}
-        features = list(plan.features)
-        outputs = [(p.policy, p.head, p.column) for p in plan.predictions if p.sql is None]
-
-        def score(batch: pa.RecordBatch) -> pa.RecordBatch:
-            kept = batch.select([n for n in batch.schema.names if not n.startswith("feature ")])
-            if not models:
-                return kept
-            given = pa.RecordBatch.from_arrays([batch.column(f"feature {i}") for i in range(len(features))], features)
-            scores = {i: _score(p.name, p.scorer, p.model_file, given) for i, p in models.items()}
-            arrays = [pa.array(scores[i][head], type=pa.float64()) for i, head, _ in outputs]
-            return pa.RecordBatch.from_arrays(
-                [*kept.columns, *arrays], [*kept.schema.names, *(column for _, _, column in outputs)]
-            )
-
-        self._store("log_rows", _ordered_map(score, self.engine.stream(sql), self.threads), progress)
+        if not self.engine.change(sql, scoring_of(plan), "log_rows", progress, in_order=False):
+            self.engine.run(f"create view log_rows as {self._empty()}")
         self._ripen()
 
     def _ripen(self) -> None:
@@ -108,7 +81,7 @@ class Stages:
         if plan.budgeted:
             order = "campaign, period, ts, request, log_file, log_row"
             columns = ", ".join(self._columns(keys=False))
-            self._keep(f"select {columns} from {self.rows} order by {order}", "ordered_rows")
+            self._keep(f"select {columns} from {self.rows}", "ordered_rows", order)
         self._derive("", self.rows)
 
     def _derive(self, prefix: str, rows: str) -> None:
@@ -136,8 +109,8 @@ class Stages:
         found += ["log_file", "log_row"] if keys else []
         return [*found, "place"] if plan.internal and not keys else found
 
-    def _whole(self, columns: Sequence[str], extra: Sequence[str], file: Path) -> str:
-        """The rows of a file that keeps only `columns`: what every row has alike is put back as a constant."""
+    def _whole(self, columns: Sequence[str], extra: Sequence[str], relation: str) -> str:
+        """The rows of a relation that keeps only `columns`: what every row has alike is put back as a constant."""
         plan = self.plan
         local = "ts"
         if plan.time_kind == "instant":
@@ -154,25 +127,15 @@ class Stages:
         }
         parts = [*columns, *extra, f"{local if plan.time_kind else 'null::timestamp'} as local_ts"]
         parts += [f"{sql} as {name}" for name, sql in constants.items() if name not in columns]
-        if plan.internal:
-            parts.append("file_row_number as ordinal")
-        return f"select {', '.join(parts)} from read_parquet('{quote_path(file)}'{', file_row_number = true' * plan.internal})"
+        return f"select {', '.join(parts)} from {relation}"
 
-    def _keep(self, sql: str, view: str) -> None:
-        """Write rows aside in their order and go on with them."""
-        file = self._file()
-        self.engine.run(f"copy ({sql}) to '{quote_path(file)}' (format parquet, compression lz4)")
-        columns = [
-            name if " " not in name else f'"{name}"'
-            for name, _ in self.engine.names(f"from read_parquet('{quote_path(file)}')")
-        ]
-        self.engine.run(f"create view {view} as {self._whole(columns, (), file)}")
+    def _keep(self, sql: str, view: str, order: str = "") -> None:
+        """Keep rows aside, in the budget's order where one is given, and go on with them."""
+        relation = f"{view}_kept"
+        found = self.engine.keep(sql, relation, order=order, numbered=bool(order) and self.plan.internal)
+        columns = [name if " " not in name else f'"{name}"' for name in found]
+        self.engine.run(f"create view {view} as {self._whole(columns, (), relation)}")
         self.rows = view
-
-    @property
-    def again(self) -> str:
-        """What puts rows in the budget's order again: the internal auction brings them together by request."""
-        return " order by ordinal" if self.plan.internal else ""
 
     def _bids(self, bidders: Sequence[Bidder], formulas: str = "formulas") -> str:
         """Steps 3 (second half) and 4."""
@@ -185,7 +148,7 @@ class Stages:
         )
 
     def auctions(self, bidders: Sequence[Bidder]) -> str:
-        """SQL of steps 3 (second half) to 5, before any budget; in its order where `again` is added."""
+        """SQL of steps 3 (second half) to 5, before any budget."""
         return self._auctions(self._bids(bidders), bidders)
 
     def settle(self, bidders: Sequence[Bidder], name: str, progress: Progress | None = None) -> str:
@@ -200,13 +163,9 @@ class Stages:
             columns = self._columns(keys=False)
             nothing = f"select *, {', '.join(parts)} from {self.rows} where false"
             made = [part.split(" as ")[1] for part in parts]
-            self._store(
-                rows,
-                self._settled(bidders, columns, auctions),
-                progress or (lambda rows: None),
-                nothing,
-                (columns, made),
-            )
+            if self._settle_budgets(bidders, columns, auctions, f"{rows}_kept", progress or (lambda rows: None)):
+                nothing = self._whole(columns, made, f"{rows}_kept")
+            engine.run(f"create or replace view {rows} as {nothing}")
             self._derive(f"{name}_", rows)
             bids = render("bids", formulas=f"{name}_formulas", bidders=bidders, any_first_price=plan.any_first_price)
             if plan.internal:
@@ -218,12 +177,13 @@ class Stages:
         return name
 
     def winnable(self, bidders: Sequence[Bidder], more: Sequence[str] = ()) -> str:
-        """SQL of the rows that can be won at all, in the budget's order, with what decides them for many bidders.
+        """SQL of the rows that can be won at all, with what decides them for many bidders.
 
         more: further columns. What `AuctionRows` and `Ledger` take, so that levels can be settled without the engine.
         """
         plan = self.plan
         columns = ["campaign", "period", "budget_amount", "first_price", "price", "won", "bid_log", "w", "wi", "bar"]
+        columns += ["ordinal"] if plan.internal else []
         columns += ["observed", "click", "conversion", "unit", *(["elapsed", "span"] if plan.pace else []), *more]
         if plan.internal:
             columns += [f"bid_{b.key}" for b in bidders]
@@ -234,47 +194,20 @@ class Stages:
             bids = "select * from formulas"
         winnable = "not undecidable and not blocked and (price is not null or (won and first_price))"
         listed = ", ".join(dict.fromkeys(columns))
-        return f"select {listed} from ({self._auctions(bids, ())}) where {winnable}{self.again}"
+        return f"select {listed} from ({self._auctions(bids, ())}) where {winnable}"
 
-    def _settled(self, bidders: Sequence[Bidder], kept: Sequence[str], auctions: str) -> Iterator[pa.RecordBatch]:
-        ledger = Ledger(len(bidders), never=self.never, strict=self.ties_lose)
-        last: list[Any] | None = None
+    def _settle_budgets(
+        self, bidders: Sequence[Bidder], kept: Sequence[str], auctions: str, view: str, progress: Progress
+    ) -> bool:
+        """Rows with what each bidder's budget did with them, as relation `view`; False without rows."""
+        plan = self.plan
         columns = [*kept, "campaign", "period", "budget_amount", "first_price", "bar", "bid_log", "w", "lost", "price"]
         columns += [f"{part}_{b.key}" for b in bidders for part in ("bid", "wins", "unknown", "pay")]
-        for batch in self.engine.stream(f"select {', '.join(dict.fromkeys(columns))} from ({auctions}){self.again}"):
-            starts, last = starts_of(batch, last)
-            first_price = bools(batch, "first_price")
-            bar = ints(batch, "bar")
-            policies = [
-                Rows(
-                    np.asarray(batch.column(f"bid_{b.key}").is_valid()),
-                    bools(batch, f"wins_{b.key}"),
-                    ints(batch, f"pay_{b.key}"),
-                    bar,
-                    first_price,
-                )
-                for b in bidders
-            ]
-            names = [name.strip('"') for name in kept]
-            arrays = [batch.column(name) for name in names]
-            settled = ledger.settle(starts, limits_of(batch), policies)
-            for b, rows, done in zip(bidders, policies, settled, strict=True):
-                unknown = bools(batch, f"unknown_{b.key}") & done.entered
-                if self.never:
-                    # A bid cut to no more than the logged one, which lost, has surely lost.
-                    own_bid = floats(batch, "bid_log") * floats(batch, "w") * 1e9
-                    unknown &= ~(bools(batch, "lost") & (done.left <= own_bid))
-                    # A first-price bid cut below the logged one, which won at an unknown price, may or may not win.
-                    unpriced = ~np.asarray(batch.column("price").is_valid())
-                    unknown |= rows.wins & ~done.won & done.entered & unpriced
-                parts = [("entered", done.entered), ("won", done.won), ("open", unknown), ("short", done.short)]
-                for part, values in [*parts, ("paid", done.paid)]:
-                    arrays.append(pa.array(values))
-                    names.append(f"{part}_{b.key}")
-                if self.plan.internal:
-                    arrays.append(batch.column(f"bid_{b.key}"))
-                    names.append(f"kept_{b.key}")
-            yield pa.RecordBatch.from_arrays(arrays, names)
+        columns += ["ordinal"] if plan.internal else []
+        sql = f"select {', '.join(dict.fromkeys(columns))} from ({auctions})"
+        keys = [b.key for b in bidders]
+        make = partial(Settler, keys, kept, never=self.never, ties_lose=self.ties_lose, internal=plan.internal)
+        return self.engine.change(sql, make, view, progress, in_order=True, again=plan.internal)
 
     def _rows_sql(self) -> str:
         plan = self.plan
@@ -306,46 +239,6 @@ class Stages:
             conditions=plan.conditions,
         )
 
-    def _file(self) -> Path:
-        self._files += 1
-        return self.engine.work / f"stage-{self._files}.parquet"
-
-    def _store(
-        self,
-        view: str,
-        batches: Iterable[pa.RecordBatch],
-        progress: Progress,
-        nothing: str = "",
-        columns: tuple[Sequence[str], Sequence[str]] | None = None,
-    ) -> None:
-        """Write a stream of batches aside and make it the view; an empty stream keeps no file, the view is `nothing`.
-
-        columns: (columns of the rows, columns made) of a file that leaves out what all rows have alike.
-        """
-        iterator = iter(batches)
-        first = next(iterator, None)
-        if first is None:
-            self.engine.run(f"create or replace view {view} as {nothing or self._empty()}")
-            return
-        file = self._file()
-        whole = self._whole(*columns, file) if columns else f"select * from read_parquet('{quote_path(file)}')"
-
-        def counted() -> Iterator[pa.RecordBatch]:
-            rows = first.num_rows
-            progress(rows)
-            yield first
-            for batch in iterator:
-                rows += batch.num_rows
-                progress(rows)
-                yield batch
-
-        self.engine.store(counted(), first.schema, file)
-        old = self._stored.pop(view, None)
-        self.engine.run(f"create or replace view {view} as {whole}")
-        if old is not None:
-            os.unlink(old)
-        self._stored[view] = file
-
     def _empty(self) -> str:
         columns = ", ".join(f"null::double as {p.column}" for p in self.plan.predictions if p.sql is None)
         return f"select *{', ' + columns if columns else ''} from ({self._rows_sql()}) where false"
@@ -370,29 +263,3 @@ def _unit(plan: Plan) -> str:
     if plan.unit == "row":
         return f"coalesce(epoch_us({plan.local_time}), 0)" if plan.time_kind else "0::bigint"
     return f"cast({plan.roles['unit']} as {'bigint' if plan.unit == 'whole' else 'varchar'})"
-
-
-def _score(policy: str, scorer: Any, file: str | None, batch: pa.RecordBatch) -> dict[str, npt.NDArray[np.float64]]:
-    scores: dict[str, npt.NDArray[np.float64]] = scorer.score(batch)
-    for head in scorer.heads:
-        if head not in scores or len(scores[head]) != batch.num_rows:
-            raise ModelError(f'policy "{policy}": the model gave no {head} prediction for some rows', file=file)
-    return scores
-
-
-def _ordered_map(
-    function: Callable[[pa.RecordBatch], pa.RecordBatch], batches: Iterator[pa.RecordBatch], threads: int
-) -> Iterator[pa.RecordBatch]:
-    """Apply to batches on several threads, results in the order of the batches, a few at a time in memory."""
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[pa.RecordBatch]] = deque()
-        try:
-            for batch in batches:
-                waiting.append(pool.submit(function, batch))
-                if len(waiting) > threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()

@@ -1,13 +1,9 @@
-"""The stream between the engine and the statistics: what is read of each row, and how threads share the batches."""
+"""The stream between the engine and the statistics: what is read of each row."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
-
-import pyarrow as pa
+from collections.abc import Sequence
+from typing import Any
 
 from bidsim.replay.measures import result_value
 from bidsim.replay.plan import Plan
@@ -15,7 +11,6 @@ from bidsim.replay.policies import Bidder
 from bidsim.replay.sql import render
 
 STREAM_ROWS = 65_536
-State = TypeVar("State")
 
 
 def stream_sql(
@@ -46,33 +41,3 @@ def stream_sql(
         unit="unit",
         where=where,
     )
-
-
-def share(
-    batches: Iterator[pa.RecordBatch], work: Callable[[pa.RecordBatch, State], None], states: list[State]
-) -> None:
-    """Hand batches to as many threads as there are states; a state is touched by its own thread only.
-
-    Where one fails, or the user interrupts, the others stop after the batch they are at.
-    """
-    lock = threading.Lock()
-    stop = threading.Event()
-
-    def run(state: State) -> None:
-        try:
-            while not stop.is_set():
-                with lock:
-                    batch = next(batches, None)
-                if batch is None:
-                    return
-                work(batch, state)
-        except BaseException:
-            stop.set()
-            raise
-
-    with ThreadPoolExecutor(len(states)) as pool:
-        try:
-            for future in [pool.submit(run, state) for state in states]:
-                future.result()
-        finally:
-            stop.set()

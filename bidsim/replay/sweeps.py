@@ -12,11 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from bidsim.replay.engine import Engine
+from bidsim.replay.engines import AnyEngine
 from bidsim.replay.levels import OtherLevels, matched_at, sum_scales
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import Bidder, bidder
@@ -49,7 +52,7 @@ class _At:
 
 
 def sweep_levels(
-    engine: Engine, plan: Plan, stages: Stages, families: dict[str, Family]
+    engine: AnyEngine, plan: Plan, stages: Stages, families: dict[str, Family]
 ) -> tuple[OtherLevels, dict[str, Family]]:
     """Everything about other levels, for the whole log; and the families with what half-samples say of their spread."""
     sweep = _Sweep(engine, plan, stages)
@@ -76,7 +79,7 @@ def sweep_levels(
 class _Sweep:
     """Replays at many multipliers. known: by policy and multiplier; wanted: what the next replay is to find."""
 
-    def __init__(self, engine: Engine, plan: Plan, stages: Stages) -> None:
+    def __init__(self, engine: AnyEngine, plan: Plan, stages: Stages) -> None:
         self.engine = engine
         self.plan = plan
         self.way = stages
@@ -241,15 +244,29 @@ class _Sweep:
 
     def _unbudgeted(self, bidders: Sequence[Bidder]) -> Tally:
         """As `resettle.sums`, where no budget makes rows depend on each other."""
-        tally = Tally(units.BUCKETS)
         view = self.way.settle(bidders, "levels_outcomes")
         columns = ["unit, price, w, wi, first_price, bid_log, true as observed, click, conversion, 0::bigint as bar"]
         columns += [*self.buckets.columns, *self.buckets.predictions]
         columns += [f"o_{b.key}, cost_{b.key}" for b in bidders]
-        for batch in self.engine.stream(f"select {', '.join(columns)} from {view}"):
-            auction = AuctionRows.of(batch, ties_lose=self.way.ties_lose, weighted=self.plan.weighted)
-            bucket = self.buckets.bucket(batch, auction.pay)
-            for k, b in enumerate(bidders):
-                won = np.asarray(batch.column(f"o_{b.key}").fill_null(False))
-                auction.add_to(tally, k, bucket, won, np.asarray(batch.column(f"cost_{b.key}").fill_null(0)))
-        return tally
+        make = partial(_Wins, self.buckets, [b.key for b in bidders], self.way.ties_lose)
+        return self.engine.reduce(f"select {', '.join(columns)} from {view}", make).tally
+
+
+class _Wins:
+    """Counted wins of many bidders by bucket, where no budget makes rows depend on each other."""
+
+    def __init__(self, buckets: UnitBuckets, keys: Sequence[str], ties_lose: bool) -> None:
+        self.buckets = buckets
+        self.keys = keys
+        self.ties_lose = ties_lose
+        self.tally = Tally(units.BUCKETS)
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        auction = AuctionRows.of(batch, ties_lose=self.ties_lose, weighted=self.buckets.plan.weighted)
+        bucket = self.buckets.bucket(batch, auction.pay)
+        for k, key in enumerate(self.keys):
+            won = np.asarray(batch.column(f"o_{key}").fill_null(False))
+            auction.add_to(self.tally, k, bucket, won, np.asarray(batch.column(f"cost_{key}").fill_null(0)))
+
+    def merge(self, other: Self) -> None:
+        self.tally.merge(other.tally)

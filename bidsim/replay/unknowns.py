@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from bidsim.replay.batches import Batch
-from bidsim.replay.expected import Expectation, empty_tallies, estimate_curves
+from bidsim.replay.expected import Expectation, estimate_curves
 from bidsim.replay.fates import settle_fates
 from bidsim.replay.measures import COUNT_BITS, MONEY_SCALE
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import Bidder
 from bidsim.replay.sql import render
 from bidsim.replay.stages import Stages
-from bidsim.replay.stream import STREAM_ROWS, share
 from bidsim.replay.worth import RESULT_SCALE, VALUE_SCALE, Predicted, brings_of, column, predictions_of, wholes_of
 from bidsim.statistics.identified import SettledPair, Unknown, UnknownPair
 from bidsim.statistics.tallies import OVERALL, Family, Key, Tally
@@ -43,12 +43,32 @@ class Unknowns:
     expected: dict[str, dict[Key, Floats]]
 
 
-@dataclass
-class _Worker:
-    """What one thread sums: bounds by family, expectations in the families' order."""
+class _Sums:
+    """Bounds by family, and expectations in the families' order. sizes: (values, buckets) of each family."""
 
-    bounds: dict[str, Tally]
-    expected: list[Tally]
+    def __init__(
+        self,
+        plan: Plan,
+        sizes: dict[str, tuple[int, int]],
+        predicted: Predicted,
+        expectation: Expectation | None,
+    ) -> None:
+        self.plan = plan
+        self.predicted = predicted
+        self.expectation = expectation
+        self.bounds = {name: Tally(values) for name, (values, _) in sizes.items()}
+        self.expected = [Tally(values * buckets) for values, buckets in sizes.values()]
+
+    def add(self, incoming: pa.RecordBatch) -> None:
+        _add(self.plan, incoming, self.bounds, self.predicted)
+        if self.expectation is not None:
+            self.expectation.add(Batch(self.plan, incoming), self.expected)
+
+    def merge(self, other: Self) -> None:
+        for name, tally in self.bounds.items():
+            tally.merge(other.bounds[name])
+        for mine, theirs in zip(self.expected, other.expected, strict=True):
+            mine.merge(theirs)
 
 
 def find_unknowns(
@@ -85,25 +105,11 @@ def find_unknowns(
         outcomes=outcomes,
     )
 
-    def work(incoming: pa.RecordBatch, worker: _Worker) -> None:
-        _add(plan, incoming, worker.bounds, predicted)
-        if expectation is not None:
-            expectation.add(Batch(plan, incoming), worker.expected)
-
-    workers = [
-        _Worker({name: Tally(len(f.values)) for name, f in families.items()}, empty_tallies(families))
-        for _ in range(stages.threads)
-    ]
-    share(engine.stream(sql, STREAM_ROWS), work, workers)
-    first = workers[0]
-    for other in workers[1:]:
-        for name, tally in first.bounds.items():
-            tally.merge(other.bounds[name])
-        for mine, theirs in zip(first.expected, other.expected, strict=True):
-            mine.merge(theirs)
+    sizes = {name: (len(f.values), f.buckets) for name, f in families.items()}
+    found = engine.reduce(sql, partial(_Sums, plan, sizes, predicted, expectation))
     pairs: dict[tuple[int, str], UnknownPair | SettledPair] = {}
     for name, family in families.items():
-        sums = first.bounds[name].exact(len(family.values), 1)[0]
+        sums = found.bounds[name].exact(len(family.values), 1)[0]
         for b in bidders[1:]:
             parts = [
                 _unknown(plan, sums, who, b.policy, side, len(family.values), predicted)
@@ -111,7 +117,7 @@ def find_unknowns(
                 for side in ("alone", "both")
             ]
             pairs[(b.policy, name)] = UnknownPair(*parts)
-    return Unknowns(pairs, expectation.families(families, first.expected) if expectation else {})
+    return Unknowns(pairs, expectation.families(families, found.expected) if expectation else {})
 
 
 def _add(plan: Plan, batch: pa.RecordBatch, tallies: dict[str, Tally], predicted: Predicted) -> None:

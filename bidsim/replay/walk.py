@@ -10,16 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from bidsim.replay.batches import Batch
-from bidsim.replay.engine import Engine
+from bidsim.replay.engines import AnyEngine
 from bidsim.replay.levels import LevelScan, OtherLevels, Start, matched_at, sum_scales, whole_sums
 from bidsim.replay.plan import Plan
-from bidsim.replay.stream import STREAM_ROWS, share, stream_sql
+from bidsim.replay.stream import STREAM_ROWS, stream_sql
 from bidsim.statistics.frontier import MULTIPLIERS, Grid, Levels, Steps, Totals, climb
 from bidsim.statistics.split import SUMS, Level, Stage, level_of
 from bidsim.statistics.tables import AtLevel, Matched
@@ -31,12 +33,9 @@ Floats = npt.NDArray[np.float64]
 
 
 def walk_levels(
-    engine: Engine, plan: Plan, scans: Sequence[LevelScan], starts: Sequence[Start], families: dict[str, Family]
+    engine: AnyEngine, plan: Plan, whole: LevelScan, starts: Sequence[Start], families: dict[str, Family]
 ) -> OtherLevels:
     """Everything about other levels that the scan prepared; one more stream of the log."""
-    whole = scans[0]
-    for other in scans[1:]:
-        whole.merge(other)
     names = [s.name for s in plan.segments]
     levels = {p.index: whole.levels(p.index, names) for p in plan.policies}
     frontier = {
@@ -44,18 +43,80 @@ def walk_levels(
         for index, found in levels.items()
     }
     walk = _Walk(plan, whole.grid, families, levels)
-    walk.run(engine, starts, len(scans))
+    walk.run(engine, starts)
     return OtherLevels(frontier, walk.matched(), walk.stages())
 
 
-@dataclass
-class _Kept:
-    """What one thread's batches hold at the matched level: rows of crossing cells, and sums by bucket below them; and what
-    the baseline wins when it is moved to a candidate's level, by bucket."""
+@dataclass(frozen=True)
+class _Aim:
+    """Which levels the second look is for. shapes: (values, buckets) of each family; cuts: by policy and family, the cell
+    in which the spend is crossed; targets: the levels that the baseline is moved to; place: the campaigns' segment."""
 
-    rows: dict[tuple[int, str], list[tuple[Ints, Ints, Steps]]]
-    tallies: dict[str, Tally]
-    moved: Tally
+    plan: Plan
+    grid: Grid
+    shapes: Mapping[str, tuple[int, int]]
+    cuts: Mapping[tuple[int, str], Ints]
+    targets: Mapping[int, Level]
+    place: int | None
+    moved_buckets: int
+
+
+class _Kept:
+    """What batches hold at the matched level: rows of crossing cells, and sums by bucket below them; and what the
+    baseline wins when it is moved to a candidate's level, by bucket."""
+
+    def __init__(self, aim: _Aim) -> None:
+        self.aim = aim
+        self.rows: dict[tuple[int, str], list[tuple[Ints, Ints, Steps]]] = {k: [] for k in aim.cuts}
+        self.tallies = {name: Tally(size * buckets) for name, (size, buckets) in aim.shapes.items()}
+        self.moved = Tally(aim.moved_buckets)
+
+    def add(self, incoming: pa.RecordBatch) -> None:
+        aim = self.aim
+        batch = Batch(aim.plan, incoming)
+        for policy in (p.index for p in aim.plan.policies[1:]):
+            start = batch[f"start_{policy}"]
+            rows = np.flatnonzero(~np.isnan(start))
+            cell = aim.grid.cell(start[rows])
+            sums = whole_sums(aim.plan, batch, rows)
+            bucket = {n: (batch.bucket[rows] // (BUCKETS // buckets)) for n, (_, buckets) in aim.shapes.items()}
+            for i, name in enumerate([OVERALL, *(s.name for s in aim.plan.segments)]):
+                code = batch.codes[i - 1][rows] if i else np.zeros(len(rows), dtype=np.int64)
+                cut = aim.cuts[(policy, name)][code]
+                below = np.flatnonzero(cell < cut)
+                at = code[below] * aim.shapes[name][1] + bucket[name][below]
+                for what, values in sums.items():
+                    self.tallies[name].add((what, policy, None), at, values[below])
+                here = np.flatnonzero(cell == cut)
+                if len(here):
+                    nothing = np.zeros(len(here), dtype=np.int64)
+                    clicks, conversions = (sums[n][here] if n in sums else nothing for n in ("clicks", "conversions"))
+                    steps = Steps(start[rows][here], sums["spend"][here], clicks, conversions)
+                    self.rows[(policy, name)].append((code[here], bucket[name][here], steps))
+        if aim.targets:
+            self._add_moved(batch)
+
+    def _add_moved(self, batch: Batch) -> None:
+        """What the baseline wins of a batch at each candidate's level, overall and campaign by campaign."""
+        aim = self.aim
+        start = batch["start_0"]
+        rows = np.flatnonzero(~np.isnan(start))
+        start = start[rows]
+        sums = whole_sums(aim.plan, batch, rows)
+        bucket = batch.bucket[rows] // (BUCKETS // aim.moved_buckets)
+        code = np.zeros(len(rows), dtype=np.int64) if aim.place is None else batch.codes[aim.place][rows]
+        for policy, level in aim.targets.items():
+            for stage, reach in (("level", level.overall), ("mix", level.by_campaign[code])):
+                won = np.flatnonzero(start < reach if aim.grid.ties_lose else start <= reach)
+                for what, values in sums.items():
+                    self.moved.add((what, policy, stage), bucket[won], values[won])
+
+    def merge(self, other: Self) -> None:
+        for key, rows in other.rows.items():
+            self.rows[key] += rows
+        for name, tally in self.tallies.items():
+            tally.merge(other.tallies[name])
+        self.moved.merge(other.moved)
 
 
 class _Walk:
@@ -84,75 +145,23 @@ class _Walk:
         self.place = place
         found_levels = {p: level_of(families[self.campaigns], p) for p in levels if p > 0}
         self.targets: dict[int, Level] = {p: level for p, level in found_levels.items() if level is not None}
-        self.kept: list[_Kept] = []
+        shapes = {name: (len(family.values), family.buckets) for name, family in families.items()}
+        moved = families[self.campaigns].buckets
+        self.kept = _Kept(_Aim(plan, grid, shapes, self.cuts, self.targets, place, moved))
 
-    def run(self, engine: Engine, starts: Sequence[Start], threads: int) -> None:
-        self.kept = [
-            _Kept(
-                {k: [] for k in self.cuts},
-                {n: Tally(len(f.values) * f.buckets) for n, f in self.families.items()},
-                Tally(self.families[self.campaigns].buckets),
-            )
-            for _ in range(threads)
-        ]
+    def run(self, engine: AnyEngine, starts: Sequence[Start]) -> None:
         if not self.cuts:
             return
         wanted = [s for s in starts if s.policy > 0 or self.targets]
         # Only rows that can start to win: what every start's own condition begins with.
         winnable = "observed and price is not null and not undecidable and not blocked"
         sql = stream_sql(self.plan, [], "formulas", wanted, winnable, sources=self.plan.hashed_sources, labels=())
-        share(
-            engine.stream(sql, STREAM_ROWS),
-            lambda incoming, kept: self._add(Batch(self.plan, incoming), kept),
-            self.kept,
-        )
-
-    def _add(self, batch: Batch, kept: _Kept) -> None:
-        for policy in (p for p in self.levels if p > 0):
-            start = batch[f"start_{policy}"]
-            rows = np.flatnonzero(~np.isnan(start))
-            cell = self.grid.cell(start[rows])
-            sums = whole_sums(self.plan, batch, rows)
-            bucket = {n: (batch.bucket[rows] // (BUCKETS // f.buckets)) for n, f in self.families.items()}
-            for i, name in enumerate([OVERALL, *(s.name for s in self.plan.segments)]):
-                code = batch.codes[i - 1][rows] if i else np.zeros(len(rows), dtype=np.int64)
-                cut = self.cuts[(policy, name)][code]
-                below = np.flatnonzero(cell < cut)
-                at = code[below] * self.families[name].buckets + bucket[name][below]
-                for what, values in sums.items():
-                    kept.tallies[name].add((what, policy, None), at, values[below])
-                here = np.flatnonzero(cell == cut)
-                if len(here):
-                    nothing = np.zeros(len(here), dtype=np.int64)
-                    clicks, conversions = (sums[n][here] if n in sums else nothing for n in ("clicks", "conversions"))
-                    steps = Steps(start[rows][here], sums["spend"][here], clicks, conversions)
-                    kept.rows[(policy, name)].append((code[here], bucket[name][here], steps))
-
-        if self.targets:
-            self._add_moved(batch, kept.moved)
-
-    def _add_moved(self, batch: Batch, tally: Tally) -> None:
-        """What the baseline wins of a batch at each candidate's level, overall and campaign by campaign."""
-        start = batch["start_0"]
-        rows = np.flatnonzero(~np.isnan(start))
-        start = start[rows]
-        sums = whole_sums(self.plan, batch, rows)
-        bucket = batch.bucket[rows] // (BUCKETS // tally.groups)
-        code = np.zeros(len(rows), dtype=np.int64) if self.place is None else batch.codes[self.place][rows]
-        for policy, level in self.targets.items():
-            for stage, reach in (("level", level.overall), ("mix", level.by_campaign[code])):
-                won = np.flatnonzero(start < reach if self.grid.ties_lose else start <= reach)
-                for what, values in sums.items():
-                    tally.add((what, policy, stage), bucket[won], values[won])
+        self.kept = engine.reduce(sql, partial(_Kept, self.kept.aim))
 
     def stages(self) -> dict[int, tuple[Stage, Stage]]:
         """The baseline moved to each candidate's level: overall, and campaign by campaign."""
         out: dict[int, tuple[Stage, Stage]] = {}
-        if not self.kept:
-            return out
-        total = Tally(self.kept[0].moved.groups)
-        for kept in self.kept:
-            total.merge(kept.moved)
+        total = self.kept.moved
         sums, parts = total.exact(1, total.groups)
         scale = {name: s for name, s in sum_scales(self.plan).items() if self.families[OVERALL].has(name, 0)}
         nothing, none = np.zeros((1, total.groups)), np.zeros(1, dtype=object)
@@ -178,7 +187,7 @@ class _Walk:
     def matched(self) -> dict[tuple[int, str], Matched]:
         out = {}
         for (policy, name), cuts in self.cuts.items():
-            parts = [p for kept in self.kept for p in kept.rows[(policy, name)]]
+            parts = self.kept.rows[(policy, name)]
             code, bucket = (_joined([p[i] for p in parts]) for i in (0, 1))  # type: ignore[misc]
             order = np.argsort(code, kind="stable")
             steps = [
@@ -227,9 +236,8 @@ class _Walk:
             for part in range(0, len(at), STREAM_ROWS):
                 cut = slice(part, part + STREAM_ROWS)
                 total.add((what, policy, None), at[cut], values[cut])
-        for kept in self.kept:
-            sums = kept.tallies[name].sums
-            total.merge(Tally(total.groups, {k: v for k, v in sums.items() if k[1] == policy}))
+        sums = self.kept.tallies[name].sums
+        total.merge(Tally(total.groups, {k: v for k, v in sums.items() if k[1] == policy}))
         parts = total.exact(size, buckets)[1]
         scale = sum_scales(self.plan)
         nothing = np.zeros((size, buckets))

@@ -192,7 +192,7 @@ def _extract_set(
             plan.ripening = None
         for i, sql in enumerate(plan.features.values()):
             plan.carry(f"x_{i}", sql)
-        stages = Stages(engine, plan, ties_lose=False, never=False, threads=threads)
+        stages = Stages(engine, plan, ties_lose=False, never=False)
         stages.read(progress.rows)
         removed = _remove(stages, engine) if loaded.scenario.remove_anomaly_cvr_cpns else ()
         engine.run(f"create view examples as {facts_text(plan, stages.rows)}")

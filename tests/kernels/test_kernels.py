@@ -243,4 +243,5 @@ def test_the_table_is_near_the_incomplete_gamma_function(beta: float) -> None:
         error = np.abs(quick - exact)[factor > 0] / factor[factor > 0]
         assert error[~pays_bid[factor > 0]].max() < 1.5e-6
         assert error.max() < 5e-6
-        assert abs((quick - exact).sum() / factor.sum()) < 3e-7
+        if first is None:
+            assert abs(((quick - exact)[factor > 0] / factor[factor > 0]).mean()) < 1e-7

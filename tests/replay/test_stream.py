@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pytest
 
-from bidsim.replay.stream import share
+from bidsim.replay.sharing import share
 
 BATCHES = 5_000
 

@@ -3,7 +3,7 @@
 -- kind_<i>: 1 a counted win, 2 a win whose outcome is unknown, 3 an unknown win. dear_<i>, cheap_<i>: see unknowns.sql.
 -- bar_<i>: the money left that an unknown win at its cheapest needs; a bid cut to the logged one, which lost, loses too.
 select
-  campaign, period, budget_amount, coalesce(first_price, false) as first_price, w, wi, bar,
+  campaign, period, {% if internal %}ordinal, {% endif %}budget_amount, coalesce(first_price, false) as first_price, w, wi, bar,
   {%- if paced %}
   elapsed, span,
   {%- endif %}

@@ -1,0 +1,97 @@
+"""What a replay asks of an engine: SQL in DuckDB's dialect, and a few verbs for rows that must pass through Python.
+
+The code behind the verbs runs where the rows are: on threads of this process, or in the workers of a cluster. So what
+makes it is handed over, not the thing itself: a picklable call that begins with nothing, sums the batches that it is
+shown, and is merged with its like. Which batches it is shown never changes a digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar
+
+import pyarrow as pa
+
+Progress = Callable[[int], None]
+Change = Callable[[pa.RecordBatch], pa.RecordBatch]
+
+
+class Sums(Protocol):
+    """What one thread, or one part of the rows, comes to."""
+
+    def add(self, batch: pa.RecordBatch, /) -> None: ...
+
+    def merge(self, other: Self, /) -> None: ...
+
+
+class Lane(Protocol):
+    """A part of what is reckoned of rows in order; it sees every one of them, as `Course.prepare` left them."""
+
+    def add(self, given: Any, /) -> None: ...
+
+    def merge(self, other: Self, /) -> None: ...
+
+
+class Course(Protocol):
+    """What is reckoned of rows in the budget's order. Groups never lie apart: parts of the rows are whole groups."""
+
+    def lanes(self, most: int, /) -> Sequence[Lane]:
+        """At most so many lanes that can run side by side; together they do everything."""
+        ...
+
+    def prepare(self, batch: pa.RecordBatch, /) -> Any:
+        """What every lane needs of a batch, found once; batches come in order."""
+        ...
+
+
+SumsT = TypeVar("SumsT", bound=Sums)
+
+
+class AnyEngine(Protocol):
+    """One engine with the views of one replay. SQL is DuckDB's; errors of the log are LogError."""
+
+    work: Path
+
+    def run(self, sql: str) -> None:
+        """Run a statement for its effect: create a view, or a small table."""
+        ...
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """All rows of a small result; whole numbers arrive as exact Python integers."""
+        ...
+
+    def column(self, sql: str) -> pa.Array:
+        """The first column of a small result."""
+        ...
+
+    def names(self, sql: str) -> list[tuple[str, str]]:
+        """(name, DuckDB's type) of the columns that a query gives."""
+        ...
+
+    def reduce(self, sql: str, make: Callable[[], SumsT], progress: Progress | None = None) -> SumsT:
+        """The sums of all rows, in no order."""
+        ...
+
+    def follow(self, sql: str, make: Callable[[], Course], again: bool = False) -> Sequence[Any]:
+        """The lanes of a course over rows in the budget's order. again: the query has lost the order; put them in it."""
+        ...
+
+    def change(
+        self,
+        sql: str,
+        make: Callable[[], Change],
+        view: str,
+        progress: Progress,
+        *,
+        in_order: bool,
+        again: bool = False,
+    ) -> bool:
+        """Pass rows through Python, batch by batch, and keep what comes out as relation `view`; it takes the place of
+        an earlier one. in_order: one batch after the other, in the budget's order. False, and no view, without rows."""
+        ...
+
+    def keep(self, sql: str, view: str, *, order: str = "", numbered: bool = False) -> list[str]:
+        """Keep rows aside as relation `view`; returns its columns. order: the budget's; numbered: with their place in
+        it as column `ordinal`."""
+        ...
