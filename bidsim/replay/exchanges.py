@@ -9,6 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from bidsim.replay.batches import (
+    COUNTED,
+    DECIDED,
+    ENTERED,
+    ROW_PRICED,
+    ROW_UNDECIDABLE,
+    ROW_WON,
+    UNKNOWN,
+)
+from bidsim.replay.logged import OWN_PRICE, ROW_LOST, SHOWN, Logged
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import Bidder
 from bidsim.replay.stages import Stages
@@ -21,7 +31,9 @@ LOOKS_FIRST_PRICE = 0.95
 LEAST_WINS = 100
 
 
-def exchanges(stages: Stages, bidders: Sequence[Bidder], outcomes: str, families: dict[str, Family]) -> dict[str, Any]:
+def exchanges(
+    stages: Stages, bidders: Sequence[Bidder], outcomes: str, families: dict[str, Family], logged: Logged
+) -> dict[str, Any]:
     """Diagnostics `exchanges`, the one with the most rows first, at most 50; nothing where every fate is known.
 
     Of each: rows, auction (as the scenario says), looks_like (as its wins look, null with fewer than 100), policies: the
@@ -31,24 +43,11 @@ def exchanges(stages: Stages, bidders: Sequence[Bidder], outcomes: str, families
     open_ = any(overall.get(n, b.policy)[0] for b in bidders for n in ("unknown_wins", "unknown_outcomes"))
     if not (open_ or overall.get("undecidable")[0]):
         return {}
-    by = "cast(exchange as varchar)" if plan.has("exchange") else "null::varchar"
-    parts = []
-    for b in bidders:
-        k = b.key
-        unknown, unseen = f"u_{k}", f"(d_{k} and not o_{k})"
-        loss = f"(e_{k} and price is null and lost and not u_{k})"
-        rules = (f"not {unknown} and not {unseen} and not {loss}", loss, unknown, unseen)
-        parts += [f"sum(case when not undecidable and {rule} then wi else 0 end)" for rule in rules]
-    some = " or ".join(f"u_{b.key}" for b in bidders)
-    sql = (
-        f"select {by} as name, count(*), sum(wi), count_if(first_price), "
-        "count_if(won and price is not null and bid_log is not null), count_if(won and price = bid_log), "
-        f"sum(case when undecidable then wi else 0 end), sum(case when lost and ({some}) then wi else 0 end), "
-        f"sum(case when won and ({some}) then wi else 0 end), {', '.join(parts)} "
-        f"from {outcomes} group by name order by sum(wi) desc, name limit {MOST_EXCHANGES}"
-    )
+    asked = plan.has("exchange")
     found = []
-    for name, rows, weight, first, shown, equal, undecidable, losses, wins, *classes in stages.engine.rows(sql):
+    for name, rows, weight, first, shown, equal, undecidable, losses, wins, *classes in (
+        _by_name(stages, bidders, outcomes) if asked else [_of_all(plan, bidders, logged)]
+    ):
 
         def share(part: Any, whole: int = int(weight)) -> float:
             return int(part) / whole if whole else 0.0
@@ -71,6 +70,61 @@ def exchanges(stages: Stages, bidders: Sequence[Bidder], outcomes: str, families
             }
         )
     return {"exchanges": found}
+
+
+def _by_name(stages: Stages, bidders: Sequence[Bidder], outcomes: str) -> list[tuple[Any, ...]]:
+    """One more scan, grouped by exchange: of few columns, and only for logs that name their exchanges."""
+    parts = []
+    for b in bidders:
+        k = b.key
+        unknown, unseen = f"u_{k}", f"(d_{k} and not o_{k})"
+        loss = f"(e_{k} and price is null and lost and not u_{k})"
+        rules = (f"not {unknown} and not {unseen} and not {loss}", loss, unknown, unseen)
+        parts += [f"sum(case when not undecidable and {rule} then wi else 0 end)" for rule in rules]
+    some = " or ".join(f"u_{b.key}" for b in bidders)
+    return stages.engine.rows(
+        "select cast(exchange as varchar) as name, count(*), sum(wi), count_if(first_price), "
+        "count_if(won and price is not null and bid_log is not null), count_if(won and price = bid_log), "
+        f"sum(case when undecidable then wi else 0 end), sum(case when lost and ({some}) then wi else 0 end), "
+        f"sum(case when won and ({some}) then wi else 0 end), {', '.join(parts)} "
+        f"from {outcomes} group by name order by sum(wi) desc, name limit {MOST_EXCHANGES}"
+    )
+
+
+def _of_all(plan: Plan, bidders: Sequence[Bidder], logged: Logged) -> tuple[Any, ...]:
+    """The same of all rows, as the scan counted them."""
+    classes: list[int] = []
+    for i, _ in enumerate(bidders):
+
+        def decidable(row: Any) -> Any:
+            return (row & ROW_UNDECIDABLE) == 0
+
+        def loss(row: Any, state: Any) -> Any:
+            entered = (state & ENTERED) != 0
+            return entered & ((row & ROW_PRICED) == 0) & ((row & ROW_LOST) != 0) & ((state & UNKNOWN) == 0)
+
+        def unseen(state: Any) -> Any:
+            return ((state & DECIDED) != 0) & ((state & COUNTED) == 0)
+
+        rules = (
+            lambda row, state: ((state & UNKNOWN) == 0) & ~unseen(state) & ~loss(row, state),
+            loss,
+            lambda row, state: (state & UNKNOWN) != 0,
+            lambda row, state: unseen(state),
+        )
+        classes += [logged.of_policy(i, lambda row, state, r=r: decidable(row) & r(row, state)) for r in rules]
+    return (
+        None,
+        logged.total("rows"),
+        logged.total("weight"),
+        logged.total("rows", lambda row, bits, first: first) if plan.any_first_price else 0,
+        logged.total("rows", lambda row, bits, first: (bits & SHOWN) != 0),
+        logged.total("rows", lambda row, bits, first: (bits & OWN_PRICE) != 0),
+        logged.total("weight", lambda row, bits, first: (row & ROW_UNDECIDABLE) != 0),
+        logged.open_rows(lambda row: (row & ROW_LOST) != 0),
+        logged.open_rows(lambda row: (row & ROW_WON) != 0),
+        *classes,
+    )
 
 
 def _would_settle(plan: Plan, losses: float, wins: float, undecidable: float) -> list[dict[str, Any]]:

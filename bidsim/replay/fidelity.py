@@ -6,48 +6,48 @@ made). Beside it, how far the baseline's recomputed bids are from the logged one
 
 from __future__ import annotations
 
-from bidsim.replay.engines import AnyEngine
-from bidsim.replay.measures import MONEY_SCALE, Writer
+from typing import Any
+
+from bidsim.replay.batches import ROW_WON
+from bidsim.replay.logged import BLOCKED, COMPARABLE, DRIFTED, HAS_BID, REPLAYED, Logged
+from bidsim.replay.measures import AMOUNT_BITS, COUNT_BITS, MONEY_SCALE
 from bidsim.replay.plan import Plan
-from bidsim.replay.sql import render
 from bidsim.result import Fidelity
 
 
-def check_fidelity(engine: AnyEngine, plan: Plan, bids: str, *, ties_lose: bool) -> Fidelity:
-    """bids: relation with the baseline's recomputed bid as bid_0. Not checked where the log has no bids of its own."""
+def check_fidelity(plan: Plan, logged: Logged) -> Fidelity:
+    """logged: what the scan counted. Not checked where the log has no bids of its own."""
     if not plan.has("bid"):
         return Fidelity(checked=False, passed=None)
-    write = Writer(plan.weighted)
-    paid = "cast(floor(least(coalesce(case when first_price then bid_log else price end, 0e0) * w, 9e9) * 1e9 + 0.5e0) as bigint)"
-    conversions, conversion_scale = write.amount("conversion", "conversion is not null")
-    sql = render(
-        "fidelity",
-        outcomes=bids,
-        ties_lose=ties_lose,
-        has_win=plan.has("won"),
-        paid=paid,
-        clicks="(case when click = 1e0 then wi else 0 end)",
-        conversions=f"({conversions})",
-    )
-    names = [name for name, _ in engine.names(sql)]
-    row = dict(zip(names, (int(v or 0) for v in engine.rows(sql)[0]), strict=True))
-    scales = {
-        "wins": write.count_scale,
-        "spend": MONEY_SCALE,
-        "clicks": write.count_scale,
-        "conversions": conversion_scale,
-    }
+    count_scale = 2**COUNT_BITS if plan.weighted else 1
+    scales = {"wins": count_scale, "spend": MONEY_SCALE, "clicks": count_scale, "conversions": 2**AMOUNT_BITS}
+    sums = {"wins": "weight", "spend": "paid", "clicks": "clicks", "conversions": "conversions"}
     present = {"wins": True, "spend": True, "clicks": plan.has("click"), "conversions": plan.has("conversion")}
-    log, replayed = (
-        {name: row[f"{side}_{name}"] / scale if present[name] else None for name, scale in scales.items()}
-        for side in ("log", "replayed")
+
+    def comparable(rule: Any) -> Any:
+        return lambda row, bits, _: ((bits & COMPARABLE) != 0) & rule((row & ROW_WON) != 0, bits)
+
+    def wins(won: Any, bits: Any) -> Any:
+        return ((bits & REPLAYED) != 0) & ((bits & BLOCKED) == 0)
+
+    def both(won: Any, bits: Any) -> Any:
+        return ((bits & REPLAYED) != 0) & won
+
+    log = {n: logged.total(sums[n], comparable(lambda won, bits: won)) for n in scales}
+    # Outcomes are known of the rows that the log won, so that is where results are compared.
+    rules = {"wins": wins, "spend": wins, "clicks": both, "conversions": both}
+    replayed = {n: logged.total(sums[n], comparable(rule)) for n, rule in rules.items()}
+    mismatched = logged.total(
+        "rows",
+        comparable(lambda won, bits: (((bits & REPLAYED) != 0) != won) & (((bits & BLOCKED) == 0) | won)),
     )
-    same = all(row[f"log_{name}"] == row[f"replayed_{name}"] for name in scales)
+    bids = logged.total("rows", comparable(lambda won, bits: (bits & HAS_BID) != 0))
+    drifted = logged.total("rows", comparable(lambda won, bits: (bits & DRIFTED) != 0))
     return Fidelity(
         checked=True,
-        passed=same and row["mismatched"] == 0,
-        log=log,
-        replayed=replayed,
-        mismatched_rows=row["mismatched"],
-        formula_drift=row["drifted"] / row["bid_rows"] if row["bid_rows"] else None,
+        passed=log == replayed and mismatched == 0,
+        log={n: log[n] / scale if present[n] else None for n, scale in scales.items()},
+        replayed={n: replayed[n] / scale if present[n] else None for n, scale in scales.items()},
+        mismatched_rows=mismatched,
+        formula_drift=drifted / bids if bids else None,
     )

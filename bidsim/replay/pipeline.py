@@ -27,7 +27,6 @@ from bidsim.replay.notes import observe, training
 from bidsim.replay.policies import bidder, resolve
 from bidsim.replay.progress import Progress, Silent
 from bidsim.replay.reduce import Reduction, outline_of
-from bidsim.replay.sql import render
 from bidsim.replay.stages import Stages
 from bidsim.replay.sweeps import sweep_levels
 from bidsim.replay.unknowns import find_unknowns
@@ -108,7 +107,7 @@ def run_replay(
         levels_of = level_scan(plan, values, ties_lose) if starts else None
         reduction = Reduction(engine, plan, values, counts)
         betas = _betas(loaded, counts) if result_value(plan) is not None else ()
-        scanned = reduction.run(bidders, "outcomes", betas, starts, levels_of, progress.rows)
+        scanned = reduction.run(bidders, "outcomes", betas, starts, levels_of, progress.rows, ties_lose=ties_lose)
         progress.step("other bid levels")
         families = scanned.families
         if scanned.levels is not None:
@@ -117,10 +116,8 @@ def run_replay(
             levels, families = sweep_levels(engine, plan, stages, families)
         predict = scenario.outcomes == "predicted"
         unknown = find_unknowns(stages, bidders, "outcomes", scanned.families, predict=predict)
-        plan.notes |= exchanges(stages, bidders, "outcomes", scanned.families)
-        progress.step("checking the replay against the log")
-        unbudgeted = render("bids", formulas="formulas", bidders=bidders, any_first_price=plan.any_first_price)
-        fidelity = check_fidelity(engine, plan, f"({unbudgeted})", ties_lose=ties_lose)
+        plan.notes |= exchanges(stages, bidders, "outcomes", scanned.families, scanned.logged)
+        fidelity = check_fidelity(plan, scanned.logged)
     outline = outline_of(plan, betas, scanned.units)
     families = {n: replace(f, expected=unknown.expected.get(n, {})) for n, f in families.items()}
     if unknown.expected:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from bidsim.replay.engines import AnyEngine
 from bidsim.replay.levels import LevelScan, Start
+from bidsim.replay.logged import Logged
 from bidsim.replay.measures import COUNT_BITS, scales
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import Bidder
@@ -51,6 +52,7 @@ class Scanned:
     ranked: dict[Place, Ranked]
     units: int
     levels: LevelScan | None
+    logged: Logged
 
 
 def outline_of(plan: Plan, betas: Sequence[float], units: int) -> Outline:
@@ -104,6 +106,8 @@ class Reduction:
         starts: Sequence[Start],
         levels: Callable[[], LevelScan] | None,
         progress: Callable[[int], None],
+        *,
+        ties_lose: bool,
     ) -> Scanned:
         """levels: makes what counts where bids start to win; starts: what it reads."""
         plan = self.plan
@@ -115,7 +119,7 @@ class Reduction:
             for name in self.families
         }
         scan = Scan(self.shape, bidders, betas, pairs, ranks, levels)
-        sql = stream_sql(plan, bidders, outcomes, starts)
+        sql = stream_sql(plan, bidders, outcomes, starts, ties_lose=ties_lose)
         worker = self.engine.reduce(sql, partial(Worker, scan), progress)
         for (head, source), found in positives.items():
             worker.add_positives(head, source, found)
@@ -123,7 +127,7 @@ class Reduction:
         ranked = {
             place: self._ranked(place, rank, worker, positives[place[:2]], loose) for place, rank in ranks.items()
         }
-        return Scanned(families, ranked, worker.units.value(), worker.levels)
+        return Scanned(families, ranked, worker.units.value(), worker.levels, worker.logged)
 
     def _positive(self) -> str:
         labels = " or ".join(f"y_{head} = 1e0" for head in self.plan.heads) or "false"

@@ -21,6 +21,7 @@ def stream_sql(
     where: str = "",
     sources: Sequence[int] | None = None,
     labels: Sequence[str] | None = None,
+    ties_lose: bool = False,
 ) -> str:
     """The text of the stream: see sql/stream.sql. bidders: those whose outcomes are needed, and with them the log's own
     facts. sources, labels: indices of the predictions and heads of the labels that are needed, None for all."""
@@ -31,6 +32,9 @@ def stream_sql(
         weighted=plan.weighted,
         has_click=plan.has("click"),
         has_conversion=plan.has("conversion"),
+        has_bid=plan.has("bid"),
+        has_win=plan.has("won"),
+        ties_lose=ties_lose,
         value=result_value(plan),
         any_first_price=plan.any_first_price,
         labels=plan.labels if labels is None else labels,

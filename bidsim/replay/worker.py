@@ -16,6 +16,7 @@ import pyarrow as pa
 from bidsim import kernels
 from bidsim.replay.batches import Batch, Pick
 from bidsim.replay.levels import LevelScan
+from bidsim.replay.logged import Logged
 from bidsim.replay.measures import COUNT_BITS, NO_LABEL, Adder, add_head, add_log, add_policy
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import Bidder
@@ -143,12 +144,14 @@ class Worker:
             self.cells[place] = Cells(0 if shape.small else GRID_SHIFT + coarser, codes, unit=unit)
         self.by_bucket = {pair: Cells(GRID_SHIFT, BUCKETS, unit=unit, means=False) for pair in scan.pairs}
         self.levels = scan.levels() if scan.levels else None
+        self.logged = Logged(plan, [b.policy for b in scan.bidders])
 
     def add(self, incoming: pa.RecordBatch) -> None:
         plan = self.shape.plan
         batch = Batch(plan, incoming)
         self.units.add(batch.hashes)
         add_log(self.adder, batch)
+        self.logged.add(batch)
         for b in self.scan.bidders:
             add_policy(self.adder, batch, b.policy)
             for judged in plan.heads:
@@ -163,6 +166,7 @@ class Worker:
         for mine, theirs in zip(self.tallies, other.tallies, strict=True):
             mine.merge(theirs)
         self.units.merge(other.units)
+        self.logged.merge(other.logged)
         for place, histogram in self.histograms.items():
             histogram += other.histograms[place]
         for place, cells in self.cells.items():

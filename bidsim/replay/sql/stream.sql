@@ -1,9 +1,28 @@
+{%- from "bid" import entered -%}
 -- What the reduction needs of each row, in plain types: numbers without a value are NULL here and NaN in numpy (cheaper
 -- than coalesce), labels 2 for none. Only what the reader asks for is computed.
--- row: won, undecidable, priced, in bits; policy_<i>: entered, decided win, counted win, unknown win, in bits.
+-- row: won, undecidable, priced, lost, in bits; policy_<i>: entered, decided win, counted win, unknown win, in bits.
+-- logged: what the log's own bid says (spec section 5, Fidelity), in bits: comparable, it wins the same auction, a loss not
+-- about price, there is one, the baseline's recomputed bid differs by more than 1%, it stands beside the price of a win, it
+-- is that price.
 select
   {%- if bidders %}
-  cast(cast(won as utinyint) + 2 * cast(undecidable as utinyint) + 4 * cast(price is not null as utinyint) as utinyint) as row,
+  cast(cast(won as utinyint) + 2 * cast(undecidable as utinyint) + 4 * cast(price is not null as utinyint)
+    + 8 * cast(lost as utinyint) as utinyint) as row,
+  {%- if has_bid %}
+  cast(cast(not undecidable and (bid_log is not null or won){{ ' and won_logged is not null' if has_win }} as utinyint)
+    + 2 * cast(coalesce(case when bid_log is null then false when price is not null
+        then bid_log {{ '>' if ties_lose else '>=' }} price else won end, false) as utinyint)
+    + 4 * cast(blocked as utinyint)
+    + 8 * cast(bid_log is not null as utinyint)
+    + 16 * cast(bid_log is not null and not coalesce({{ entered(bidders[0], any_first_price) }} and
+        abs({{ bidders[0].limited }} - bid_log) <= 0.01e0 * bid_log, false) as utinyint)
+    + 32 * cast(won and price is not null and bid_log is not null as utinyint)
+    + 64 * cast(won and coalesce(price = bid_log, false) as utinyint) as utinyint) as logged,
+  {%- if any_first_price %}
+  cast(floor(least(coalesce(case when first_price then bid_log else price end, 0e0) * w, 9e9) * 1e9 + 0.5e0) as bigint) as paid,
+  {%- endif %}
+  {%- endif %}
   {%- if value %}
   price,
   {%- endif %}

@@ -35,4 +35,6 @@ from {{ outcomes }} as o
 {%- for s in segments %}
 left join codes_{{ loop.index0 }} as c{{ loop.index0 }} on o.{{ s.column }} is not distinct from c{{ loop.index0 }}.value
 {%- endfor %}
-where {% for b in bidders %}{{ 'or ' if not loop.first }}u_{{ b.key }} or (d_{{ b.key }} and not o_{{ b.key }}) {% endfor %}
+-- Where the log shows price and outcome nothing is unknown: said first, since the scan itself can leave such rows out.
+where not (observed and price is not null) and (
+  {%- for b in bidders %}{{ 'or ' if not loop.first }}u_{{ b.key }} or (d_{{ b.key }} and not o_{{ b.key }}) {% endfor %})
