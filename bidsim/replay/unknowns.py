@@ -31,6 +31,7 @@ from bidsim.statistics.tallies import OVERALL, Family, Key, Tally
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+BARRIER = "barrier"
 NAMES = ("rows", "dear", "cheap", "clicks", "conversions", "value")
 
 
@@ -95,6 +96,7 @@ def find_unknowns(
         campaigns = 1 if place is None else len(families[plan.segments[place].name].values)
         own = {name: by_policy[0] for name, by_policy in predicted.items()}
         expectation = Expectation(plan, estimate_curves(engine, plan, campaigns), own)
+    engine.run(f"create or replace table {BARRIER} as select true as yes")
     sql = render(
         "unknowns",
         weighted=plan.weighted,
@@ -103,6 +105,7 @@ def find_unknowns(
         sources=[(i, plan.sources[i]) for i in dict.fromkeys(sources)],
         segments=plan.segments,
         outcomes=outcomes,
+        barrier=BARRIER,
     )
 
     sizes = {name: (len(f.values), f.buckets) for name, f in families.items()}

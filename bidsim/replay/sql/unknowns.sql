@@ -32,9 +32,13 @@ select
   {%- endfor %}
   target_cpc, target_cpa
 from {{ outcomes }} as o
+cross join {{ barrier }}
 {%- for s in segments %}
 left join codes_{{ loop.index0 }} as c{{ loop.index0 }} on o.{{ s.column }} is not distinct from c{{ loop.index0 }}.value
 {%- endfor %}
 -- Where the log shows price and outcome nothing is unknown: said first, since the scan itself can leave such rows out.
-where not (observed and price is not null) and (
-  {%- for b in bidders %}{{ 'or ' if not loop.first }}u_{{ b.key }} or (d_{{ b.key }} and not o_{{ b.key }}) {% endfor %})
+-- What the policies' bids decide is asked behind a join, so that no optimizer moves it down to the scan: there each mention
+-- of a bid would be reckoned anew, a hundred times a row.
+where not (observed and price is not null)
+  and case when {{ barrier }}.yes then
+  {%- for b in bidders %}{{ ' or' if not loop.first }} u_{{ b.key }} or (d_{{ b.key }} and not o_{{ b.key }}){% endfor %} end
