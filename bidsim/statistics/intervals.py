@@ -30,7 +30,6 @@ from scipy.special import stdtrit
 
 from bidsim.statistics.halves import STRATA
 from bidsim.statistics.tallies import ratio
-from bidsim.statistics.units import mix
 
 Floats = npt.NDArray[np.float64]
 Kind = Literal["count", "sum", "log", "linear", "fact"]
@@ -48,8 +47,6 @@ TAIL_UNSEEN = 13.0
 LONGEST = 2.0
 # Of the variance of a total, at least this share is kept when the part that the number of units explains is taken out.
 LEAST_VARIANCE = 0.02
-DRAWS = 200
-_STEP = 0x9E3779B97F4A7C15
 
 
 @dataclass(frozen=True)
@@ -86,6 +83,26 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class _Weighing:
+    """How a number of buckets weigh. shares: of the rows, shape (values, buckets); freedom: degrees of freedom of a
+    variance from them, shape (values,): Satterthwaite's for buckets that weigh so unevenly; quantile: of t."""
+
+    shares: Floats
+    freedom: Floats
+    quantile: Floats
+
+    @cached_property
+    def used(self) -> Floats:
+        """1 for buckets with rows, else 0."""
+        return np.asarray(self.shares > 0, dtype=np.float64)
+
+    @cached_property
+    def count(self) -> Floats:
+        """Number of buckets with rows, shape (values,)."""
+        return np.asarray(self.used.sum(axis=1))
+
+
+@dataclass(frozen=True)
 class Sample:
     """What intervals need to know of the log. rows: by segment value and bucket, shape (values, buckets); units: number
     of units of the whole log; given: whether totals are those of so many units. Under a budget they are not simply
@@ -101,23 +118,26 @@ class Sample:
         """Number of non-empty buckets, shape (values,)."""
         return np.asarray((self.rows > 0).sum(axis=1), dtype=np.float64)
 
-    def shares(self, buckets: int) -> Floats:
-        """Share of the rows that each bucket holds, shape (values, buckets); fewer buckets nest in more."""
-        grouped = self.rows.reshape(len(self.rows), buckets, self.rows.shape[1] // buckets).sum(axis=2)
-        return np.asarray(ratio(grouped, grouped.sum(axis=1, keepdims=True)))
+    @cached_property
+    def _weighings(self) -> dict[int, _Weighing]:
+        return {}
+
+    def weighing(self, buckets: int) -> _Weighing:
+        """How so many buckets weigh; fewer buckets nest in more."""
+        found = self._weighings.get(buckets)
+        if found is None:
+            grouped = self.rows.reshape(len(self.rows), buckets, self.rows.shape[1] // buckets).sum(axis=2)
+            shares = ratio(grouped, grouped.sum(axis=1, keepdims=True))
+            varies = shares**ALIKE
+            effective = ratio(varies.sum(axis=1) ** 2, (varies**2).sum(axis=1))
+            freedom = np.minimum(effective, (shares > 0).sum(axis=1)) - 1.0
+            quantile = stdtrit(np.maximum(freedom, 1.0), 0.5 + self.confidence / 2)
+            found = self._weighings[buckets] = _Weighing(shares, freedom, quantile)
+        return found
 
     def freedom(self, buckets: int) -> Floats:
-        """Degrees of freedom of a variance from so many buckets, shape (values,).
-
-        Satterthwaite's, for buckets that weigh as unevenly as they hold rows.
-        """
-        shares = self.shares(buckets)
-        varies = shares**ALIKE
-        effective = ratio(varies.sum(axis=1) ** 2, (varies**2).sum(axis=1))
-        return np.asarray(np.minimum(effective, (shares > 0).sum(axis=1)) - 1.0)
-
-    def quantile(self, freedom: Floats) -> Floats:
-        return np.asarray(stdtrit(np.maximum(freedom, 1.0), 0.5 + self.confidence / 2))
+        """Degrees of freedom of a variance from so many buckets, shape (values,)."""
+        return self.weighing(buckets).freedom
 
 
 Bounds = tuple[Floats, Floats]
@@ -127,47 +147,51 @@ Bounds = tuple[Floats, Floats]
 class _Spread:
     """How far an estimate may lie from the truth, shape (values,) each.
 
-    error: standard error; freedom: of the t quantile; bend, shift: of Johnson's term, what is added to a quantile q on
-    the side of the long tail, bend x q^2 + shift, positive where that is the upper one; carriers: how many buckets the
-    error rests on in effect.
+    error: standard error; bend, shift: of Johnson's term, what is added to a quantile q on the side of the long tail,
+    bend x q^2 + shift, positive where that is the upper one; carriers: how many buckets the error rests on in effect.
     """
 
+    weighing: _Weighing
     error: Floats
-    freedom: Floats
     bend: Floats
     shift: Floats
     carriers: Floats
 
 
-def _carriers(z: Floats) -> Floats:
-    second, fourth = (z**2).sum(axis=1), (z**4).sum(axis=1)
+def _dot(x: Floats, y: Floats) -> Floats:
+    """Sum over buckets of products, shape (values,)."""
+    return np.asarray(np.einsum("vb,vb->v", x, y))
+
+
+def _carriers(square: Floats) -> Floats:
+    """square: of influences."""
+    second = square.sum(axis=1)
     # No influence at all: the number does not vary.
-    return np.asarray(np.where(second == 0, np.inf, ratio(second**2, fourth)))
+    return np.asarray(np.where(second == 0, np.inf, ratio(second**2, _dot(square, square))))
 
 
 def _spread(means: Sequence[Mean], sample: Sample) -> _Spread:
     """Of an estimate that is a sum of means. To second order a pair of buckets i, j moves it by minus the sum over means
     of influence_i share_j + share_i influence_j."""
     buckets = means[0].influence.shape[1]
-    shares, freedom = sample.shares(buckets), sample.freedom(buckets)
-    used = shares > 0
-    count = used.sum(axis=1).astype(np.float64)
+    weighing = sample.weighing(buckets)
     z = np.asarray(sum(mean.influence for mean in means))
     if buckets == STRATA and not sample.given:
         # Half-samples leave no bucket out; what their halves differ by has no tail either, since its sign says nothing.
-        error, none = np.sqrt((z**2).sum(axis=1)), np.zeros(len(z))
-        return _Spread(error, freedom, none, none, _carriers(z))
+        square, none = z * z, np.zeros(len(z))
+        return _Spread(weighing, np.sqrt(square.sum(axis=1)), none, none, _carriers(square))
     left_out = np.asarray(sum(mean.influence / np.maximum(1 - mean.share, 0.1) for mean in means))
-    left_out = np.where(used, left_out - ratio(left_out.sum(axis=1), count)[:, None], 0.0)
-    error = np.sqrt((left_out**2).sum(axis=1) * ratio(np.maximum(count - 1.0, 0.0), count))
-    skew = ratio((left_out**3).sum(axis=1), error**3)
+    left_out = (left_out - ratio(left_out.sum(axis=1), weighing.count)[:, None]) * weighing.used
+    square = left_out * left_out
+    error = np.sqrt(square.sum(axis=1) * ratio(np.maximum(weighing.count - 1.0, 0.0), weighing.count))
+    skew = ratio(_dot(square, left_out), error**3)
     curve, trace = np.zeros(len(z)), np.zeros(len(z))
     for mean in means:
-        curve = curve - 2 * (z * mean.influence).sum(axis=1) * (z * mean.share).sum(axis=1)
-        trace = trace - 2 * (mean.influence * mean.share).sum(axis=1)
+        curve = curve - 2 * _dot(z, mean.influence) * _dot(z, mean.share)
+        trace = trace - 2 * _dot(mean.influence, mean.share)
     curve, trace = ratio(curve, error**3), ratio(trace, error)
     bend, shift = skew / 3 + curve / 2, skew / 6 + (curve - trace) / 2
-    return _Spread(error, freedom, bend, shift, _carriers(left_out))
+    return _Spread(weighing, error, bend, shift, _carriers(square))
 
 
 def _total_spread(x: Floats, sample: Sample) -> _Spread:
@@ -179,8 +203,8 @@ def _total_spread(x: Floats, sample: Sample) -> _Spread:
     buckets = x.shape[1]
     total = x.sum(axis=1)
     centred = x - total[:, None] / buckets
-    second = (centred**2).sum(axis=1) * buckets / (buckets - 1)
-    third = (centred**3).sum(axis=1)
+    square = centred * centred
+    second, third = square.sum(axis=1) * buckets / (buckets - 1), _dot(square, centred)
     variance = second
     if sample.given:
         each = total / max(sample.units, 1)
@@ -190,16 +214,16 @@ def _total_spread(x: Floats, sample: Sample) -> _Spread:
     skew = ratio(third, error**3)
     if buckets == STRATA and not sample.given:
         skew = np.zeros(len(x))
-    return _Spread(error, sample.freedom(buckets), skew / 3, skew / 6, _carriers(centred))
+    return _Spread(sample.weighing(buckets), error, skew / 3, skew / 6, _carriers(square))
 
 
 def _bounds(centre: Floats, spread: _Spread, sample: Sample, *, log: bool, shift: float = 0.0) -> Bounds:
     """Around centre; for log, centre is positive, the spread on the log scale, and shift is added at the end."""
-    error, quantile = spread.error, sample.quantile(spread.freedom)
-    enough = (sample.used >= LEAST_BUCKETS) & (spread.freedom >= LEAST_FREEDOM) & (spread.carriers >= LEAST_CARRIERS)
+    error, freedom, quantile = spread.error, spread.weighing.freedom, spread.weighing.quantile
+    enough = (sample.used >= LEAST_BUCKETS) & (freedom >= LEAST_FREEDOM) & (spread.carriers >= LEAST_CARRIERS)
     enough &= np.isfinite(error) & np.isfinite(centre)
     tail = np.where(error > 0, spread.bend * quantile**2 + spread.shift, 0.0)
-    tail = tail * (1 + TAIL_UNSEEN / np.maximum(spread.freedom, 1.0))
+    tail = tail * (1 + TAIL_UNSEEN / np.maximum(freedom, 1.0))
     most = (LONGEST - 1) * quantile
     below, above = (error * (quantile + np.clip(t, 0.0, most)) for t in (-tail, tail))
     with np.errstate(over="ignore", invalid="ignore"):
@@ -215,7 +239,7 @@ def _linear(measured: Measured, sample: Sample) -> list[Mean]:
         return list(measured.means)
     if measured.kind in ("count", "sum"):
         return [Mean(measured.parts, np.zeros_like(measured.parts))]
-    return [Mean(measured.parts, sample.shares(measured.parts.shape[1]))]
+    return [Mean(measured.parts, sample.weighing(measured.parts.shape[1]).shares)]
 
 
 def _divided(means: Sequence[Mean], by: Floats, moves: Floats) -> list[Mean]:
@@ -337,7 +361,7 @@ def _drawn(value: Floats, errors: Floats, sample: Sample) -> Bounds:
     known = np.isfinite(errors).all()
     bias, error = (errors.mean(), errors.std(ddof=1)) if known else (np.nan, np.nan)
     straight, many = np.zeros(len(value)), np.full(len(value), np.inf)
-    spread = _Spread(straight + error, sample.freedom(sample.rows.shape[1]), straight, straight, many)
+    spread = _Spread(sample.weighing(sample.rows.shape[1]), straight + error, straight, straight, many)
     low, high = _bounds(value, spread, sample, log=False)
     return low - max(bias, 0.0), high - min(bias, 0.0)
 
@@ -371,14 +395,3 @@ def powers(value: Floats, factors: Sequence[tuple[Floats, Floats]]) -> tuple[Mea
         Mean(value[:, None] * exponent[:, None] * share, (share - z) / 2)
         for (exponent, _), share in zip(factors, shares, strict=True)
     )
-
-
-def bucket_weights(buckets: int) -> Floats:
-    """Weights of the buckets in each resampling, shape (DRAWS, buckets), mean 1: the Bayesian bootstrap (Rubin 1981).
-
-    From a counter, not a generator's state: the same everywhere and for both policies.
-    """
-    counter = np.arange(1, DRAWS * buckets + 1, dtype=np.uint64)
-    uniform = ((mix(counter * np.uint64(_STEP)) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
-    weights = -np.log(uniform).reshape(DRAWS, buckets)
-    return np.asarray(weights / weights.mean(axis=1, keepdims=True))

@@ -29,7 +29,7 @@ from bidsim.statistics.bands import bands, no_bands
 from bidsim.statistics.calibration import Bins
 from bidsim.statistics.halves import STRATA
 from bidsim.statistics.identified import identified, identified_change
-from bidsim.statistics.intervals import Bounds, Sample, bucket_weights, interval, total_of
+from bidsim.statistics.intervals import Bounds, Sample, interval, total_of
 from bidsim.statistics.metrics import (
     ECONOMIC,
     Values,
@@ -40,6 +40,7 @@ from bidsim.statistics.metrics import (
     matched_values,
     target_attainment,
 )
+from bidsim.statistics.resampling import bucket_weights
 from bidsim.statistics.split import split, stage_of
 from bidsim.statistics.tables import AtLevel, Matched, Tables
 from bidsim.statistics.tallies import OVERALL, Family

@@ -20,9 +20,12 @@ from scipy.optimize import isotonic_regression
 
 from bidsim.statistics.calibration import Bins, calibration_error, ece, ece_if_calibrated, equal_mass_bins
 from bidsim.statistics.tables import ScoreGrid
+from bidsim.statistics.units import mix
 
 Floats = npt.NDArray[np.float64]
+DRAWS = 200
 GROUPS = 2000
+_STEP = 0x9E3779B97F4A7C15
 
 
 @dataclass(frozen=True)
@@ -127,3 +130,14 @@ def _of_cells(below: Floats, above: Floats, score: Floats, negatives: Floats, po
         "miscalibration": Draws(np.array(around), _parts(mass, mass * truth, score)[0], seen, alone),
         "discrimination": Draws(np.array(plain), discrimination, discrimination),
     }
+
+
+def bucket_weights(buckets: int) -> Floats:
+    """Weights of the buckets in each resampling, shape (DRAWS, buckets), mean 1: the Bayesian bootstrap (Rubin 1981).
+
+    From a counter, not a generator's state: the same everywhere and for both policies.
+    """
+    counter = np.arange(1, DRAWS * buckets + 1, dtype=np.uint64)
+    uniform = ((mix(counter * np.uint64(_STEP)) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    weights = -np.log(uniform).reshape(DRAWS, buckets)
+    return np.asarray(weights / weights.mean(axis=1, keepdims=True))

@@ -17,7 +17,6 @@ from bidsim.statistics.intervals import (
     Measured,
     Sample,
     absolute_interval,
-    bucket_weights,
     interval,
     powers,
     ratio_of,
@@ -26,6 +25,7 @@ from bidsim.statistics.intervals import (
     total_of,
 )
 from bidsim.statistics.metrics import Values, differences
+from bidsim.statistics.resampling import bucket_weights
 from bidsim.statistics.units import KEPT, UnitCount, buckets_of, hash_texts, hash_whole
 
 pa = pytest.importorskip("pyarrow")
