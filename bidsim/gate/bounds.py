@@ -73,6 +73,10 @@ class Bound:
         """How far the quantity is beyond the nearest edge; negative inside."""
         return max(self.low - quantity, quantity - self.high)
 
+    def above(self, quantity: float) -> bool:
+        """Whether the nearest edge is the upper one."""
+        return quantity - self.high >= self.low - quantity
+
     def least_excess(self, low: float, high: float) -> float:
         """The smallest excess that a quantity anywhere in [low, high] can have."""
         if math.isinf(self.low):

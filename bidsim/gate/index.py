@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from bidsim.result import Difference, Metric, Result, Segment
 from bidsim.scenario.schema import Rule
 
@@ -47,6 +49,14 @@ class Index:
         """How many rows, clicks or conversions the baseline has."""
         found = self.metrics.get((self.result.baseline, metric, None, tuple(segment.items()), None))
         return found.value if found else None
+
+    def freedom(self, segment: Segment) -> float:
+        """Degrees of freedom of the intervals of a segment value; infinite where they are many, or an older result."""
+        name, value = next(iter(segment.items()), ("", ""))
+        found = self.result.diagnostics.get("freedom")
+        by_value = found.get(name) if isinstance(found, dict) else None
+        freedom = by_value.get(value) if isinstance(by_value, dict) else None
+        return float(freedom) if isinstance(freedom, int | float) and freedom > 0 else math.inf
 
     def head(self, rule: Rule) -> tuple[str | None, str]:
         """The head that a rule means, and what is wrong with it, if anything."""

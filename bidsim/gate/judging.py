@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtri, stdtr, stdtrit
 
 from bidsim.gate.bounds import Bound, bound_of
 from bidsim.gate.index import Index, Place
@@ -120,7 +120,8 @@ def judge_place(index: Index, rule: Rule, bound: Bound, place: Place, segment: S
         words = f"{words} among counted wins (the log leaves others open, and no range says what they could undo)"
     words = f"{words}; the rule {allows(rule, bound)}"
     if rule.evidence == "interval" and interval is not None:
-        return _by_interval(outcome, bound, words, quantity, interval, span, error, facts)
+        chance = _chance(index, bound, segment, quantity, interval)
+        return _by_interval(outcome, bound, words, quantity, interval, span, chance, facts)
     status: Status = "pass" if bound.holds(quantity) else "fail"
     doubt = unsure(bound, *span) if span else ""
     if span is not None and not _all_the_way(bound, status, span):
@@ -135,11 +136,10 @@ def _by_interval(
     quantity: float,
     interval: Span,
     span: Span | None,
-    error: float,
+    chance: Callable[[float], float],
     facts: dict[str, Any],
 ) -> Judgement:
-    excess = bound.excess(quantity)
-    p = lenient = float(ndtr(-excess / error)) if error > 0 else float(excess <= 0)
+    p = lenient = chance(bound.excess(quantity))
     inside = bound.holds(interval[0]) and bound.holds(interval[1])
     status: Status = "pass" if inside else "fail" if bound.excludes(*interval) else "inconclusive"
     anyway, doubt = True, ""
@@ -147,12 +147,21 @@ def _by_interval(
         # The interval moved to both ends of the range.
         moved = (span[0] - (quantity - interval[0]), span[1] + (interval[1] - quantity))
         least = bound.least_excess(*span)
-        lenient = float(ndtr(-least / error)) if error > 0 else float(least <= 0)
+        lenient = chance(least)
         anyway, doubt = _all_the_way(bound, "fail", moved), unsure(bound, *span)
         if status == "pass" and not _all_the_way(bound, "pass", moved):
             return Judgement(outcome("unidentified", f"{words}{doubt}.", p=p, **facts), lenient, anyway, doubt)
     sentence = f"{words}{STRADDLES if status == 'inconclusive' else ''}."
     return Judgement(outcome(status, sentence, p=p, **facts), lenient, anyway, doubt)
+
+
+def _chance(index: Index, bound: Bound, segment: Segment, quantity: float, interval: Span) -> Callable[[float], float]:
+    """The one-sided p-value of an excess over a bound's edge, by the side of the interval that looks at the edge and
+    with the interval's degrees of freedom: it is (1 - confidence) / 2 where the interval's end touches the edge."""
+    freedom = index.freedom(segment)
+    reach = quantity - interval[0] if bound.above(quantity) else interval[1] - quantity
+    quantile = float(stdtrit(freedom, 0.5 + index.confidence / 2))
+    return lambda excess: float(stdtr(freedom, -excess / reach * quantile)) if reach > 0 else float(excess <= 0)
 
 
 def _all_the_way(bound: Bound, status: Status, span: Span) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from bidsim.statistics.intervals import Measured
+from bidsim.statistics.intervals import Mean, Measured
 from bidsim.statistics.ranking import Ladder
 from bidsim.statistics.tallies import ratio
 
@@ -27,17 +27,21 @@ def auc(ladder: Ladder) -> float:
     return float(wins.sum() / (2 * np.longdouble(positives) * np.longdouble(ladder.negatives)))
 
 
-def auc_influence(area: Floats, won: Floats, lost: Floats, positives: Floats, rows: Floats) -> Floats:
-    """What each bucket adds to the AUC, shape (values, buckets).
+def auc_of(area: Floats, won: Floats, lost: Floats, positives: Floats, rows: Floats) -> Measured:
+    """The AUC of each segment value with what each bucket adds: a mean over positives and one over negatives.
 
     won: over the bucket's positives, the share of all negatives that score below them (ties half); lost: over its
-    negatives, the share of all positives that score below them; positives, rows: weights by bucket.
+    negatives, the share of all positives that score below them; positives, rows: weights by bucket. Shapes (values,
+    buckets), area (values,).
     """
     negatives = rows - positives
     a = area[:, None]
-    up = ratio(won - a * positives, positives.sum(axis=1, keepdims=True))
-    down = ratio(negatives - lost - a * negatives, negatives.sum(axis=1, keepdims=True))
-    return np.asarray(up + down)
+    all_positives, all_negatives = positives.sum(axis=1, keepdims=True), negatives.sum(axis=1, keepdims=True)
+    means = (
+        Mean(ratio(won - a * positives, all_positives), ratio(positives, all_positives)),
+        Mean(ratio(negatives - lost - a * negatives, all_negatives), ratio(negatives, all_negatives)),
+    )
+    return Measured(area, means[0].influence + means[1].influence, means=means)
 
 
 def grouped_auc(aucs: Floats, weights: Floats) -> float:

@@ -5,17 +5,22 @@ infinitesimal jackknife over groups). Deng, Knoblich, Lu (2018), "Applying the D
 Chamandy et al. (2012), "Estimating Uncertainty for Massive Data Streams". Positive metrics are taken on the log scale.
 Differences use the difference of influences, so what both policies share cancels.
 
-With few units two things are corrected. A bucket that holds much of the log pulls the estimate towards itself, so its
-influence is scaled up by 1 / (1 - its share) (the delete-one jackknife's scale; CR3 in Bell, McCaffrey 2002). And the t
-quantile's degrees of freedom follow from how unevenly the buckets weigh: by Satterthwaite's matching of the variance
-of a variance with the influences' kurtosis, and at most the effective number of buckets (Carter, Schnepel,
-Steigerwald 2017) less one. Few units, few conversions or one dominating unit give few degrees of freedom, and below
-`LEAST_FREEDOM` there is no interval at all.
+With few or uneven units three things are corrected. A bucket that holds much of the log pulls the estimate towards
+itself, so its influence is scaled up by 1 / (1 - its share): the delete-one jackknife to second order (CV3 in
+MacKinnon, Nielsen, Webb 2023, "Fast and reliable jackknife and bootstrap methods for cluster-robust inference"; CR3 in
+Bell, McCaffrey 2002). The t quantile's degrees of freedom are Satterthwaite's for buckets that weigh so unevenly (in
+the spirit of the effective number of clusters of Carter, Schnepel, Steigerwald 2017). And where influences have a long
+tail, an estimate that missed the tail has a small standard error too, so that symmetric intervals miss on one side:
+that side is lengthened by Johnson's (1978, "Modified t tests and confidence intervals for asymmetrical populations")
+term, with the curvature of ratios (Hall 1992, "The Bootstrap and Edgeworth Expansion"). The other side is not
+shortened: that few buckets show no tail there is no proof. Below `LEAST_BUCKETS`, `LEAST_FREEDOM` or `LEAST_CARRIERS`
+there is no interval at all.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -23,18 +28,34 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
+from bidsim.statistics.halves import STRATA
 from bidsim.statistics.tallies import ratio
-from bidsim.statistics.units import mix
 
 Floats = npt.NDArray[np.float64]
 Kind = Literal["count", "sum", "log", "linear", "fact"]
 
 LEAST_BUCKETS = 5
-LEAST_FREEDOM = 4.0
+LEAST_FREEDOM = 2.0
+# The least number of buckets that a variance may rest on in effect; one that holds nearly all of it says nothing.
+LEAST_CARRIERS = 1.5
+# A bucket's variance grows with its share of the rows to a power between 1 (rows that have nothing in common) and 2
+# (rows that are all alike); this one does for both (tests/benchmarks/coverage.py).
+ALIKE = 1.25
+# The skewness of n values falls short of their population's by about 1 + 13 / n (simulated: exponential values).
+TAIL_UNSEEN = 13.0
+# The long side is at most so many times longer than the other.
+LONGEST = 2.0
 # Of the variance of a total, at least this share is kept when the part that the number of units explains is taken out.
 LEAST_VARIANCE = 0.02
-DRAWS = 200
-_STEP = 0x9E3779B97F4A7C15
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A part of a metric that divides a sum by another, shape (values, buckets) each. influence: what each bucket adds to
+    first order; share: each bucket's share of what is divided by, which its own influence grows with."""
+
+    influence: Floats
+    share: Floats
 
 
 @dataclass(frozen=True)
@@ -45,13 +66,40 @@ class Measured:
     the kinds "count" and "sum" the bucket's own total (a count is never negative, a sum may be), for "log" and
     "linear" the influence on the value, which sums to zero over buckets. Log: positive, judged on the log scale. A
     "fact" is about this log and no other: its interval is the value itself.
-    draws: for metrics that are not smooth, the metric in each resampling of the buckets, shape (DRAWS,), one value only.
+    means: what the parts of "log" and "linear" add up from; without them they are one mean over rows.
+    draws: for metrics that are not smooth, the metric in each resampling of the buckets, shape (DRAWS,), one value only;
+    about: its value in the population that the resamplings are of; calibrated: resamplings where it would be zero; root:
+    whether it is a root with a sign.
     """
 
     value: Floats
     parts: Floats | None = None
     kind: Kind = "linear"
     draws: Floats | None = None
+    about: float = 0.0
+    calibrated: Floats | None = None
+    root: bool = False
+    means: tuple[Mean, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Weighing:
+    """How a number of buckets weigh. shares: of the rows, shape (values, buckets); freedom: degrees of freedom of a
+    variance from them, shape (values,): Satterthwaite's for buckets that weigh so unevenly; quantile: of t."""
+
+    shares: Floats
+    freedom: Floats
+    quantile: Floats
+
+    @cached_property
+    def used(self) -> Floats:
+        """1 for buckets with rows, else 0."""
+        return np.asarray(self.shares > 0, dtype=np.float64)
+
+    @cached_property
+    def count(self) -> Floats:
+        """Number of buckets with rows, shape (values,)."""
+        return np.asarray(self.used.sum(axis=1))
 
 
 @dataclass(frozen=True)
@@ -70,74 +118,160 @@ class Sample:
         """Number of non-empty buckets, shape (values,)."""
         return np.asarray((self.rows > 0).sum(axis=1), dtype=np.float64)
 
-    def shares(self, buckets: int) -> Floats:
-        """Share of the rows that each bucket holds, shape (values, buckets); fewer buckets nest in more."""
-        grouped = self.rows.reshape(len(self.rows), buckets, self.rows.shape[1] // buckets).sum(axis=2)
-        return np.asarray(ratio(grouped, grouped.sum(axis=1, keepdims=True)))
+    @cached_property
+    def _weighings(self) -> dict[int, _Weighing]:
+        return {}
 
-    def quantile(self, freedom: Floats) -> Floats:
-        return np.asarray(stdtrit(np.maximum(freedom, 1.0), 0.5 + self.confidence / 2))
+    def weighing(self, buckets: int) -> _Weighing:
+        """How so many buckets weigh; fewer buckets nest in more."""
+        found = self._weighings.get(buckets)
+        if found is None:
+            grouped = self.rows.reshape(len(self.rows), buckets, self.rows.shape[1] // buckets).sum(axis=2)
+            shares = ratio(grouped, grouped.sum(axis=1, keepdims=True))
+            varies = shares**ALIKE
+            effective = ratio(varies.sum(axis=1) ** 2, (varies**2).sum(axis=1))
+            freedom = np.minimum(effective, (shares > 0).sum(axis=1)) - 1.0
+            quantile = stdtrit(np.maximum(freedom, 1.0), 0.5 + self.confidence / 2)
+            found = self._weighings[buckets] = _Weighing(shares, freedom, quantile)
+        return found
+
+    def freedom(self, buckets: int) -> Floats:
+        """Degrees of freedom of a variance from so many buckets, shape (values,)."""
+        return self.weighing(buckets).freedom
 
 
 Bounds = tuple[Floats, Floats]
 
 
-def _freedom(z: Floats, shares: Floats) -> Floats:
-    """Degrees of freedom of a variance estimated from influences z, shape (values,)."""
-    used = (shares > 0).sum(axis=1).astype(np.float64)
-    second, fourth = (z**2).sum(axis=1), (z**4).sum(axis=1)
-    kurtosis = used * ratio(fourth, second**2)
-    effective = ratio(np.ones(len(z)), (shares**2).sum(axis=1))
-    most = np.minimum(used, effective) - 1
+@dataclass(frozen=True)
+class _Spread:
+    """How far an estimate may lie from the truth, shape (values,) each.
+
+    error: standard error; bend, shift: of Johnson's term, what is added to a quantile q on the side of the long tail,
+    bend x q^2 + shift, positive where that is the upper one; carriers: how many buckets the error rests on in effect.
+    """
+
+    weighing: _Weighing
+    error: Floats
+    bend: Floats
+    shift: Floats
+    carriers: Floats
+
+
+def _dot(x: Floats, y: Floats) -> Floats:
+    """Sum over buckets of products, shape (values,)."""
+    return np.asarray(np.einsum("vb,vb->v", x, y))
+
+
+def _carriers(square: Floats) -> Floats:
+    """square: of influences."""
+    second = square.sum(axis=1)
     # No influence at all: the number does not vary.
-    spread = np.minimum(most, 2 * ratio(used, np.maximum(kurtosis - 1, 1e-9)))
-    return np.asarray(np.where(second == 0, most, spread), dtype=np.float64)
+    return np.asarray(np.where(second == 0, np.inf, ratio(second**2, _dot(square, square))))
 
 
-def _spread(z: Floats, sample: Sample) -> tuple[Floats, Floats]:
-    """(standard error, degrees of freedom) of a sum of influences. z: shape (values, buckets)."""
-    shares = sample.shares(z.shape[1])
-    used = (shares > 0).sum(axis=1)
-    scaled = z / np.maximum(1 - shares, 0.1)
-    variance = (scaled**2).sum(axis=1) * ratio(np.maximum(used - 1.0, 0.0), used.astype(np.float64))
-    return np.sqrt(variance), _freedom(z, shares)
+def _spread(means: Sequence[Mean], sample: Sample) -> _Spread:
+    """Of an estimate that is a sum of means. To second order a pair of buckets i, j moves it by minus the sum over means
+    of influence_i share_j + share_i influence_j."""
+    buckets = means[0].influence.shape[1]
+    weighing = sample.weighing(buckets)
+    z = np.asarray(sum(mean.influence for mean in means))
+    if buckets == STRATA and not sample.given:
+        # Half-samples leave no bucket out; what their halves differ by has no tail either, since its sign says nothing.
+        square, none = z * z, np.zeros(len(z))
+        return _Spread(weighing, np.sqrt(square.sum(axis=1)), none, none, _carriers(square))
+    left_out = np.asarray(sum(mean.influence / np.maximum(1 - mean.share, 0.1) for mean in means))
+    left_out = (left_out - ratio(left_out.sum(axis=1), weighing.count)[:, None]) * weighing.used
+    square = left_out * left_out
+    error = np.sqrt(square.sum(axis=1) * ratio(np.maximum(weighing.count - 1.0, 0.0), weighing.count))
+    skew = ratio(_dot(square, left_out), error**3)
+    curve, trace = np.zeros(len(z)), np.zeros(len(z))
+    for mean in means:
+        curve = curve - 2 * _dot(z, mean.influence) * _dot(z, mean.share)
+        trace = trace - 2 * _dot(mean.influence, mean.share)
+    curve, trace = ratio(curve, error**3), ratio(trace, error)
+    bend, shift = skew / 3 + curve / 2, skew / 6 + (curve - trace) / 2
+    return _Spread(weighing, error, bend, shift, _carriers(square))
 
 
-def _total_spread(x: Floats, sample: Sample) -> tuple[Floats, Floats]:
-    """(standard error, degrees of freedom) of a total, given the number of units.
+def _total_spread(x: Floats, sample: Sample) -> _Spread:
+    """Of a total, given the number of units. x: what each bucket adds.
 
-    Buckets hold a random number of units, so their totals vary by it too; that part, the square of the total over the
-    number of units, is known and taken out.
+    Buckets hold a random number of units, so their totals vary by it too; that part, which the mean of a unit and the
+    number of units give, is known and taken out of the variance and the third moment.
     """
     buckets = x.shape[1]
     total = x.sum(axis=1)
     centred = x - total[:, None] / buckets
-    shares = sample.shares(buckets)
-    # Where buckets are empty the mean is over more of them than there are units; only those in use tell of the spread.
-    freedom = _freedom(np.where(shares > 0, centred, 0.0), shares)
-    variance = (centred**2).sum(axis=1) * buckets / (buckets - 1)
+    square = centred * centred
+    second, third = square.sum(axis=1) * buckets / (buckets - 1), _dot(square, centred)
+    variance = second
     if sample.given:
-        variance = np.maximum(variance - total**2 / max(sample.units, 1), LEAST_VARIANCE * variance)
-    return np.sqrt(variance), freedom
+        each = total / max(sample.units, 1)
+        variance = np.maximum(second - total * each, LEAST_VARIANCE * second)
+        third = third - 3 * each * second + 2 * total * each**2
+    error = np.sqrt(variance)
+    skew = ratio(third, error**3)
+    if buckets == STRATA and not sample.given:
+        skew = np.zeros(len(x))
+    return _Spread(sample.weighing(buckets), error, skew / 3, skew / 6, _carriers(square))
 
 
-def _bounds(centre: Floats, error: Floats, freedom: Floats, sample: Sample, *, log: bool, shift: float = 0.0) -> Bounds:
-    """centre -+ t x error; for log, centre is positive, error on the log scale, and shift is added at the end."""
-    enough = (sample.used >= LEAST_BUCKETS) & (freedom >= LEAST_FREEDOM) & np.isfinite(error) & np.isfinite(centre)
-    half = sample.quantile(freedom) * error
+def _bounds(centre: Floats, spread: _Spread, sample: Sample, *, log: bool, shift: float = 0.0) -> Bounds:
+    """Around centre; for log, centre is positive, the spread on the log scale, and shift is added at the end."""
+    error, freedom, quantile = spread.error, spread.weighing.freedom, spread.weighing.quantile
+    enough = (sample.used >= LEAST_BUCKETS) & (freedom >= LEAST_FREEDOM) & (spread.carriers >= LEAST_CARRIERS)
+    enough &= np.isfinite(error) & np.isfinite(centre)
+    tail = np.where(error > 0, spread.bend * quantile**2 + spread.shift, 0.0)
+    tail = tail * (1 + TAIL_UNSEEN / np.maximum(freedom, 1.0))
+    most = (LONGEST - 1) * quantile
+    below, above = (error * (quantile + np.clip(t, 0.0, most)) for t in (-tail, tail))
     with np.errstate(over="ignore", invalid="ignore"):
-        low, high = (centre * np.exp(-half), centre * np.exp(half)) if log else (centre - half, centre + half)
+        low, high = (centre * np.exp(-below), centre * np.exp(above)) if log else (centre - below, centre + above)
     enough &= np.isfinite(low) & np.isfinite(high)
     return np.where(enough, low + shift, np.nan), np.where(enough, high + shift, np.nan)
+
+
+def _linear(measured: Measured, sample: Sample) -> list[Mean]:
+    """What a metric is made of, on its own scale."""
+    assert measured.parts is not None
+    if measured.means:
+        return list(measured.means)
+    if measured.kind in ("count", "sum"):
+        return [Mean(measured.parts, np.zeros_like(measured.parts))]
+    return [Mean(measured.parts, sample.weighing(measured.parts.shape[1]).shares)]
+
+
+def _divided(means: Sequence[Mean], by: Floats, moves: Floats) -> list[Mean]:
+    """Of the estimate divided by another. by: shape (values,); moves: influence on the divisor, relative to it."""
+    return [Mean(ratio(m.influence, by[:, None]), m.share + moves) for m in means]
+
+
+def _logarithm(measured: Measured, sample: Sample) -> list[Mean]:
+    assert measured.parts is not None
+    return _divided(_linear(measured, sample), measured.value, ratio(measured.parts, measured.value[:, None]) / 2)
+
+
+def _negative(means: Sequence[Mean]) -> list[Mean]:
+    return [Mean(-m.influence, m.share) for m in means]
+
+
+def _own_spread(measured: Measured, sample: Sample, *, log: bool) -> _Spread:
+    assert measured.parts is not None
+    if measured.kind in ("count", "sum"):
+        found = _total_spread(measured.parts, sample)
+        if not log:
+            return found
+        error = ratio(found.error, measured.value)
+        return replace(found, error=error, bend=found.bend - error / 2)
+    return _spread((_logarithm if log else _linear)(measured, sample), sample)
 
 
 def relative_error(measured: Measured, sample: Sample) -> Floats:
     """Standard error of a positive metric's logarithm, shape (values,); totals per unit. NaN without parts."""
     if measured.parts is None:
         return np.full(len(measured.value), np.nan)
-    total = measured.kind in ("count", "sum")
-    error, _ = _total_spread(measured.parts, sample) if total else _spread(measured.parts, sample)
-    return np.abs(ratio(error, measured.value))
+    return np.abs(_own_spread(measured, sample, log=True).error)
 
 
 def interval(measured: Measured, sample: Sample) -> Bounds:
@@ -146,16 +280,30 @@ def interval(measured: Measured, sample: Sample) -> Bounds:
     if measured.kind == "fact":
         return value, value
     if measured.draws is not None:
-        return _drawn(value, measured.draws, sample)
+        return _drawn_interval(measured, measured.draws, sample)
     if measured.parts is None:
         return np.full(len(value), np.nan), np.full(len(value), np.nan)
-    if measured.kind in ("count", "sum"):
-        error, freedom = _total_spread(measured.parts, sample)
-    else:
-        error, freedom = _spread(measured.parts, sample)
-    if measured.kind in ("count", "log"):
-        return _bounds(np.where(value > 0, value, np.nan), ratio(error, value), freedom, sample, log=True)
-    return _bounds(value, error, freedom, sample, log=False)
+    log = measured.kind in ("count", "log")
+    centre = np.where(value > 0, value, np.nan) if log else value
+    return _bounds(centre, _own_spread(measured, sample, log=log), sample, log=log)
+
+
+def _drawn_interval(measured: Measured, draws: Floats, sample: Sample) -> Bounds:
+    """A root with a sign varies evenly where it is large and its square where it is small: the wider of both."""
+    found = []
+    for power in (1.0, 2.0) if measured.root else (1.0,):
+        value, about, drawn = (_power(x, power) for x in (measured.value, np.array([measured.about]), draws))
+        low, high = _drawn(value, drawn - about, sample)
+        if measured.calibrated is not None:
+            # Where zero can't be excluded it is the end.
+            most = _drawn(np.zeros(1), -_power(measured.calibrated, power), sample)[1]
+            low = np.where(value <= most, np.minimum(low, 0.0), low)
+        found.append((_power(low, 1 / power), _power(high, 1 / power)))
+    return np.minimum.reduce([f[0] for f in found]), np.maximum.reduce([f[1] for f in found])
+
+
+def _power(x: Floats, power: float) -> Floats:
+    return np.asarray(np.sign(x) * np.abs(x) ** power)
 
 
 def absolute_interval(base: Measured, candidate: Measured, sample: Sample) -> Bounds:
@@ -164,15 +312,14 @@ def absolute_interval(base: Measured, candidate: Measured, sample: Sample) -> Bo
     if base.kind == "fact":
         return change, change
     if base.draws is not None and candidate.draws is not None:
-        return _drawn(change, candidate.draws - base.draws, sample)
+        return _drawn(change, candidate.draws - candidate.about - (base.draws - base.about), sample)
     if base.parts is None or candidate.parts is None:
         return np.full(len(change), np.nan), np.full(len(change), np.nan)
-    z = candidate.parts - base.parts
     if base.kind in ("count", "sum"):
-        error, freedom = _total_spread(z, sample)
+        spread = _total_spread(candidate.parts - base.parts, sample)
     else:
-        error, freedom = _spread(z, sample)
-    return _bounds(change, error, freedom, sample, log=False)
+        spread = _spread(_linear(candidate, sample) + _negative(_linear(base, sample)), sample)
+    return _bounds(change, spread, sample, log=False)
 
 
 def relative_interval(base: Measured, candidate: Measured, sample: Sample) -> Bounds:
@@ -182,40 +329,41 @@ def relative_interval(base: Measured, candidate: Measured, sample: Sample) -> Bo
     if base.kind == "fact":
         return change, change
     if base.draws is not None and candidate.draws is not None:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            draws = (candidate.draws - base.draws) / np.abs(base.draws)
-        return _drawn(change, draws, sample)
+        if not _drawn(ours, base.draws - base.about, sample)[0][0] > 0:
+            # Nothing to compare with: the baseline's may be zero.
+            return np.full(len(change), np.nan), np.full(len(change), np.nan)
+        errors = (candidate.draws - candidate.about) - theirs / ours * (base.draws - base.about)
+        return _drawn(change, errors / ours, sample)
     if base.parts is None or candidate.parts is None:
         return np.full(len(change), np.nan), np.full(len(change), np.nan)
     if base.kind in ("count", "log"):
-        usable = (ours > 0) & (theirs > 0)
-        z = ratio(candidate.parts, theirs[:, None]) - ratio(base.parts, ours[:, None])
-        error, freedom = _spread(z, sample)
-        rate = np.where(usable, ratio(theirs, ours), np.nan)
-        return _bounds(rate, error, freedom, sample, log=True, shift=-1.0)
-    z = ratio(candidate.parts - base.parts * ratio(theirs, ours)[:, None], np.abs(ours)[:, None])
-    error, freedom = _spread(z, sample)
-    return _bounds(change, error, freedom, sample, log=False)
+        spread = _spread(_logarithm(candidate, sample) + _negative(_logarithm(base, sample)), sample)
+        rate = np.where((ours > 0) & (theirs > 0), ratio(theirs, ours), np.nan)
+        return _bounds(rate, spread, sample, log=True, shift=-1.0)
+    return step_interval(base, base, candidate, sample)
 
 
 def step_interval(base: Measured, before: Measured, after: Measured, sample: Sample) -> Bounds:
     """Of (after - before) / |base|, a step on the way from the baseline, paired by bucket."""
     assert base.parts is not None
-    assert before.parts is not None
-    assert after.parts is not None
     size = np.abs(base.value)
     change = ratio(after.value - before.value, size)
-    z = ratio(
-        after.parts - before.parts - ratio(after.value - before.value, base.value)[:, None] * base.parts, size[:, None]
-    )
-    error, freedom = _spread(z, sample)
-    return _bounds(change, error, freedom, sample, log=False)
+    steps = ratio(after.value - before.value, base.value)[:, None]
+    means = _linear(after, sample) + _negative(_linear(before, sample))
+    means += [Mean(-steps * m.influence, m.share) for m in _linear(base, sample)]
+    means = _divided(means, size, ratio(base.parts, base.value[:, None]))
+    return _bounds(change, _spread(means, sample), sample, log=False)
 
 
-def _drawn(value: Floats, draws: Floats, sample: Sample) -> Bounds:
-    """value -+ t x the standard deviation over resamplings; NaN where a resampling is undefined."""
-    error = np.full(len(value), draws.std(ddof=1) if np.isfinite(draws).all() else np.nan)
-    return _bounds(value, error, sample.used - 1, sample, log=False)
+def _drawn(value: Floats, errors: Floats, sample: Sample) -> Bounds:
+    """-+ t x the standard deviation of the resamplings' errors, around value and around value less their mean; NaN where
+    a resampling is undefined. errors: by resampling, shape (draws,)."""
+    known = np.isfinite(errors).all()
+    bias, error = (errors.mean(), errors.std(ddof=1)) if known else (np.nan, np.nan)
+    straight, many = np.zeros(len(value)), np.full(len(value), np.inf)
+    spread = _Spread(sample.weighing(sample.rows.shape[1]), straight + error, straight, straight, many)
+    low, high = _bounds(value, spread, sample, log=False)
+    return low - max(bias, 0.0), high - min(bias, 0.0)
 
 
 def total_of(parts: Floats, value: Floats, *, signed: bool = False) -> Measured:
@@ -234,15 +382,16 @@ def ratio_of(value: Floats, numerator: Floats, denominator: Floats, *, log: bool
     unscaled = ratio(numerator.sum(axis=1, keepdims=True), whole)
     z = ratio(numerator - unscaled * denominator, whole)
     # A value in another unit than the plain ratio (1000 times it, one less) keeps the scale of its influence.
-    return Measured(value, z, "log" if log else "linear")
+    return Measured(value, z, "log" if log else "linear", means=(Mean(z, ratio(denominator, whole)),))
 
 
-def bucket_weights(buckets: int) -> Floats:
-    """Weights of the buckets in each resampling, shape (DRAWS, buckets), mean 1: the Bayesian bootstrap (Rubin 1981).
-
-    From a counter, not a generator's state: the same everywhere and for both policies.
-    """
-    counter = np.arange(1, DRAWS * buckets + 1, dtype=np.uint64)
-    uniform = ((mix(counter * np.uint64(_STEP)) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
-    weights = -np.log(uniform).reshape(DRAWS, buckets)
-    return np.asarray(weights / weights.mean(axis=1, keepdims=True))
+def powers(value: Floats, factors: Sequence[tuple[Floats, Floats]]) -> tuple[Mean, ...]:
+    """What a product of powers of sums is made of. value: shape (values,); factors: exponents, shape (values,), and sums
+    by bucket, shape (values, buckets)."""
+    shares = [ratio(sums, sums.sum(axis=1, keepdims=True)) for _, sums in factors]
+    z = np.asarray(sum(exponent[:, None] * share for (exponent, _), share in zip(factors, shares, strict=True)))
+    # On the log scale a sum's own curvature is half its share; the logarithm of the product adds half of z to each.
+    return tuple(
+        Mean(value[:, None] * exponent[:, None] * share, (share - z) / 2)
+        for (exponent, _), share in zip(factors, shares, strict=True)
+    )

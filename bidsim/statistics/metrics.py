@@ -8,19 +8,21 @@ prediction numbers over the labelled rows with a valid prediction of the policy,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from bidsim.statistics.auc import auc_influence, grouped_auc, grouped_influence
+from bidsim.statistics.auc import auc_of, grouped_auc, grouped_influence
 from bidsim.statistics.calibration import Bins, calibration_error, ece, ece_if_calibrated
 from bidsim.statistics.intervals import (
     Bounds,
+    Mean,
     Measured,
     Sample,
     absolute_interval,
     fact_of,
+    powers,
     ratio_of,
     relative_interval,
     total_of,
@@ -30,6 +32,7 @@ from bidsim.statistics.tables import Matched, Ranked
 from bidsim.statistics.tallies import Family, ratio
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 # (metric, head, beta) -> one value for each segment value
 Values = dict[tuple[str, str | None, float | None], Measured]
@@ -130,7 +133,9 @@ def target_attainment(campaigns: Family, policy: int) -> tuple[Measured, Measure
     # Of sum(spend^2 / value) / sum(spend).
     e = each[known][:, None]
     z = ((2 * e - mean) * spend_parts[known] - e**2 * value_parts[known]).sum(axis=0, keepdims=True)
-    whole = Measured(np.array([mean]), z / total if total > 0 else np.zeros_like(z), "log")
+    z = z / total if total > 0 else np.zeros_like(z)
+    share = ratio(spend_parts[known].sum(axis=0, keepdims=True), np.array([[total]]))
+    whole = Measured(np.array([mean]), z, "log", means=(Mean(z, share),))
     return ratio_of(each, spend_parts, value_parts), whole
 
 
@@ -144,9 +149,6 @@ def matched_values(matched: Matched, baseline: Family, *, has_click: bool, has_c
     goal = baseline.by_bucket("spend", 0)
     out: Values = {}
 
-    def put(name: str, value: Floats, measured: Measured | None) -> None:
-        out[(name, None, None)] = measured or Measured(value)
-
     def moved(parts: Floats, slope: Floats) -> Floats:
         assert level is not None
         return np.asarray(parts + slope[:, None] * (goal - level.spend))
@@ -155,7 +157,7 @@ def matched_values(matched: Matched, baseline: Family, *, has_click: bool, has_c
     if level is not None:
         z = (goal - level.spend) * (level.multiplier_slope * matched.multiplier)[:, None]
         multiplier = Measured(matched.multiplier, z - z.mean(axis=1, keepdims=True), "log")
-    put("multiplier_at_matched_spend", matched.multiplier, multiplier)
+    out[("multiplier_at_matched_spend", None, None)] = multiplier or Measured(matched.multiplier)
     for wanted, name, cost in (
         (has_click, "clicks", "cpc"),
         (has_conversion, "conversions", "cpa"),
@@ -163,10 +165,19 @@ def matched_values(matched: Matched, baseline: Family, *, has_click: bool, has_c
         if not wanted:
             continue
         value = getattr(matched, name)
-        each = ratio(matched.spend, value)
-        parts = None if level is None else moved(getattr(level, name), getattr(level, f"{name}_slope"))
-        put(f"{name}_at_matched_spend", value, None if parts is None else total_of(parts, value))
-        put(f"{cost}_at_matched_spend", each, None if parts is None else ratio_of(each, goal, parts))
+        results, costs = Measured(value), Measured(ratio(matched.spend, value))
+        if level is not None:
+            own, slope = getattr(level, name), getattr(level, f"{name}_slope")
+            # To first order results follow the money of the level by a power, and the money is the goal.
+            one, power = np.ones(len(value)), slope * ratio(goal.sum(axis=1), own.sum(axis=1))
+            follows = ((one, own), (power, goal), (-power, level.spend))
+            results = replace(total_of(moved(own, slope), value), means=powers(value, follows))
+            costs = replace(
+                ratio_of(costs.value, goal, moved(own, slope)),
+                means=powers(costs.value, ((-one, own), (one - power, goal), (power, level.spend))),
+            )
+        out[(f"{name}_at_matched_spend", None, None)] = results
+        out[(f"{cost}_at_matched_spend", None, None)] = costs
     return out
 
 
@@ -197,14 +208,11 @@ def head_values(
     assert loss.parts is not None
     assert base_rate.parts is not None
     relative = ratio(logloss, entropy)
+    moved = ratio(loss.parts - relative[:, None] * slope[:, None] * base_rate.parts, entropy[:, None])
     values: dict[str, Measured] = {
         "logloss": loss,
-        "normalized_entropy": Measured(
-            relative,
-            ratio(loss.parts - relative[:, None] * slope[:, None] * base_rate.parts, entropy[:, None]),
-            "log",
-        ),
-        "auc": Measured(ranked.auc, auc_influence(ranked.auc, ranked.won, ranked.lost, part("y"), part("n"))),
+        "normalized_entropy": Measured(relative, moved, "log", means=(Mean(moved, loss.means[0].share),)),
+        "auc": auc_of(ranked.auc, ranked.won, ranked.lost, part("y"), part("n")),
         "brier": ratio_of(brier, part("squared"), part("n")),
         "miscalibration": Measured(brier - ranked.recalibrated),
         "discrimination": Measured(uncertainty - ranked.recalibrated),
@@ -212,12 +220,21 @@ def head_values(
         "calibration": ratio_of(ratio(p, y), part("p"), part("y")),
         "ece": Measured(np.array([ece(b) for b in bins])),
         "ece_if_calibrated": Measured(np.array([ece_if_calibrated(b, float(m)) for b, m in zip(bins, n, strict=True)])),
-        "calibration_error": Measured(np.array([calibration_error(b, float(m)) for b, m in zip(bins, n, strict=True)])),
+        "calibration_error": Measured(
+            np.array([calibration_error(b, float(m)) for b, m in zip(bins, n, strict=True)]), root=True
+        ),
         "clipped_predictions": fact_of(get("clipped_predictions")),
     }
     if weights is not None and ranked.grid is not None:
         for name, draws in resampled(ranked.grid, part("n").sum(axis=0), weights).items():
-            values[name] = Measured(values[name].value, draws=draws)
+            # What cells hide of the exact number is noise that it fits.
+            hidden = float(values[name].value[0]) - draws.seen
+            values[name] = replace(
+                values[name],
+                draws=draws.values + hidden,
+                about=draws.about,
+                calibrated=None if draws.calibrated is None else draws.calibrated + hidden,
+            )
     if family.has("moved", policy, head):
         moved = ratio(get("moved"), get("moved_from"))
         values["churn"] = ratio_of(moved, part("moved"), part("moved_from"))
@@ -243,22 +260,47 @@ class Change:
     relative_bounds: Bounds
 
 
+# What a change of results that nobody saw leaves unknown.
+DEPENDS = {
+    "clicks": ("clicks", "ctr", "cpc", "cvr"),
+    "conversions": ("conversions", "cpa", "cvr"),
+}
+# So many results expected on the rows that the policies decide differently, and none seen, are too many to ignore.
+UNSEEN = 0.5
+
+
+def _unseen(baseline: Values, candidate: Values) -> dict[str, Bools]:
+    """By metric, the segment values where its change is not known to have a spread: rows that one policy alone wins
+    should have brought results, and brought none. A spread of zero would be no knowledge."""
+    found: dict[str, Bools] = {}
+
+    def count(values: Values, name: str) -> Floats:
+        return values[(name, None, None)].value
+
+    for result, metrics in DEPENDS.items():
+        if (f"{result}_gained", None, None) not in candidate:
+            continue
+        seen = count(candidate, f"{result}_gained") + count(candidate, f"{result}_lost")
+        wins = count(candidate, "wins_gained") + count(candidate, "wins_lost")
+        expected = wins * ratio(count(baseline, result), count(baseline, "wins"))
+        for metric in metrics:
+            found[metric] = found.get(metric, np.zeros(len(seen), dtype=bool)) | ((seen == 0) & (expected >= UNSEEN))
+    return found
+
+
 def differences(
     baseline: Values, candidate: Values, sample: Sample
 ) -> Iterator[tuple[tuple[str, str | None, float | None], Change]]:
     """Every metric that both have, paired by bucket of units."""
+    unseen = _unseen(baseline, candidate)
     for key, theirs in candidate.items():
         if key in baseline:
             ours = baseline[key]
             change = theirs.value - ours.value
-            yield (
-                key,
-                Change(
-                    ours.value,
-                    theirs.value,
-                    change,
-                    absolute_interval(ours, theirs, sample),
-                    ratio(change, np.abs(ours.value)),
-                    relative_interval(ours, theirs, sample),
-                ),
-            )
+            absolute, relative = absolute_interval(ours, theirs, sample), relative_interval(ours, theirs, sample)
+            if key[0] in unseen:
+                absolute, relative = (
+                    (np.where(unseen[key[0]], np.nan, low), np.where(unseen[key[0]], np.nan, high))
+                    for low, high in (absolute, relative)
+                )
+            yield key, Change(ours.value, theirs.value, change, absolute, ratio(change, np.abs(ours.value)), relative)

@@ -27,8 +27,9 @@ from bidsim.result import (
 )
 from bidsim.statistics.bands import bands, no_bands
 from bidsim.statistics.calibration import Bins
+from bidsim.statistics.halves import STRATA
 from bidsim.statistics.identified import identified, identified_change
-from bidsim.statistics.intervals import Bounds, Sample, bucket_weights, interval, total_of
+from bidsim.statistics.intervals import Bounds, Sample, interval, total_of
 from bidsim.statistics.metrics import (
     ECONOMIC,
     Values,
@@ -39,22 +40,27 @@ from bidsim.statistics.metrics import (
     matched_values,
     target_attainment,
 )
+from bidsim.statistics.resampling import bucket_weights
 from bidsim.statistics.split import split, stage_of
 from bidsim.statistics.tables import AtLevel, Matched, Tables
 from bidsim.statistics.tallies import OVERALL, Family
 from bidsim.statistics.units import BUCKETS
 
 Floats = npt.NDArray[np.float64]
+# From here on t and normal quantiles hardly differ.
+MANY_FREEDOM = 200.0
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """The records of a result that come from the tables."""
+    """The records of a result that come from the tables. freedom: of the intervals' t quantiles, by family and segment
+    value, where it is so small that it matters."""
 
     metrics: list[Metric]
     differences: list[Difference]
     calibration: list[CalibrationCurve]
     split: list[SplitPart]
+    freedom: dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,14 @@ def numbers_of(tables: Tables, confidence: float) -> Numbers:
             if index > 0:
                 known = _identified_changes(tables, index, name)
                 changes += _differences(policy, family, cuts[(0, name)].values, cut.values, samples[name], known)
-    return Numbers(metrics, changes, curves, list(_split(tables, samples[OVERALL])))
+    freedom = {name: _freedom(families[name], sample) for name, sample in samples.items()}
+    return Numbers(metrics, changes, curves, list(_split(tables, samples[OVERALL])), freedom)
+
+
+def _freedom(family: Family, sample: Sample) -> dict[str, float]:
+    """Under budgets that of half-samples, which is the least."""
+    each = sample.freedom(STRATA if family.reruns else sample.rows.shape[1])
+    return {value: round(float(f), 2) for value, f in zip(family.values, each, strict=True) if f < MANY_FREEDOM}
 
 
 def with_confidence(result: Result, tables: Tables, confidence: float) -> Result:

@@ -2,23 +2,61 @@
 
 The score cells are kept by bucket; a resampling weighs the buckets and computes the metric anew, so that no row is
 looked at again. Both policies see the same weights, which pairs them.
+
+What measures a distance from perfect calibration can't be negative, so noise adds to it: a model that is calibrated
+shows some, and a resampling of its labels more. A resampling around what the labels show would therefore be around the
+wrong centre. Here the deviations are shrunk first, until they and the labels' noise together make what was seen (a
+perfectly calibrated model has none left), and the noise of each resampling is added to those: how far the metric then
+lies from the shrunk deviations' own is how far it may lie from the truth.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import isotonic_regression
 
-from bidsim.statistics.calibration import calibration_error, ece, ece_if_calibrated, equal_mass_bins
+from bidsim.statistics.calibration import Bins, calibration_error, ece, ece_if_calibrated, equal_mass_bins
 from bidsim.statistics.tables import ScoreGrid
+from bidsim.statistics.units import mix
 
 Floats = npt.NDArray[np.float64]
-GROUPS = 400
+DRAWS = 200
+GROUPS = 2000
+_STEP = 0x9E3779B97F4A7C15
+
+
+@dataclass(frozen=True)
+class Draws:
+    """A metric in each resampling, shape (draws,), and its value in the population that the resamplings are of.
+
+    seen: of the log itself, by the same cells; calibrated: resamplings of a perfectly calibrated model, for what is zero
+    there.
+    """
+
+    values: Floats
+    about: float
+    seen: float
+    calibrated: Floats | None = None
+
+
+def resampled(grid: ScoreGrid, rows: Floats, weights: Floats) -> dict[str, Draws]:
+    """Each metric in each resampling. rows: labelled rows by bucket; weights: of the buckets, shape (draws, buckets)."""
+    names = ("ece", "ece_if_calibrated", "calibration_error", "miscalibration", "discrimination")
+    below, above, score = grid.negative, grid.positive, grid.score
+    if below.shape[1] == 0:
+        return {name: Draws(np.full(len(weights), np.nan), np.nan, np.nan) for name in names}
+    below, above, score = _coarser(below, above, score)
+    negatives, positives, counts = weights @ below, weights @ above, weights @ rows
+    drawn = [equal_mass_bins(n, p, score) for n, p in zip(negatives, positives, strict=True)]
+    whole = equal_mass_bins(below.sum(axis=0), above.sum(axis=0), score)
+    return _of_bins(whole, float(rows.sum()), drawn, counts) | _of_cells(below, above, score, negatives, positives)
 
 
 def _coarser(below: Floats, above: Floats, score: Floats) -> tuple[Floats, Floats, Floats]:
-    """Neighbouring cells put together into at most about GROUPS of equal mass: enough for a standard deviation."""
+    """Neighbouring cells put together into at most about GROUPS of equal mass."""
     mass = (below + above).sum(axis=0)
     group = np.floor(np.cumsum(mass) / mass.sum() * (GROUPS - 1e-6)).astype(np.int64)
     starts = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
@@ -30,31 +68,76 @@ def _coarser(below: Floats, above: Floats, score: Floats) -> tuple[Floats, Float
     )
 
 
-def resampled(grid: ScoreGrid, rows: Floats, weights: Floats) -> dict[str, Floats]:
-    """Each metric in each resampling, shape (draws,). rows: labelled rows by bucket; weights: of the
-    buckets, shape (draws, buckets)."""
-    below, above, score = grid.negative, grid.positive, grid.score
-    names = ("ece", "ece_if_calibrated", "calibration_error", "miscalibration", "discrimination")
-    out = {name: np.full(len(weights), np.nan) for name in names}
-    if below.shape[1] == 0:
-        return out
-    below, above, score = _coarser(below, above, score)
-    negatives, positives, counts = weights @ below, weights @ above, weights @ rows
-    for draw, (negative, positive, count) in enumerate(zip(negatives, positives, counts, strict=True)):
-        bins = equal_mass_bins(negative, positive, score)
-        out["ece"][draw] = ece(bins)
-        out["ece_if_calibrated"][draw] = ece_if_calibrated(bins, float(count))
-        out["calibration_error"][draw] = calibration_error(bins, float(count))
-        mass = negative + positive
-        total, hits = mass.sum(), positive.sum()
-        if not 0 < hits < total:
-            continue
-        used = mass > 0
-        fitted = isotonic_regression(positive[used] / mass[used], weights=mass[used]).x
-        recalibrated = float((mass[used] * fitted * (1 - fitted)).sum() / total)
-        rate = hits / total
-        p = score[used]
-        brier = float((positive[used] * (1 - p) ** 2 + negative[used] * p**2).sum() / total)
-        out["miscalibration"][draw] = brier - recalibrated
-        out["discrimination"][draw] = rate * (1 - rate) - recalibrated
-    return out
+def _kept(seen: float, noise: float) -> float:
+    """The factor that shrinks deviations whose mean square is seen, when noise alone would show so much of it."""
+    return float(np.sqrt(max(0.0, 1 - noise / seen))) if seen > 0 else 0.0
+
+
+def _of_bins(whole: Bins, rows: float, drawn: list[Bins], counts: Floats) -> dict[str, Draws]:
+    """rows: of the whole; counts: of each resampling."""
+    deviation = whole.observed - whole.predicted
+    noise = np.array([b.observed - b.predicted for b in drawn]) - deviation
+    kept = deviation * _kept(float((deviation**2).mean()), float((noise**2).mean()))
+
+    def bins(of: Bins, off: Floats) -> Bins:
+        return Bins(of.weight, of.predicted, np.clip(of.predicted + off, 0.0, 1.0))
+
+    around = [bins(b, kept + more) for b, more in zip(drawn, noise, strict=True)]
+    alone = [bins(b, more) for b, more in zip(drawn, noise, strict=True)]
+
+    def errors(of: list[Bins]) -> Floats:
+        return np.array([calibration_error(b, float(n)) for b, n in zip(of, counts, strict=True)])
+
+    eces, calibrated = (np.array([ece(b) for b in of]) for of in (around, alone))
+    about = float(np.sqrt((kept**2).mean()))
+    return {
+        "ece": Draws(eces, ece(bins(whole, kept)), ece(whole), calibrated),
+        "calibration_error": Draws(errors(around), about, calibration_error(whole, rows), errors(alone)),
+        "ece_if_calibrated": Draws(
+            np.array([ece_if_calibrated(b, float(n)) for b, n in zip(drawn, counts, strict=True)]),
+            ece_if_calibrated(whole, rows),
+            ece_if_calibrated(whole, rows),
+        ),
+    }
+
+
+def _parts(mass: Floats, positive: Floats, score: Floats) -> tuple[float, float]:
+    """(miscalibration, discrimination), NaN where a label is absent."""
+    total, hits = mass.sum(), positive.sum()
+    if not 0 < hits < total:
+        return np.nan, np.nan
+    used = mass > 0
+    mass, positive, score = mass[used], positive[used], score[used]
+    fitted = isotonic_regression(positive / mass, weights=mass).x
+    recalibrated = float((mass * fitted * (1 - fitted)).sum() / total)
+    brier = float((positive * (1 - score) ** 2 + (mass - positive) * score**2).sum() / total)
+    rate = hits / total
+    return brier - recalibrated, rate * (1 - rate) - recalibrated
+
+
+def _of_cells(below: Floats, above: Floats, score: Floats, negatives: Floats, positives: Floats) -> dict[str, Draws]:
+    hits, mass = above.sum(axis=0), (below + above).sum(axis=0)
+    masses = negatives + positives
+    rate = hits / np.where(mass > 0, mass, 1)
+    noise = positives - masses * rate
+    seen, discrimination = _parts(mass, hits, score)
+    alone = np.array([_parts(m, m * score + more, score)[0] for m, more in zip(masses, noise, strict=True)])
+    fitted = isotonic_regression(rate, weights=np.maximum(mass, 1e-300)).x
+    truth = score + (fitted - score) * _kept(seen, float(alone.mean()))
+    around = [_parts(m, m * truth + more, score)[0] for m, more in zip(masses, noise, strict=True)]
+    plain = [_parts(m, p, score)[1] for m, p in zip(masses, positives, strict=True)]
+    return {
+        "miscalibration": Draws(np.array(around), _parts(mass, mass * truth, score)[0], seen, alone),
+        "discrimination": Draws(np.array(plain), discrimination, discrimination),
+    }
+
+
+def bucket_weights(buckets: int) -> Floats:
+    """Weights of the buckets in each resampling, shape (DRAWS, buckets), mean 1: the Bayesian bootstrap (Rubin 1981).
+
+    From a counter, not a generator's state: the same everywhere and for both policies.
+    """
+    counter = np.arange(1, DRAWS * buckets + 1, dtype=np.uint64)
+    uniform = ((mix(counter * np.uint64(_STEP)) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    weights = -np.log(uniform).reshape(DRAWS, buckets)
+    return np.asarray(weights / weights.mean(axis=1, keepdims=True))

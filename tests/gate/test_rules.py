@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from made import judged, metric, one, result
+from scipy import stats
 
-from bidsim.result import Result
+from bidsim.result import Estimate, Result
 
 POINT = {"evidence": "point"}
 
@@ -242,6 +243,22 @@ def test_a_pass_says_how_much_of_it_was_ignored() -> None:
     assert judged(given, PASS, PASS).reason == "All 2 judgements pass."
     assert judged(given, PASS, IGNORED).reason == "1 of 2 judgements pass; the rules say to ignore the others."
     assert judged(given, IGNORED).reason == "0 of 1 judgements pass; the rules say to ignore the others."
+
+
+def test_p_is_that_of_the_intervals_own_side_and_t_law() -> None:
+    """An interval from 11 to 17 around 12: 1 below, 5 above. The edge at its lower end has a p of 2.5%."""
+    values, difference = metric("cpa", 10, 12, half=1.0)
+    low_side = difference.model_copy(update={"absolute": Estimate(value=2.0, low=1.0, high=7.0)})
+    for freedom in (None, 4.0, 40.0):
+        given = result((values, low_side))
+        given = given.model_copy(update={"diagnostics": {"freedom": {"": {} if freedom is None else {"": freedom}}}})
+        t = stats.norm if freedom is None else stats.t(freedom)
+        for bound, reach in ((1.0, 1.0), (0.5, 1.5), (1.5, 0.5)):
+            outcome = one(given, {"metric": "cpa", "max_increase": bound})
+            assert outcome.p == pytest.approx(t.sf(reach * t.ppf(0.975))), (freedom, bound)
+        # What must not fall below an edge, here 3 away, looks at the upper end, 5 away.
+        least = one(given, {"metric": "cpa", "max_decrease": 1.0})
+        assert least.p == pytest.approx(t.cdf(t.ppf(0.975) * 3 / 5)), freedom
 
 
 def test_over_many_segment_values_chance_alone_does_not_fail_a_release() -> None:

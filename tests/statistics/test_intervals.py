@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
 import numpy as np
+import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
-from bidsim.statistics.auc import auc_influence
+from bidsim.statistics.auc import auc_of
 from bidsim.statistics.intervals import (
     Measured,
     Sample,
     absolute_interval,
-    bucket_weights,
     interval,
+    powers,
     ratio_of,
+    relative_error,
     relative_interval,
     total_of,
 )
+from bidsim.statistics.metrics import Values, differences
+from bidsim.statistics.resampling import bucket_weights
 from bidsim.statistics.units import KEPT, UnitCount, buckets_of, hash_texts, hash_whole
 
 pa = pytest.importorskip("pyarrow")
+Floats = npt.NDArray[np.float64]
 
 RNG = np.random.default_rng(7)
 BUCKETS = 256
@@ -74,10 +84,11 @@ def test_auc_of_independent_rows_has_delongs_variance() -> None:
     np.add.at(positives[0], bucket[labels], 1.0)
     np.add.at(rows[0], bucket, 1.0)
     area = np.array([above.mean()])
-    z = auc_influence(area, won, lost, positives, rows)
+    measured = auc_of(area, won, lost, positives, rows)
     delong = above.mean(axis=1).var(ddof=1) / labels.sum() + above.mean(axis=0).var(ddof=1) / (~labels).sum()
-    low, high = interval(Measured(area, z), sample(rows))
-    assert z.sum() == pytest.approx(0, abs=1e-9)
+    low, high = interval(measured, sample(rows))
+    assert measured.parts is not None
+    assert measured.parts.sum() == pytest.approx(0, abs=1e-9)
     assert (high[0] - low[0]) / 2 / 1.96 == pytest.approx(np.sqrt(delong), rel=0.12)
 
 
@@ -133,3 +144,152 @@ def test_resampling_weights_are_fixed_positive_and_of_mean_one() -> None:
     assert weights.mean(axis=1) == pytest.approx(1.0)
     assert weights.std() == pytest.approx(1.0, abs=0.02)
     assert np.abs(np.corrcoef(weights[:, :40].T) - np.eye(40)).max() < 0.35
+
+
+def uneven(seed: int, buckets: int, spread: float, sums: int) -> list[Floats]:
+    """Positive sums of buckets that weigh unevenly, and that vary beside their weight."""
+    rng = np.random.default_rng(seed)
+    weight = rng.lognormal(0, spread, (1, buckets))
+    return [weight, *(weight * rng.lognormal(0, 0.1, (1, buckets)) for _ in range(sums))]
+
+
+def delete_one(estimate: Callable[..., float], parts: Sequence[Floats]) -> float:
+    """The standard error of the jackknife that leaves out one bucket after the other."""
+    count = parts[0].shape[1]
+    left = np.array([estimate(*(np.delete(p, b, axis=1).sum() for p in parts)) for b in range(count)])
+    return float(np.sqrt((count - 1) / count * ((left - left.mean()) ** 2).sum()))
+
+
+@given(seed=st.integers(0, 2**32 - 1), buckets=st.integers(12, 64), spread=st.floats(0, 0.8))
+def test_the_error_of_a_ratio_is_the_delete_one_jackknifes(seed: int, buckets: int, spread: float) -> None:
+    rows, spend, clicks = uneven(seed, buckets, spread, 2)
+    measured = ratio_of(spend.sum(axis=1) / clicks.sum(axis=1), spend, clicks)
+    expected = delete_one(lambda s, c: float(np.log(s / c)), (spend, clicks))
+    assert relative_error(measured, sample(rows))[0] == pytest.approx(expected, rel=0.03)
+
+
+@given(seed=st.integers(0, 2**32 - 1), buckets=st.integers(12, 64), spread=st.floats(0, 0.8), power=st.floats(0.1, 0.9))
+def test_the_error_at_a_matched_level_is_the_delete_one_jackknifes(
+    seed: int, buckets: int, spread: float, power: float
+) -> None:
+    rows, results, goal, spend = uneven(seed, buckets, spread, 3)
+
+    def cost(r: float, g: float, s: float) -> float:
+        return float(np.log(g / (r * (g / s) ** power)))
+
+    one = np.ones(1)
+    means = powers(one, ((-one, results), (one - power, goal), (one * power, spend)))
+    parts = np.asarray(sum(m.influence for m in means))
+    assert parts.sum() == pytest.approx(0, abs=1e-9)
+    expected = delete_one(cost, (results, goal, spend))
+    found = relative_error(Measured(one, parts, "log", means=means), sample(rows))[0]
+    assert found == pytest.approx(expected, rel=0.03)
+
+
+def test_the_error_of_an_auc_is_the_delete_one_jackknifes() -> None:
+    rng = np.random.default_rng(11)
+    bucket = np.repeat(np.arange(12), rng.integers(20, 400, 12))
+    labels = rng.random(len(bucket)) < rng.beta(2, 6, 12)[bucket]
+    scores = rng.normal(0, 1, len(bucket)) + labels * rng.uniform(0.2, 1.5, 12)[bucket]
+    above = np.zeros((12, 12))
+    for i in range(12):
+        for j in range(12):
+            mine, theirs = scores[labels & (bucket == i)], scores[~labels & (bucket == j)]
+            above[i, j] = (mine[:, None] > theirs[None, :]).sum()
+    positives, rows = (np.bincount(bucket, w, 12)[None, :] for w in (labels.astype(float), np.ones(len(bucket))))
+    negatives = rows - positives
+
+    def area(kept: np.ndarray) -> float:
+        return float(above[np.ix_(kept, kept)].sum() / (positives[0, kept].sum() * negatives[0, kept].sum()))
+
+    left = np.log([area(np.delete(np.arange(12), b)) for b in range(12)])
+    expected = np.sqrt(11 / 12 * ((left - left.mean()) ** 2).sum())
+    # won, lost: shares of all negatives below, of all positives below.
+    won = above.sum(axis=1, keepdims=True).T / negatives.sum()
+    lost = negatives - above.sum(axis=0, keepdims=True) / positives.sum()
+    measured = auc_of(np.array([area(np.arange(12))]), won, lost, positives, rows)
+    measured = replace(measured, kind="log")
+    assert relative_error(measured, sample(rows))[0] == pytest.approx(expected, rel=0.05)
+
+
+def test_the_side_of_a_long_tail_is_lengthened_by_johnsons_term_and_the_other_kept() -> None:
+    x = np.random.default_rng(4).exponential(1.0, (1, 40))
+    rows = np.full((1, 256), 0.0)
+    rows[:, :40] = 1.0
+    sums = np.zeros((1, 256))
+    sums[:, :40] = x
+    low, high = interval(ratio_of(x.mean(axis=1), sums, rows, log=False), sample(rows))
+    error, skew, t = stats.sem(x[0]), stats.skew(x[0], bias=False) / np.sqrt(40), stats.t.ppf(0.975, 39)
+    longer = skew * (t**2 / 3 + 1 / 6) * (1 + 13 / 39)
+    # To the order of the mean's own terms; an average's own curvature is a fortieth of it.
+    assert x.mean() - low[0] == pytest.approx(error * t, rel=0.05)
+    assert high[0] - x.mean() == pytest.approx(error * (t + longer), rel=0.08)
+    mirrored = interval(ratio_of(-x.mean(axis=1), -sums, rows, log=False), sample(rows))
+    assert (-mirrored[1][0], -mirrored[0][0]) == pytest.approx((low[0], high[0]))
+
+
+@given(seed=st.integers(0, 2**32 - 1), buckets=st.integers(5, 256), spread=st.floats(0, 3.0))
+def test_freedom_is_all_buckets_but_one_where_they_weigh_alike_and_less_where_not(
+    seed: int, buckets: int, spread: float
+) -> None:
+    rows = np.zeros((2, BUCKETS))
+    rows[0, :buckets] = 3.0
+    rows[1, :buckets] = np.random.default_rng(seed).lognormal(0, spread, buckets)
+    even, other = sample(rows).freedom(BUCKETS)
+    assert even == pytest.approx(buckets - 1)
+    assert -1e-9 <= other <= even + 1e-9
+
+
+def test_a_unit_that_is_nearly_the_whole_log_has_no_interval() -> None:
+    rows = np.ones((1, BUCKETS))
+    rows[0, 0] = 10_000.0
+    clicks = np.random.default_rng(2).poisson(0.3 * rows) + 0.0
+    low, high = interval(ratio_of(clicks.sum(axis=1) / rows.sum(), clicks, rows), sample(rows))
+    assert np.isnan([low[0], high[0]]).all()
+
+
+@given(seed=st.integers(0, 2**32 - 1), spread=st.floats(0, 1.5), filled=st.integers(5, 256))
+def test_an_interval_holds_its_value_whatever_the_buckets(seed: int, spread: float, filled: int) -> None:
+    rng = np.random.default_rng(seed)
+    weight = np.zeros((1, BUCKETS))
+    weight[:, :filled] = rng.lognormal(0, spread, (1, filled))
+    base, other = (rng.poisson(5 * weight) + 0.0 for _ in range(2))
+    many = sample(weight, units=filled)
+    pairs = [(total_of(p, p.sum(axis=1)), ratio_of(p.sum(axis=1) / weight.sum(), p, weight)) for p in (base, other)]
+    for ours, theirs in zip(*pairs, strict=True):
+        change = theirs.value - ours.value
+        for value, (low, high) in (
+            (ours.value, interval(ours, many)),
+            (change, absolute_interval(ours, theirs, many)),
+            (change / ours.value, relative_interval(ours, theirs, many)),
+        ):
+            assert np.isnan(low[0]) or low[0] <= value[0] + 1e-12
+            assert np.isnan(high[0]) or value[0] - 1e-12 <= high[0]
+
+
+def test_a_change_of_results_that_nobody_saw_has_no_interval() -> None:
+    rows = np.full((3, BUCKETS), 100.0)
+    wins, conversions = np.full((3, BUCKETS), 10.0), np.zeros((3, BUCKETS))
+    conversions[:, :60] = 1.0
+    gained = np.zeros((3, BUCKETS))
+    gained[0, :], gained[1, :5] = 1.0, 1.0  # 256 more wins, about 6 more conversions; 5 more wins; none
+
+    def values(more: Floats) -> Values:
+        won = wins + more
+        return {
+            ("wins", None, None): total_of(won, won.sum(axis=1)),
+            ("conversions", None, None): total_of(conversions, conversions.sum(axis=1)),
+            ("cvr", None, None): ratio_of(conversions.sum(axis=1) / won.sum(axis=1), conversions, won),
+        }
+
+    none = np.zeros(3)
+    seen = {
+        (f"{name}_{side}", None, None): Measured(gained.sum(axis=1) if (name, side) == ("wins", "gained") else none)
+        for name in ("wins", "conversions")
+        for side in ("gained", "lost")
+    }
+    found = dict(differences(values(0 * gained), values(gained) | seen, Sample(0.95, rows, 10**6)))
+    change = found[("conversions", None, None)]
+    assert np.isnan(change.relative_bounds[0]).tolist() == [True, False, False]
+    assert np.isnan(found[("cvr", None, None)].absolute_bounds[1]).tolist() == [True, False, False]
+    assert not np.isnan(found[("wins", None, None)].absolute_bounds[0]).any()

@@ -1,0 +1,101 @@
+"""Intervals of what measures a distance from perfect calibration: noise adds to it, and an interval has to know that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from bidsim.statistics.calibration import calibration_error, ece, equal_mass_bins
+from bidsim.statistics.intervals import Measured, Sample, absolute_interval, interval, relative_interval
+from bidsim.statistics.resampling import Draws, bucket_weights, resampled
+from bidsim.statistics.tables import ScoreGrid
+
+Floats = npt.NDArray[np.float64]
+BUCKETS, CELLS = 256, 60
+SCORE = np.linspace(0.01, 0.4, CELLS)
+WEIGHTS = bucket_weights(BUCKETS)
+
+
+@dataclass(frozen=True)
+class Market:
+    grid: ScoreGrid
+    rows: Floats
+
+    @property
+    def sample(self) -> Sample:
+        return Sample(0.95, self.rows[None, :], 10**6)
+
+    def measured(self, metric: str, draws: Draws) -> Measured:
+        bins = equal_mass_bins(self.grid.negative.sum(axis=0), self.grid.positive.sum(axis=0), SCORE)
+        value = {"ece": ece(bins), "calibration_error": calibration_error(bins, float(self.rows.sum()))}
+        seen = value.get(metric, draws.seen)
+        return Measured(
+            np.array([seen]),
+            draws=draws.values,
+            about=draws.about,
+            calibrated=draws.calibrated,
+            root=metric == "calibration_error",
+        )
+
+
+def market(seed: int, truth: Floats) -> Market:
+    """256 buckets of about 40 labels each, clicked at the true rate of their cell."""
+    rng = np.random.default_rng(seed)
+    counts = rng.poisson(40 / CELLS, (BUCKETS, CELLS))
+    clicks = rng.binomial(counts, truth)
+    return Market(ScoreGrid(counts - clicks + 0.0, clicks + 0.0, SCORE), counts.sum(axis=1) + 0.0)
+
+
+def test_a_calibrated_model_is_not_said_to_be_miscalibrated() -> None:
+    held = dict.fromkeys(("ece", "calibration_error", "miscalibration"), 0)
+    for seed in range(20):
+        found = market(seed, SCORE)
+        draws = resampled(found.grid, found.rows, WEIGHTS)
+        for metric in held:
+            measured = found.measured(metric, draws[metric])
+            low, high = interval(measured, found.sample)
+            assert low[0] <= measured.value[0] <= high[0]
+            held[metric] += bool(low[0] <= 0 <= high[0])
+    assert min(held.values()) >= 18, held
+
+
+@pytest.mark.parametrize("off", [0.7, 1.4])
+def test_the_true_distance_of_a_miscalibrated_model_is_held(off: float) -> None:
+    truth = SCORE * off
+    distance = np.abs(truth - SCORE)
+    expected = {
+        "ece": distance.mean(),
+        "calibration_error": np.sqrt((distance**2).mean()),
+        "miscalibration": (distance**2).mean(),
+    }
+    held = dict.fromkeys(expected, 0)
+    for seed in range(20):
+        found = market(seed, truth)
+        for metric, draws in resampled(found.grid, found.rows, WEIGHTS).items():
+            if metric in expected:
+                low, high = interval(found.measured(metric, draws), found.sample)
+                held[metric] += bool(low[0] <= expected[metric] <= high[0])
+                # Miscalibrated beyond doubt.
+                assert low[0] > 0
+    assert min(held.values()) >= 17, held
+
+
+def test_equal_models_differ_by_nothing_and_a_calibrated_baseline_has_no_relative_change() -> None:
+    found = market(1, SCORE)
+    draws = resampled(found.grid, found.rows, WEIGHTS)
+    for metric in ("ece", "calibration_error", "miscalibration"):
+        measured = found.measured(metric, draws[metric])
+        low, high = absolute_interval(measured, measured, found.sample)
+        assert (low[0], high[0]) == (0.0, 0.0)
+        if metric == "calibration_error":
+            low, high = relative_interval(measured, measured, found.sample)
+            assert np.isnan([low[0], high[0]]).all()
+
+
+def test_without_labels_nothing_is_said() -> None:
+    empty = ScoreGrid(np.zeros((BUCKETS, 0)), np.zeros((BUCKETS, 0)), np.zeros(0))
+    for draws in resampled(empty, np.zeros(BUCKETS), WEIGHTS).values():
+        assert np.isnan(draws.values).all()
