@@ -49,6 +49,10 @@ class Miscalibrated(BidsimError):
     """The model predicts too much or too little; no bundle was written."""
 
 
+class Stopped(BidsimError):
+    """It was asked to stop and has; what is finished stays, and the same call goes on from there."""
+
+
 class Training(Protocol):
     """One head on its way; see `streaming.Streaming`."""
 
@@ -90,7 +94,8 @@ def train(
     as ("ctr_logloss", 0.1, 3). abandon: asked after each round whether to give up, by raising Abandoned.
 
     The same extraction, hyperparameters and library versions give the same bytes, also after a kill and another call
-    with the same checkpoint. Raises Miscalibrated, BidsimError, Abandoned; nothing is written then but checkpoints.
+    with the same checkpoint. Raises Miscalibrated, BidsimError, Abandoned, Stopped where nothing was learned yet;
+    nothing is written then but checkpoints.
     """
     telling = progress or Silent()
     saved = None if checkpoint is None else Checkpoint(checkpoint, training_key(extraction, hyperparameters))
@@ -106,7 +111,7 @@ def train(
         if curve is not None:
             curves[head], trainings[head] = curve, training
     if not curves:
-        raise BidsimError("training was stopped before anything was learned; nothing was written")
+        raise Stopped("training was stopped before anything was learned; nothing was written")
     stopped = len(curves) < len(problems) or any(curve.stopped for curve in curves.values())
     telling.step("checking the calibration")
     with tempfile.TemporaryDirectory(prefix="bidsim-") as work:
