@@ -28,7 +28,7 @@ def render_notebook(result: Result) -> str:
 @cache
 def scoped_style() -> str:
     """The report's style sheet, for what lies in our own element only."""
-    rules = []
+    rules = [f"{SCOPE}{{padding:2px 10px 10px}}"]
     for selectors, body in _RULE.findall(_MEDIA.sub("", style_sheet())):
         bound = [_bound(s.strip()) for s in selectors.split(",")]
         rules.append(f"{','.join(dict.fromkeys(bound))}{{{body.replace('light dark', 'light')}}}")

@@ -28,10 +28,11 @@ from bidsim.replay.progress import Silent
 from bidsim.scenario.loading import LoadedScenario
 from bidsim.scenario.schema import HEADS, Head
 from bidsim.training.checkpoint import Checkpoint, Standing
-from bidsim.training.curve import Measures, Progress, measure, round_of, thinned
+from bidsim.training.curve import Measures, Progress, round_of, thinned
 from bidsim.training.examples import Extraction
 from bidsim.training.extract import Selection, extract
 from bidsim.training.hyperparameters import Hyperparameters
+from bidsim.training.measuring import Measuring
 from bidsim.training.problem import Problem, make_problem
 from bidsim.training.streaming import Learned, Stop, Streaming
 
@@ -340,14 +341,17 @@ def _validate(bundle: Bundle, problems: Mapping[Head, Problem]) -> dict[Head, Me
     scorer = bundle.scorer()
     found: dict[Head, Measures] = {}
     for head, problem in problems.items():
-        parts = []
-        for batch in problem.validation():
-            parts.append((scorer.score(batch.columns)[head], batch.label, batch.weight))
-        p, y, w = (np.concatenate(column) for column in zip(*parts, strict=True))
-        if not np.isfinite(p).all():
+        unusable = 0
+        with Measuring() as measuring:
+            for batch in problem.validation():
+                p = scorer.score(batch.columns)[head]
+                usable = np.isfinite(p)
+                unusable += int((~usable).sum())
+                measuring.add(p[usable], batch.label[usable], batch.weight[usable])
+            found[head] = measuring.measures()
+        if unusable:
             raise Miscalibrated(
-                f"head {head} has no prediction for {int((~np.isfinite(p)).sum()):,} of {len(p):,} validation rows; no "
+                f"head {head} has no prediction for {unusable:,} of {found[head].rows + unusable:,} validation rows; no "
                 "bundle was written. Lower learning_rate, or look for infinite values in the log"
             )
-        found[head] = measure(p, y, w)
     return found
