@@ -17,6 +17,7 @@ import typer
 from bidsim import cli_runs, cli_stress, cli_training
 from bidsim.cli_models import models_app
 from bidsim.cli_runs import AnnotationsOption, AsOfOption, ChartsOption, InteractiveOption, annotate, parse_day
+from bidsim.cli_sagemaker import sagemaker_app
 from bidsim.errors import BidsimError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 
 app.add_typer(models_app, name="model")
+app.add_typer(sagemaker_app, name="sagemaker")
 
 # Some releases of Typer bring their own copy of click: the base of usage errors is found through Typer.
 USAGE_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from bidsim.errors import BidsimError
 if TYPE_CHECKING:
     from bidsim.training.curve import Measures
     from bidsim.training.trial import Outcome
+    from bidsim.training.workflow import Workflow
 
 ScenarioOption = Annotated[Path, typer.Option("--scenario", help="The scenario, a YAML file.")]
 TableOption = Annotated[
@@ -112,8 +113,11 @@ def train(
     threads: ThreadsOption = None,
     memory: MemoryOption = "4GB",
     quiet: QuietOption = False,
-) -> None:
-    """Train the heads of a scenario into one bundle, with learning curves and a calibration check at the end."""
+) -> int:
+    """Train the heads of a scenario into one bundle, with learning curves and a calibration check at the end.
+
+    On SIGTERM the bundle is written with what has been learned so far, and says so (exit status 143).
+    """
     from bidsim.cli import parse_memory, parse_tables
     from bidsim.progress import progress_for
     from bidsim.replay.pipeline import Settings
@@ -131,12 +135,13 @@ def train(
         if not quiet:
             typer.echo(f"bidsim: round {step}: {name} {value:.6g}", err=True)
 
+    from bidsim.stopping import EXIT_TERMINATED, listening
     from bidsim.training.examples import open_extraction
     from bidsim.training.extract import content_sha256
-    from bidsim.training.train import extracted_for
+    from bidsim.training.train import Stopped, extracted_for
     from bidsim.training.train import train as fit
 
-    with progress_for(sys.stderr, quiet=quiet) as progress:
+    with progress_for(sys.stderr, quiet=quiet) as progress, listening() as stop:
         extraction = (
             nullcontext(open_extraction(data))
             if data is not None
@@ -151,11 +156,19 @@ def train(
                     "extract again",
                     file=str(data),
                 )
-            trained = fit(examples, found, out, checkpoint=checkpoint, on_metric=say, progress=progress)
+            try:
+                with stop.gently():
+                    trained = fit(
+                        examples, found, out, checkpoint=checkpoint, stop=stop, on_metric=say, progress=progress
+                    )
+            except Stopped as error:
+                typer.echo(f"bidsim: {error}", err=True)
+                return EXIT_TERMINATED
     if not quiet:
         for head, measures in trained.validation.items():
             typer.echo(f"{head}: {_said(measures)}", err=True)
     typer.echo(trained.bundle.sha256)
+    return EXIT_TERMINATED if trained.stopped else 0
 
 
 def tune(
@@ -191,12 +204,13 @@ def tune(
     from bidsim.progress import progress_for
     from bidsim.replay.pipeline import Settings
     from bidsim.scenario.loading import load_scenario
+    from bidsim.stopping import EXIT_TERMINATED
     from bidsim.store.reading import load_run
     from bidsim.training.hyperparameters import load_hyperparameters
     from bidsim.training.space import load_space
     from bidsim.training.tune import Tuning
     from bidsim.training.tune import tune as search
-    from bidsim.training.workflow import Workflow, run_workflow
+    from bidsim.training.workflow import Workflow
 
     loaded = load_scenario(scenario)
     base = load_hyperparameters(hyperparameters)
@@ -241,7 +255,9 @@ def tune(
             baseline=baseline,
             settings=tuning.settings,
         )
-        directory = run_workflow(workflow, progress=progress)
+        directory = _run_gently(workflow, progress=progress)
+        if directory is None:
+            return EXIT_TERMINATED
     result = load_run(directory).result
     value = tuned.objective.value(result, "trained")
     window = result.data.window
@@ -271,14 +287,18 @@ def run(
     memory: MemoryOption = "4GB",
     quiet: QuietOption = False,
 ) -> int:
-    """Extract, train, predict, evaluate: do what is missing or changed, and judge the gate. Exit status as replay's."""
+    """Extract, train, predict, evaluate: do what is missing or changed, and judge the gate. Exit status as replay's.
+
+    On SIGTERM in training the model so far is saved beside its checkpoint (exit status 143); run again to go on.
+    """
     from bidsim.cli import parse_memory, parse_tables, print_summary
     from bidsim.progress import progress_for
     from bidsim.replay.pipeline import Settings
     from bidsim.scenario.loading import load_scenario
+    from bidsim.stopping import EXIT_TERMINATED
     from bidsim.store.reading import load_run
     from bidsim.training.hyperparameters import load_hyperparameters
-    from bidsim.training.workflow import Workflow, run_workflow
+    from bidsim.training.workflow import Workflow
 
     found = load_hyperparameters(hyperparameters)
     given = {"seed": seed, "train_hours": train_hours}
@@ -299,11 +319,33 @@ def run(
             typer.echo(f"{step}: {'kept' if kept else 'done'} {path}", err=True)
 
     with progress_for(sys.stderr, quiet=quiet) as progress:
-        directory = run_workflow(workflow, say, progress=progress)
+        directory = _run_gently(workflow, say, progress=progress)
+        if directory is None:
+            return EXIT_TERMINATED
     result = load_run(directory).result
     if not quiet:
         print_summary(result, directory)
     return 1 if result.gate.verdict == "fail" else 0
+
+
+def _run_gently(workflow: Workflow, on_step: Any = lambda step, path, kept: None, **options: Any) -> Path | None:
+    """The run's folder; None where SIGTERM came in training."""
+    from bidsim.stopping import listening
+    from bidsim.training.train import Stopped
+    from bidsim.training.workflow import run_workflow
+
+    with listening() as stop:
+        try:
+            return run_workflow(
+                workflow,
+                on_step,
+                stop=stop,
+                around=lambda step: stop.gently() if step == "train" else nullcontext(),
+                **options,
+            )
+        except Stopped as error:
+            typer.echo(f"bidsim: {error}", err=True)
+            return None
 
 
 def _said(found: Measures) -> str:

@@ -229,6 +229,19 @@ class Result(Record):
         """The bytes of result.json: keys in the order of the schema, one line a record, no NaN."""
         return self.model_dump_json(by_alias=True, indent=1) + "\n"
 
+    def __repr__(self) -> str:
+        """In one line: the data are long."""
+        names = ", ".join(p.name for p in self.policies)
+        return f"<Result {self.name!r}: verdict {self.gate.verdict}, {names}, {len(self.metrics):,} numbers>"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """What Jupyter shows. Drawn only when it is asked for: the report's libraries are heavy."""
+        from bidsim.report.notebook import render_notebook
+
+        return render_notebook(self)
+
     @property
     def baseline(self) -> str:
         return next(p.name for p in self.policies if p.role == "baseline")

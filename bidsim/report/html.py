@@ -16,7 +16,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from bidsim.report import charts, knowledge, reasons, svg, view
@@ -76,24 +76,30 @@ def render_report(
     css = style_sheet()
     script = make_script(Lookup(result)) if interactive else None
     hashes = [style_digest(text) for text in (script.runtime, script.page)] if script else []
-    page: str = _template().render(
+    page: str = template("template.html.j2").render(
         css=Markup(css),
         style_hash=style_digest(css),
         script=script,
         script_hashes=hashes,
         versions=sorted((versions or {}).items()),
-        **_content(result, judged),
+        **content(result, judged),
     )
     return page.strip() + "\n"
 
 
 @cache
-def _template() -> Any:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+def template(name: str) -> Any:
+    """A template of this package. All of it is escaped but what the code calls markup."""
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(lambda file: resources.files("bidsim.report").joinpath(file).read_text("utf-8")),
+    )
     environment.globals |= {"plural": f.plural}
     environment.filters |= {"name": f.clean_name, "sentence": f.clean_text, "count": f.count, "short": f.short_hash}
-    source = resources.files("bidsim.report").joinpath("template.html.j2").read_text("utf-8")
-    return environment.from_string(source)
+    return environment.get_template(name)
 
 
 def style_sheet() -> str:
@@ -106,7 +112,8 @@ def style_digest(css: str) -> str:
     return base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
 
 
-def _content(result: Result, judged: int | None) -> dict[str, Any]:
+def content(result: Result, judged: int | None = None) -> dict[str, Any]:
+    """What the templates show of a result."""
     lookup = Lookup(result)
     sentence, sides = knowledge.fidelity(lookup)
     return {

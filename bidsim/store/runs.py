@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
+import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -38,7 +41,8 @@ def write_run(directory: Path, files: Mapping[str, str | bytes]) -> None:
             made.append(missing)
             missing = missing.parent
         parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=parent))
+        clear_dead(directory)
+        aside = Path(tempfile.mkdtemp(prefix=f"{aside_of(directory).name}-", dir=parent))
     except OSError as error:
         raise BidsimError(f"the output folder can't be made: {error.strerror}", file=str(directory)) from error
     try:
@@ -61,11 +65,43 @@ def write_run(directory: Path, files: Mapping[str, str | bytes]) -> None:
         raise
 
 
+def aside_of(target: Path) -> Path:
+    """Where this process writes what will take its place as `target`: hidden beside it, and called by machine and process."""
+    return target.parent / f".{target.name}.{_node()}.{os.getpid()}"
+
+
+def clear_dead(target: Path) -> None:
+    """Remove what processes of this machine that were killed had begun to write aside for `target`."""
+    for path in target.parent.glob(f".{glob.escape(target.name)}.{_node()}.*"):
+        pid = path.name.rpartition(".")[2].partition("-")[0]
+        if pid.isdigit() and not _alive(int(pid)):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def _node() -> str:
+    return re.sub(r"[^A-Za-z0-9-]", "-", platform.node())
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def write_file(path: Path, content: str | bytes) -> None:
     """Write one file whole or not at all, in place of what it was. Raises BidsimError, leaving nothing behind."""
-    aside = path.parent / f".{path.name}-{os.getpid()}"
+    aside = aside_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        clear_dead(path)
         _write(aside, content)
         os.replace(aside, path)
         sync(path.parent)

@@ -15,13 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsim.models.manifest import CurvePoint, CurveRound
-from bidsim.statistics.auc import auc
-from bidsim.statistics.ranking import Ladder, group_sums, score_bits
 
 Floats = NDArray[np.float64]
 MOST_POINTS = 100
 MOST_ROUNDS = 200
-WEIGHT_BITS = 20
 EPSILON = 1e-15  # spec section 4: predictions are clipped for the log loss
 
 
@@ -45,33 +42,6 @@ def loss_sum(p: Floats, y: Floats, w: Floats) -> float:
     """Sum of weight x log loss. p, y, w: shape (rows,)."""
     p = np.clip(p, EPSILON, 1 - EPSILON)
     return float(-(w * np.where(y > 0, np.log(p), np.log1p(-p))).sum())
-
-
-def measure(p: Floats, y: Floats, w: Floats) -> Measures:
-    """All metrics of predictions p in [0, 1] for labels y (0 or 1) with weights w, shape (rows,) each."""
-    total, positive = float(w.sum()), float(w[y > 0].sum())
-    logloss = loss_sum(p, y, w) / total if total > 0 else None
-    rate = positive / total if total > 0 else 0.0
-    entropy = -(rate * math.log(rate) + (1 - rate) * math.log1p(-rate)) if 0 < rate < 1 else 0.0
-    area = _area(p, y, w)
-    return Measures(
-        rows=len(p),
-        positives=int((y > 0).sum()),
-        expected=float((w * p).sum() / w.max()) if total > 0 else 0.0,
-        logloss=logloss,
-        normalized_entropy=logloss / entropy if logloss is not None and entropy > 0 else None,
-        auc=None if math.isnan(area) else area,
-        calibration=float((w * p).sum()) / positive if positive > 0 else None,
-    )
-
-
-def _area(p: Floats, y: Floats, w: Floats) -> float:
-    """Exact for the float32 predictions; weights to 2^-20."""
-    weights = np.round(w * 2.0**WEIGHT_BITS).astype(np.int64)
-    bits = score_bits(p.astype(np.float32))
-    scores, positive, negative = group_sums(bits, np.where(y > 0, weights, 0), np.where(y > 0, 0, weights))
-    below = np.cumsum(negative) - negative
-    return auc(Ladder(scores.astype(np.float64), positive, below, negative, int(negative.sum())))
 
 
 class Progress:

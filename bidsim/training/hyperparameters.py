@@ -176,14 +176,22 @@ def load_hyperparameters(path: Path | None) -> Hyperparameters:
     """Read a JSON file; None gives the defaults. Raises BidsimError naming the file and the key."""
     if path is None:
         return Hyperparameters({})
+    return Hyperparameters(read_mapping(path, "check --hyperparameters"), str(path))
+
+
+def read_mapping(path: Path, hint: str) -> dict[str, Any]:
+    """The mapping that a JSON file holds, without duplicate keys or NaN. hint: what to do where there is no file.
+
+    Raises BidsimError naming the file.
+    """
     file = str(path)
     try:
         if path.stat().st_size > MOST_BYTES:
-            raise BidsimError(f"hyperparameters have at most {MOST_BYTES} bytes", file=file)
+            raise BidsimError(f"has more than {MOST_BYTES} bytes, which is too much", file=file)
         text = path.read_text("utf-8-sig")
         document = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except FileNotFoundError:
-        raise BidsimError("no such file; check --hyperparameters", file=file) from None
+        raise BidsimError(f"no such file; {hint}", file=file) from None
     except OSError as error:
         raise BidsimError(f"can't be read: {error.strerror}", file=file) from None
     except json.JSONDecodeError as error:
@@ -192,7 +200,7 @@ def load_hyperparameters(path: Path | None) -> Hyperparameters:
         raise BidsimError(f"is not JSON that can be used: {error}", file=file) from None
     if not isinstance(document, dict):
         raise BidsimError('is no mapping of keys, such as {"model": "hashed_logistic"}', file=file)
-    return Hyperparameters(document, file)
+    return document
 
 
 def _read(key: str, value: Any, kind: type[Common]) -> Any:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bidsim.errors import BidsimError
-from bidsim.store.runs import sync, write_file
+from bidsim.store.runs import aside_of, clear_dead, sync, write_file
 from bidsim.training.examples import sha256_of
 
 KEY_DIGITS = 16
@@ -34,11 +32,10 @@ def new_directory(directory: Path) -> Iterator[Path]:
 
     Where another process has made `directory` meanwhile, that one stays. Raises BidsimError for what can't be written.
     """
-    me = f"{re.sub(r'[^A-Za-z0-9-]', '-', platform.node())}.{os.getpid()}"
-    aside = directory.parent / f".{directory.name}.{me}"
+    aside = aside_of(directory)
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
-        _clear(directory)
+        clear_dead(directory)
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
     except OSError as error:
@@ -56,25 +53,6 @@ def new_directory(directory: Path) -> Iterator[Path]:
             raise BidsimError(f"can't be written: {error.strerror}", file=str(directory)) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _clear(directory: Path) -> None:
-    """Remove what killed processes of this machine began."""
-    node = re.sub(r"[^A-Za-z0-9-]", "-", platform.node())
-    for path in directory.parent.glob(f".{directory.name}.{node}.*"):
-        pid = path.name.rpartition(".")[2]
-        if pid.isdigit() and not _alive(int(pid)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 class Fingerprints:

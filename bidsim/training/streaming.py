@@ -17,7 +17,8 @@ from bidsim.models.columns import Columns, HashCache
 from bidsim.models.hashed import hash_cells
 from bidsim.models.manifest import HashedSpec
 from bidsim.models.native import NativeModel
-from bidsim.training.curve import Measures, Progress, loss_sum, measure
+from bidsim.training.curve import Measures, Progress, loss_sum
+from bidsim.training.measuring import Measuring
 from bidsim.training.problem import Batch, Problem
 
 Floats = NDArray[np.float64]
@@ -106,11 +107,10 @@ class Streaming:
 
     def validate(self) -> Measures:
         """How well the model as it is predicts the validation rows."""
-        parts = []
-        for batch, cells in self._with_cells(self.problem.validation()):
-            parts.append((sigmoid(self._learner.scores(cells)), batch.label, batch.weight))
-        p, y, w = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return measure(p, y, w)
+        with Measuring() as measuring:
+            for batch, cells in self._with_cells(self.problem.validation()):
+                measuring.add(sigmoid(self._learner.scores(cells)), batch.label, batch.weight)
+            return measuring.measures()
 
     def keep(self) -> None:
         """Remember the model as it is: it is the best so far."""

@@ -28,10 +28,11 @@ from bidsim.replay.progress import Silent
 from bidsim.scenario.loading import LoadedScenario
 from bidsim.scenario.schema import HEADS, Head
 from bidsim.training.checkpoint import Checkpoint, Standing
-from bidsim.training.curve import Measures, Progress, measure, round_of, thinned
+from bidsim.training.curve import Measures, Progress, round_of, thinned
 from bidsim.training.examples import Extraction
 from bidsim.training.extract import Selection, extract
 from bidsim.training.hyperparameters import Hyperparameters
+from bidsim.training.measuring import Measuring
 from bidsim.training.problem import Problem, make_problem
 from bidsim.training.streaming import Learned, Stop, Streaming
 
@@ -47,6 +48,10 @@ class Abandoned(Exception):
 
 class Miscalibrated(BidsimError):
     """The model predicts too much or too little; no bundle was written."""
+
+
+class Stopped(BidsimError):
+    """It was asked to stop and has; what is finished stays, and the same call goes on from there."""
 
 
 class Training(Protocol):
@@ -90,7 +95,8 @@ def train(
     as ("ctr_logloss", 0.1, 3). abandon: asked after each round whether to give up, by raising Abandoned.
 
     The same extraction, hyperparameters and library versions give the same bytes, also after a kill and another call
-    with the same checkpoint. Raises Miscalibrated, BidsimError, Abandoned; nothing is written then but checkpoints.
+    with the same checkpoint. Raises Miscalibrated, BidsimError, Abandoned, Stopped where nothing was learned yet;
+    nothing is written then but checkpoints.
     """
     telling = progress or Silent()
     saved = None if checkpoint is None else Checkpoint(checkpoint, training_key(extraction, hyperparameters))
@@ -106,7 +112,7 @@ def train(
         if curve is not None:
             curves[head], trainings[head] = curve, training
     if not curves:
-        raise BidsimError("training was stopped before anything was learned; nothing was written")
+        raise Stopped("training was stopped before anything was learned; nothing was written")
     stopped = len(curves) < len(problems) or any(curve.stopped for curve in curves.values())
     telling.step("checking the calibration")
     with tempfile.TemporaryDirectory(prefix="bidsim-") as work:
@@ -335,14 +341,17 @@ def _validate(bundle: Bundle, problems: Mapping[Head, Problem]) -> dict[Head, Me
     scorer = bundle.scorer()
     found: dict[Head, Measures] = {}
     for head, problem in problems.items():
-        parts = []
-        for batch in problem.validation():
-            parts.append((scorer.score(batch.columns)[head], batch.label, batch.weight))
-        p, y, w = (np.concatenate(column) for column in zip(*parts, strict=True))
-        if not np.isfinite(p).all():
+        unusable = 0
+        with Measuring() as measuring:
+            for batch in problem.validation():
+                p = scorer.score(batch.columns)[head]
+                usable = np.isfinite(p)
+                unusable += int((~usable).sum())
+                measuring.add(p[usable], batch.label[usable], batch.weight[usable])
+            found[head] = measuring.measures()
+        if unusable:
             raise Miscalibrated(
-                f"head {head} has no prediction for {int((~np.isfinite(p)).sum()):,} of {len(p):,} validation rows; no "
+                f"head {head} has no prediction for {unusable:,} of {found[head].rows + unusable:,} validation rows; no "
                 "bundle was written. Lower learning_rate, or look for infinite values in the log"
             )
-        found[head] = measure(p, y, w)
     return found

@@ -21,8 +21,9 @@ from bidsim.models.columns import Columns, HashCache
 from bidsim.models.libraries import Inputs
 from bidsim.models.manifest import LibraryHead, TrainingWindow
 from bidsim.scenario.schema import HEADS, Head
-from bidsim.training.curve import Measures, Progress, measure
+from bidsim.training.curve import Measures, Progress
 from bidsim.training.hyperparameters import LightGBM
+from bidsim.training.measuring import measure
 from bidsim.training.problem import Batch, Problem
 from bidsim.training.streaming import Arrays, Learned, Stop
 

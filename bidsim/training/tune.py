@@ -34,7 +34,7 @@ from bidsim.replay.progress import Progress, Silent
 from bidsim.scenario.loading import LoadedScenario
 from bidsim.store.runs import write_file
 from bidsim.training.extract import Selection, extract
-from bidsim.training.hyperparameters import Hyperparameters
+from bidsim.training.hyperparameters import Common, Hyperparameters
 from bidsim.training.space import Space
 from bidsim.training.steps import Fingerprints, key_of, plain_versions
 from bidsim.training.train import versions_of
@@ -167,31 +167,57 @@ def tune(
 def _windows(tuning: Tuning) -> tuple[LoadedScenario, Selection, Mapping[str, str]]:
     """The scenario of the tuning window, what is extracted to train trials, and where the tuning log lies."""
     shared = tuning.space.base.shared
+    if tuning.loaded.window() is not None:
+        return tuning_window(
+            tuning.loaded,
+            shared,
+            tune_hours=tuning.tune_hours,
+            tables=tuning.tables,
+            train_tables=tuning.train_tables,
+            tune_tables=tuning.tune_tables,
+        )
+    plan_windows(
+        tuning.loaded, train_hours=shared.train_hours, gap_hours=shared.gap_hours, train_tables=tuning.train_tables
+    )
+    if not tuning.tune_tables:
+        raise BidsimError("without a window in the scenario, tuning needs a log of its own: --tune-table NAME=PATH")
+    _apart(tuning)
+    return tuning.loaded, Selection(None, shared.gap_hours, shared.keep_negatives), dict(tuning.tune_tables)
+
+
+def tuning_window(
+    loaded: LoadedScenario,
+    shared: Common,
+    *,
+    tune_hours: int | None,
+    tables: Mapping[str, str] | None = None,
+    train_tables: Mapping[str, str] | None = None,
+    tune_tables: Mapping[str, str] | None = None,
+) -> tuple[LoadedScenario, Selection, Mapping[str, str]]:
+    """For a scenario with a window: the scenario of the tuning window, what to extract, and where the tuning log lies.
+
+    Raises BidsimError where no rows are left to train trials on.
+    """
     windows = plan_windows(
-        tuning.loaded,
+        loaded,
         train_hours=shared.train_hours,
         gap_hours=shared.gap_hours,
-        tables=tuning.tables,
-        train_tables=tuning.train_tables,
+        tables=tables,
+        train_tables=train_tables,
     )
-    tables = dict(tuning.tune_tables or windows.training.tables)
     span = windows.training.window
-    if span is None:
-        if not tuning.tune_tables:
-            raise BidsimError("without a window in the scenario, tuning needs a log of its own: --tune-table NAME=PATH")
-        _apart(tuning)
-        return tuning.loaded, Selection(None, shared.gap_hours, shared.keep_negatives), tables
-    if shared.train_hours is None:
+    if span is None or shared.train_hours is None:
         raise BidsimError("how long is the training window? give --train-hours, such as 168 for a week")
-    hours = tuning.tune_hours if tuning.tune_hours is not None else max(1, shared.train_hours // 5)
+    hours = tune_hours if tune_hours is not None else max(1, shared.train_hours // 5)
     rest = shared.train_hours - hours - math.ceil(windows.gap_hours)
     if rest < 1:
         raise BidsimError(
             f"of {shared.train_hours} training hours none are left to train trials on: {hours} are for tuning "
             f"(--tune-hours) and {windows.gap_hours:g} for conversions to come; give more --train-hours"
         )
-    judged = in_rows(tuning.loaded, Rows((span[1] - timedelta(hours=hours), span[1]), tables))
-    return judged, Selection(rest, shared.gap_hours, shared.keep_negatives), tables
+    there = dict(tune_tables or windows.training.tables)
+    judged = in_rows(loaded, Rows((span[1] - timedelta(hours=hours), span[1]), there))
+    return judged, Selection(rest, shared.gap_hours, shared.keep_negatives), there
 
 
 def _apart(tuning: Tuning) -> None:

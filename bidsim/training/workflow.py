@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
@@ -35,13 +36,15 @@ from bidsim.training.hyperparameters import Hyperparameters
 from bidsim.training.predict import predict
 from bidsim.training.steps import Fingerprints, key_of, new_directory, plain_versions
 from bidsim.training.streaming import Stop
-from bidsim.training.train import OnMetric, selection_of, train, versions_of
+from bidsim.training.train import OnMetric, Stopped, selection_of, train, versions_of
 from bidsim.training.windows import plan_windows
 
 StepName = Literal["extract", "train", "predict", "evaluate"]
 STEPS: tuple[StepName, ...] = ("extract", "train", "predict", "evaluate")
 MODEL = "trained.bin"
+STOPPED_MODEL = "stopped.bin"
 OnStep = Callable[[StepName, Path, bool], None]
+Around = Callable[[StepName], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ class Workflow:
     """The steps of one scenario and one set of hyperparameters in one folder.
 
     work: steps/<step>-<key>, runs/<scenario>-<key> (a store for the leaderboard), checkpoints, fingerprints.json.
-    as_of: the day on which the gate is judged. Keys are found without doing any step.
+    as_of: the day on which the gate is judged. checkpoints: a folder of its own for these, which may outlive `work`.
+    Keys are found without doing any step.
     """
 
     loaded: LoadedScenario
@@ -60,6 +64,12 @@ class Workflow:
     train_tables: Mapping[str, str] = field(default_factory=dict)
     baseline: Path | None = None
     settings: Settings = field(default_factory=Settings)
+    checkpoints: Path | None = None
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where an unfinished training stands, and its model so far where it was asked to stop."""
+        return (self.checkpoints or self.work / "checkpoints") / self.keys["train"]
 
     def path(self, step: StepName) -> Path:
         """The folder that a step makes."""
@@ -109,7 +119,10 @@ class Workflow:
         on_metric: OnMetric = lambda name, value, step: None,
         progress: Progress | None = None,
     ) -> bool:
-        """Do a step whose predecessors are done; False where it was done before. Raises BidsimError."""
+        """Do a step whose predecessors are done; False where it was done before.
+
+        stop: asked in training only; see `train`. Raises BidsimError, Stopped.
+        """
         if self.done(step):
             return False
         progress = progress or Silent()
@@ -154,23 +167,27 @@ class Workflow:
         )
 
     def _train(self, stop: Stop, on_metric: OnMetric, progress: Progress) -> None:
-        checkpoint = self.work / "checkpoints" / self.keys["train"]
         extraction = open_extraction(self.path("extract"))
         with new_directory(self.path("train")) as aside:
             trained = train(
                 extraction,
                 self.hyperparameters,
                 aside / MODEL,
-                checkpoint=checkpoint,
+                checkpoint=self.checkpoint,
                 stop=stop,
                 on_metric=on_metric,
                 progress=progress,
             )
             if trained.stopped:
-                raise BidsimError("training was stopped before it was done; run again to go on from its checkpoint")
+                # Beside the checkpoint, never as the step's outcome: what is judged is the whole training.
+                model = trained.bundle.write(self.checkpoint / STOPPED_MODEL)
+                raise Stopped(
+                    f"training was stopped before it was done; the model so far is {model.path}. Run again to go on from "
+                    "its checkpoint"
+                )
             text = json.dumps(self.hyperparameters.content(), indent=1, sort_keys=True) + "\n"
             (aside / "hyperparameters.json").write_text(text, encoding="utf-8")
-        shutil.rmtree(checkpoint, ignore_errors=True)
+        shutil.rmtree(self.checkpoint, ignore_errors=True)
 
     def _evaluate(self, progress: Progress) -> None:
         replay_to_directory(
@@ -203,12 +220,20 @@ def run_workflow(
     *,
     stop: Stop = lambda: False,
     on_metric: OnMetric = lambda name, value, step: None,
+    around: Around = lambda step: nullcontext(),
     progress: Progress | None = None,
 ) -> Path:
-    """Do what is missing of all steps; returns the run's folder. on_step: told each step, its folder, whether it was kept."""
+    """Do what is missing of all steps; returns the run's folder.
+
+    on_step: told each step, its folder, whether it was kept. stop: see `Workflow.do`; also asked before each step.
+    around: entered for each step. Raises BidsimError, Stopped.
+    """
     if not all(workflow.done(step) for step in STEPS):
         workflow.check()
     for step in STEPS:
-        made = workflow.do(step, stop=stop, on_metric=on_metric, progress=progress)
+        if stop():
+            raise Stopped(f"stopped before the step {step}; run again to go on")
+        with around(step):
+            made = workflow.do(step, stop=stop, on_metric=on_metric, progress=progress)
         on_step(step, workflow.path(step), not made)
     return workflow.path("evaluate")

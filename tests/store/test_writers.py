@@ -16,7 +16,7 @@ from stored import make
 from bidsim.errors import BidsimError
 from bidsim.result import Result
 from bidsim.store.leaderboard import make_leaderboard
-from bidsim.store.runs import write_file, write_run
+from bidsim.store.runs import aside_of, write_file, write_run
 from bidsim.store.scan import scan
 
 WRITER = """
@@ -73,6 +73,25 @@ def test_eight_writers_at_once_of_which_two_are_killed(tmp_path: Path) -> None:
         assert (run.directory / "big.bin").read_bytes() == bytes([int(n)]) * 300_000
     (board,) = make_leaderboard([tmp_path], "cpa").boards
     assert len(board.entries) == len(names)
+
+
+def test_what_a_killed_writer_began_is_cleared_by_the_next_of_that_place(tmp_path: Path) -> None:
+    """Of this machine and of the dead only: another may be writing there at this moment."""
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    stem = aside_of(tmp_path / "run").name.rpartition(".")[0]
+    (tmp_path / f"{stem}.{int(gone.stdout)}-abc").mkdir()
+    (tmp_path / f"{stem}.{os.getppid()}-abc").mkdir()
+    (tmp_path / f".run.elsewhere.{int(gone.stdout)}-abc").mkdir()
+    (tmp_path / f"{stem.replace('.run', '.run2')}.{int(gone.stdout)}-abc").mkdir()
+    write_run(tmp_path / "run", {"a": "1"})
+    write_file(tmp_path / "f", "1")
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "run",
+        "f",
+        f"{stem}.{os.getppid()}-abc",
+        f".run.elsewhere.{int(gone.stdout)}-abc",
+        f"{stem.replace('.run', '.run2')}.{int(gone.stdout)}-abc",
+    }
 
 
 def test_two_writers_of_one_place_one_wins_and_the_other_is_told(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +18,12 @@ from bidsim.models import Feature, HashedSpec, hash_matrix
 from bidsim.models.columns import HashCache, table_columns
 from bidsim.models.hashed import hash_cells
 from bidsim.models.manifest import FactorizationSpec
-from bidsim.training.curve import MOST_ROUNDS, measure, round_of, thinned
+from bidsim.training.curve import MOST_ROUNDS, round_of, thinned
 from bidsim.training.examples import Examples, Sample
 from bidsim.training.hyperparameters import Common, FactorizationMachine, HashedLogistic
 from bidsim.training.logistic import LogisticLearner
 from bidsim.training.machines import MachineLearner
+from bidsim.training.measuring import Measuring, measure
 from bidsim.training.problem import Problem
 from bidsim.training.streaming import Cells
 
@@ -168,7 +170,10 @@ def test_cells_are_the_matrix_with_collisions_apart() -> None:
 def test_metrics_are_those_of_scikit_learn(rows: list[tuple[float, float, float]]) -> None:
     p, y, w = (np.array(column) for column in zip(*rows, strict=True))
     p = p.astype(np.float32).astype(np.float64)
-    found = measure(p, y, w)
+    with patch("bidsim.training.measuring.HELD_BYTES", 64), Measuring() as measuring:  # the negatives go to a file
+        for start in range(0, len(p), 7):
+            measuring.add(*(column[start : start + 7] for column in (p, y, w)))
+        found = measuring.measures()
     assert (found.rows, found.positives) == (len(rows), int(y.sum()))
     assert found.logloss == pytest.approx(log_loss(y, p, sample_weight=w, labels=[0, 1]), rel=1e-9)
     if 0 < y.sum() < len(y):

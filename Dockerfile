@@ -1,0 +1,32 @@
+# The training container of the improvement loop (the last stage, `docker run IMAGE train`) and bidsim as a tool
+# (`--target tool`). Debian's slim image: wheels for the C libraries need glibc. To pin the bytes too, append @sha256:...
+FROM python:3.12.12-slim-bookworm AS build
+ARG EXTRAS=lightgbm
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY bidsim ./bidsim
+RUN python -m venv /opt/bidsim \
+ && /opt/bidsim/bin/pip install --no-cache-dir --no-compile ".[${EXTRAS}]" \
+ && /opt/bidsim/bin/pip uninstall --yes pip
+
+FROM python:3.12.12-slim-bookworm AS base
+# LightGBM needs OpenMP; nothing else comes from Debian.
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends libgomp1 \
+ && rm -rf /var/lib/apt/lists/*
+COPY --from=build /opt/bidsim /opt/bidsim
+ENV PATH=/opt/bidsim/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 TERM=dumb
+
+FROM base AS tool
+RUN useradd --create-home --uid 1000 bidsim
+USER bidsim
+WORKDIR /work
+ENTRYPOINT ["bidsim"]
+
+FROM base AS train
+# Root, because SageMaker makes /opt/ml/model, /opt/ml/output and /opt/ml/checkpoints as root's: another user can't
+# write the model or the reason of a failure there. Outside of it: docker run --user "$(id -u)" works where they are yours.
+USER root
+# Exec form without an init: the service's SIGTERM reaches bidsim itself, which saves the model on it.
+ENTRYPOINT ["bidsim", "sagemaker"]
+CMD ["train"]
