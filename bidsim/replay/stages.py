@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from bidsim.errors import ModelError
+from bidsim.logs.bringing import bring_rows
 from bidsim.replay.budget import Ledger, Rows
 from bidsim.replay.engine import Engine, quote_path
 from bidsim.replay.findings import jumped
@@ -49,6 +50,9 @@ class Stages:
         """Step 1 and 2: view `rows`, the window's rows with every policy's own raw predictions."""
         plan = self.plan
         streams = plan.scored or plan.source.format != "parquet"
+        reading = " ".join([self._rows_sql(), *plan.features.values()])
+        plan.source = bring_rows(plan.source, self.engine, reading, plan.conditions, plan.span)
+        self.engine.now_reads(plan.source.files)
         sql = self._rows_sql()
         if not streams:
             self.engine.run(f"create view log_rows as {sql}")
