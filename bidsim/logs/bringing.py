@@ -92,6 +92,10 @@ def _by_partition(source: Source, engine: Asker, conditions: Sequence[str]) -> f
 
     The engine judges them over files that have columns and no rows yet, as it would over the log.
     """
+    assert source.origin is not None
+    values = source.origin.partitions
+    if values is not None:
+        return _by_values(values, engine, conditions)
     keys = {part.partition("=")[0].lower() for part in source.files[0].split("/")[:-1] if "=" in part}
     if not keys or source.format != "parquet":
         return None
@@ -108,6 +112,20 @@ def _by_partition(source: Source, engine: Asker, conditions: Sequence[str]) -> f
         return None  # it will be told where rows are read
     numbers = (re.search(r"/(\d{8})/(?:[^/]+=[^/]*/)*" + PART, str(name)) for (name,) in found)
     return frozenset(int(number.group(1)) for number in numbers if number)
+
+
+def _by_values(values: Path, engine: Asker, conditions: Sequence[str]) -> frozenset[int] | None:
+    """The same where a file has the partition values, a row for each file of the log."""
+    relation = f"read_parquet({_text(str(values))}, file_row_number = true)"
+    keys = {name.lower() for name, _ in engine.names(f"select * exclude (file_row_number) from {relation}")}
+    plain = [text for text in conditions if _names(text) and _names(text) <= keys]
+    if not plain:
+        return None
+    try:
+        found = engine.rows(f"select s.file_row_number from {relation} as s where {' and '.join(plain)}")
+    except LogError:
+        return None
+    return frozenset(int(number) for (number,) in found)
 
 
 def _names(text: str) -> set[str]:

@@ -19,7 +19,7 @@ DEEPEST = 64
 TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
 # Field numbers of parquet.thrift.
 FILE_SCHEMA, FILE_ROWS, FILE_GROUPS, FILE_PAIRS, FILE_ORDERS = 2, 3, 4, 5, 7
-ELEMENT_NAME, ELEMENT_CHILDREN = 4, 5
+ELEMENT_NAME, ELEMENT_CHILDREN, ELEMENT_NUMBER = 4, 5, 9
 GROUP_COLUMNS, GROUP_BYTES, GROUP_ROWS, GROUP_SORTING, GROUP_OFFSET, GROUP_COMPRESSED = 1, 2, 3, 4, 5, 6
 CHUNK_PATH, CHUNK_OFFSET, CHUNK_META = 1, 2, 3
 CHUNK_INDEXES = (4, 5, 6, 7)
@@ -51,10 +51,13 @@ def alone(footer: bytes) -> bytes:
     return MAGIC + footer
 
 
-def shrink(footer: bytes, wanted: Callable[[str], bool], kept: Callable[[int], bool]) -> tuple[bytes, list[Range]]:
+def shrink(
+    footer: bytes, wanted: Callable[[str, int | None], bool], kept: Callable[[int], bool]
+) -> tuple[bytes, list[Range]]:
     """The footer of the smaller file and the bytes that go before it, the first of them at 4.
 
-    footer: with its length and magic; wanted: whether a top-level column stays; kept: whether a row group stays.
+    footer: with its length and magic; wanted: whether a top-level column stays, by its
+    lower-case name and its field number; kept: whether a row group stays.
     Raises ValueError for a footer that can't be read.
     """
     try:
@@ -67,11 +70,12 @@ def shrink(footer: bytes, wanted: Callable[[str], bool], kept: Callable[[int], b
     return bytes(out) + struct.pack("<I", len(out)) + MAGIC, ranges
 
 
-def _cut(tree: Struct, wanted: Callable[[str], bool], kept: Callable[[int], bool]) -> list[Range]:
+def _cut(tree: Struct, wanted: Callable[[str, int | None], bool], kept: Callable[[int], bool]) -> list[Range]:
     elements = tree[FILE_SCHEMA][1][1]
     tops = _top_columns(elements)
     names = [str(elements[first][ELEMENT_NAME][1], "utf-8").lower() for first, _, _ in tops]
-    stays = [wanted(name) for name in names]
+    numbers = [elements[first].get(ELEMENT_NUMBER, (I32, None))[1] for first, _, _ in tops]
+    stays = [wanted(name, number) for name, number in zip(names, numbers, strict=True)]
     if len(set(names)) < len(names):
         stays = [True] * len(names)  # the engine tells such columns apart by their place
     elif not any(stays):

@@ -20,7 +20,7 @@ from bidsim.logs.fetching import Piece, disk_full, fetch, in_threads
 from bidsim.logs.footers import MAGIC as PARQUET_MAGIC
 from bidsim.logs.footers import alone, footer_bytes, shrink
 from bidsim.logs.origins import PART, Span, Told, Wanted, digest_of, show_files, silent
-from bidsim.logs.source import COMPRESSED, ENDINGS, Format, Source, ending_of, one_format
+from bidsim.logs.source import COMPRESSED, DELTA, ENDINGS, Format, Source, ending_of, one_format
 from bidsim.logs.stores import Store, StoredObject, open_store
 
 # Most footers lie in so many last bytes, and a smaller object is brought whole at once.
@@ -50,6 +50,10 @@ class Objects:
     @property
     def tokens(self) -> tuple[str, ...]:
         return tuple(f"{thing.url} {thing.version} {thing.size}" for thing in self.things)
+
+    @property
+    def partitions(self) -> None:
+        return None  # the folders of Hive partitions tell them
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -164,7 +168,7 @@ def find_objects(name: str, text: str, format: str | None, hint: str) -> Source:
     things = _match(store, address)
     delta = next((t for t in things if "/_delta_log/" in f"/{t.key}"), None)
     if delta is not None and format is None:
-        raise LogError(f"table {name}: this is a Delta table; say format: delta in the scenario", file=str(address))
+        raise LogError(f"table {name}: {DELTA}", file=str(address))
     # Hidden files and markers (_SUCCESS) are how other writers leave notes in a folder; they are not the log.
     things = [t for t in things if not t.key.rpartition("/")[2].startswith((".", "_"))]
     if not things:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from bidsim.errors import ScenarioError
 from bidsim.logs.addresses import is_address
@@ -39,10 +41,13 @@ def open_log(loaded: LoadedScenario, tables: Mapping[str, str]) -> Log:
 
 def _find(loaded: LoadedScenario, name: str, path: str, table: LogTable, hint: str, *, own: bool) -> Source:
     """own: whether the scenario names the path, which is then relative to its file."""
+    place = path if is_address(path) else os.path.abspath(loaded.resolve(path) if own else path)
+    if table.format == "delta":
+        from bidsim.logs.delta import find_delta
+
+        return find_delta(name, place, table.version, hint)
     if is_address(path):
         from bidsim.logs.objects import find_objects
 
         return find_objects(name, path, table.format, hint)
-    from pathlib import Path
-
     return open_source(name, loaded.resolve(path) if own else Path(path), table.format, hint)

@@ -38,19 +38,23 @@ class Span:
 @dataclass(frozen=True)
 class Wanted:
     """What a replay reads. columns: lower-case names; files: indices of the files that conditions on partitions leave;
-    span: of its window. None: all of them."""
+    span: of its window; ids: numbers of columns, where files tell columns by them. None: all of them."""
 
     columns: frozenset[str] | None = None
     files: frozenset[int] | None = None
     span: Span | None = None
+    ids: frozenset[int] | None = None
 
-    def reads(self, column: str) -> bool:
+    def reads(self, column: str, number: int | None = None) -> bool:
+        """number: the column's in its file; where numbers are asked for, a column without one may be any of them."""
+        if self.ids is not None:
+            return number is None or number in self.ids
         return self.columns is None or column.lower() in self.columns
 
     @property
     def digest(self) -> str:
         """A short name for it."""
-        parts = [None if part is None else sorted(part) for part in (self.columns, self.files)]
+        parts = [None if part is None else sorted(part) for part in (self.columns, self.ids, self.files)]
         return digest_of(parts, repr(self.span))
 
 
@@ -69,6 +73,10 @@ class Origin(Protocol):
     @property
     def directory(self) -> Path | None:
         """Where its files are brought to; None before `begin`."""
+
+    @property
+    def partitions(self) -> Path | None:
+        """A Parquet file with the partition values of each file, where paths don't tell them."""
 
     def begin(self, directory: Path, told: Told) -> tuple[list[Path], Origin]:
         """Local files with all columns and perhaps no rows yet, and what will bring the rows."""

@@ -28,6 +28,7 @@ ENDINGS: dict[str, Format] = {
     ".jsonl": "ndjson",
 }
 COMPRESSED = (".gz", ".zst")
+DELTA = "this is a Delta table; say format: delta in the scenario"
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,8 @@ def open_source(name: str, path: Path, format: str | None, hint: str | None = No
     from the ending, and from the content where the ending says nothing. hint: what to do where nothing is found.
     Raises LogError.
     """
+    if format is None and (path / "_delta_log").is_dir():
+        raise LogError(f"table {name}: {DELTA}", file=str(path))
     files = _expand(path, name, hint or f"check the path or --table {name}=PATH")
     for file in files:
         if not os.access(file, os.R_OK):

@@ -230,7 +230,7 @@ CLOCK_CHANGE = timedelta(hours=3)
 def window_span(loaded: LoadedScenario, time: str | None, kind: str | None) -> Span | None:
     """The times that `window_conditions` can hold for, where the time is a column as it stands."""
     window = loaded.window()
-    column = re.fullmatch(r'cast\(s\."((?:[^"]|"")+)" as timestamp(?:tz)?\)', time or "")
+    column = re.fullmatch(r'cast\(\(*s\."((?:[^"]|"")+)"\)* as timestamp(?:tz)?\)', time or "")
     if window is None or column is None:
         return None
     start, end = window

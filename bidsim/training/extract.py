@@ -143,7 +143,7 @@ def extract(
 def content_sha256(loaded: LoadedScenario) -> str:
     """sha256 over the keys of a scenario that decide which examples it gives; where its log lies is none of them."""
     kept = {key: value for key, value in loaded.document.items() if key in DECIDING}
-    elsewhere = ("path", "format")
+    elsewhere = ("path", "format", "version", "snapshot")
     kept["logs_tables"] = {
         name: {k: v for k, v in (table or {}).items() if k not in elsewhere}
         for name, table in loaded.document["logs_tables"].items()

@@ -64,7 +64,7 @@ def test_rows_and_types_are_those_of_the_original(tmp_path: Path, writer: str) -
         tuple(TABLE.column_names),
     ):
         footer, ranges = shrink(
-            footer_of(content), lambda name, wanted=wanted: name in wanted, lambda group: group in (1, 4)
+            footer_of(content), lambda name, number, wanted=wanted: name in wanted, lambda group: group in (1, 4)
         )
         small = MAGIC
         for r in ranges:
@@ -96,7 +96,7 @@ def test_a_footer_alone_tells_columns_and_types(tmp_path: Path) -> None:
 def test_of_columns_that_differ_in_case_only_all_are_kept() -> None:
     out = io.BytesIO()
     pq.write_table(pa.table({"a": [1], "A": [2], "b": [3]}), out)
-    footer, ranges = shrink(footer_of(out.getvalue()), lambda name: name == "a", lambda group: True)
+    footer, ranges = shrink(footer_of(out.getvalue()), lambda name, number: name == "a", lambda group: True)
     assert len(ranges) == 3
     assert pq.read_metadata(io.BytesIO(alone(footer))).num_columns == 3
 
@@ -114,7 +114,7 @@ def test_a_damaged_footer_is_told_and_nothing_else_happens() -> None:
         if draw.random() < 0.3:
             del broken[draw.randrange(len(broken)) :]
         try:
-            shrink(bytes(broken) + footer[-8:], lambda name: True, lambda group: True)
+            shrink(bytes(broken) + footer[-8:], lambda name, number: True, lambda group: True)
             outcomes.add("read")
         except ValueError:
             outcomes.add("told")
