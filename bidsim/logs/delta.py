@@ -46,6 +46,10 @@ class DeltaReader:
     constants: Sequence[dict[str, Any]]
     kept: dict[int, tuple[npt.NDArray[np.uint8], int]] = field(default_factory=dict)
 
+    @property
+    def by_name(self) -> bool:
+        return True  # tables that map names are refused
+
     def raw(self, wanted: Wanted) -> Wanted:
         return wanted
 

@@ -46,6 +46,10 @@ def _find(loaded: LoadedScenario, name: str, path: str, table: LogTable, hint: s
         from bidsim.logs.delta import find_delta
 
         return find_delta(name, place, table.version, hint)
+    if table.format == "iceberg":
+        from bidsim.logs.iceberg import find_iceberg
+
+        return find_iceberg(name, place, path, table.snapshot, hint)
     if is_address(path):
         from bidsim.logs.objects import find_objects
 

@@ -41,6 +41,10 @@ class TableFile:
 class Reader(Protocol):
     """What a format adds to its files."""
 
+    @property
+    def by_name(self) -> bool:
+        """Whether the files' own column names are the table's."""
+
     def batches(self, index: int, file: Path, columns: pa.Schema) -> Iterator[pa.RecordBatch]:
         """The rows of a data file, whose local copy has at least these columns, in the table's types and without the
         rows that were deleted."""
