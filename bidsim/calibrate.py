@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsim.errors import BidsimError, ModelError
-from bidsim.logs.opening import extra_files, open_log
+from bidsim.logs.bringing import brought
+from bidsim.logs.opening import open_log
+from bidsim.logs.origins import silent
 from bidsim.models.bundle import Bundle
 from bidsim.models.manifest import Isotonic, Platt
 from bidsim.models.packing import open_model
@@ -73,15 +75,16 @@ def calibrate(
     bundle = open_model(model)
     threads = threads or os.cpu_count() or 1
     policies = resolve(fitting, [], model)
-    source = open_log(fitting, tables or {})
+    found = open_log(fitting, tables or {})
     fits = []
     with (
         tempfile.TemporaryDirectory(prefix="bidsim-") as work,
+        brought(found, Path(work).resolve(), silent) as log,
         Engine(
-            [*source.files, *extra_files(fitting)], Path(work).resolve(), threads=threads, memory_bytes=memory_bytes
+            log.files, Path(work).resolve(), threads=threads, memory_bytes=memory_bytes, folders=log.folders
         ) as engine,
     ):
-        plan = make_plan(fitting, engine, source, policies)
+        plan = make_plan(fitting, engine, log, policies)
         labelled = {"ctr": plan.has("click"), "cvr": plan.has("click") and plan.has("conversion")}
         labelled["ctcvr"] = plan.has("conversion")
         wanted = heads or tuple(h for h in HEADS if h in bundle.manifest.heads and labelled[h])
@@ -110,9 +113,9 @@ def _is_another_log(loaded: LoadedScenario, tables: Mapping[str, str]) -> bool:
     name, table = next(iter(loaded.scenario.logs_tables.items()))
     if name not in tables or table.path is None:
         return False
-    given = open_log(loaded, tables)
+    given = open_log(loaded, tables).table
     try:
-        own = open_log(loaded, {})
+        own = open_log(loaded, {}).table
     except BidsimError:  # the scenario's log is not here, so the given one is not it
         return True
     return not {_identity(file) for file in given.files} & {_identity(file) for file in own.files}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bidsim.errors import BidsimError
+from bidsim.logs.bringing import Log
 from bidsim.replay.pipeline import Settings, run_replay
 from bidsim.replay.progress import Progress, Silent
 from bidsim.result import Result
@@ -35,6 +36,7 @@ def replay_to_directory(
     as_of: date | None = None,
     baseline: Path | None = None,
     tables: Mapping[str, str] | None = None,
+    log: Log | None = None,
     out: Path | None = None,
     charts: Path | None = None,
     interactive: bool = False,
@@ -47,8 +49,8 @@ def replay_to_directory(
 
     as_of: the day on which the gate is judged, by default today in the scenario's time zone. out: a folder that does
     not exist yet; by default runs/<scenario>-<model>-<hash>, the hash over everything that decides the result's
-    content. charts: a new folder for the main charts as PNG and SVG. interactive: a report with tooltips and zoom.
-    Raises BidsimError, with nothing written.
+    content. log: what tables mean, already opened. charts: a new folder for the main charts as PNG and SVG.
+    interactive: a report with tooltips and zoom. Raises BidsimError, with nothing written.
     """
     progress = progress or Silent()
     started = datetime.now(UTC)
@@ -63,6 +65,7 @@ def replay_to_directory(
         as_of=as_of or started.astimezone(loaded.zone).date(),
         baseline=baseline,
         tables=tables,
+        log=log,
         settings=Settings(threads=threads, memory_bytes=memory_bytes),
         progress=progress,
     )
@@ -89,6 +92,9 @@ def replay_to_directory(
         "junit.xml": render_junit(result),
     }
     facts = _run_facts(started, seconds, time.monotonic() - clock, command, threads, memory_bytes, versions)
+    elsewhere = replayed.log.describe()
+    if elsewhere:
+        facts["log"] = elsewhere
     facts |= {"judged": judged.model_dump(), "record": record.model_dump()}
     files["run.json"] = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
     write_run(directory, files)

@@ -11,12 +11,15 @@ by halving.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Literal
 
+from bidsim.logs.bringing import brought
+from bidsim.logs.opening import open_log
 from bidsim.replay.pipeline import Settings, run_replay
 from bidsim.result import Result
 from bidsim.scenario.loading import LoadedScenario, Shift
@@ -94,19 +97,24 @@ def stress(
         told("as it is" if shift == 0 else f"{kind} {shift:+.1%}")
         moved = Shift(prices=1 + shift) if kind == "prices" else Shift(candidates=1 + shift)
         changed = replace(loaded, shift=moved)
-        found = run_replay(changed, models, as_of=as_of, baseline=baseline, tables=tables, settings=settings)
-        return _point(found.result, shift)
+        made = run_replay(changed, models, as_of=as_of, baseline=baseline, log=log, settings=settings)
+        return _point(made.result, shift)
 
-    whole = world("prices", 0.0)
-    points: dict[Kind, tuple[Point, ...]] = {}
-    flips: list[Flip] = []
-    for kind, shifts in zip(KINDS, (prices, calibration), strict=True):
-        grid = [world(kind, shift) for shift in sorted(set(shifts) - {0.0})]
-        for side in ([p for p in grid if p.shift < 0][::-1], [p for p in grid if p.shift > 0]):
-            flip = _first_flip(kind, whole, side, world)
-            if flip is not None:
-                flips.append(flip)
-        points[kind] = tuple(sorted([*grid, whole], key=lambda p: p.shift))
+    found = open_log(loaded, tables or {})
+    with (
+        tempfile.TemporaryDirectory(prefix="bidsim-", dir=settings.directory if settings else None) as work,
+        brought(found, Path(work).resolve(), told) as log,  # once for all worlds
+    ):
+        whole = world("prices", 0.0)
+        points: dict[Kind, tuple[Point, ...]] = {}
+        flips: list[Flip] = []
+        for kind, shifts in zip(KINDS, (prices, calibration), strict=True):
+            grid = [world(kind, shift) for shift in sorted(set(shifts) - {0.0})]
+            for side in ([p for p in grid if p.shift < 0][::-1], [p for p in grid if p.shift > 0]):
+                flip = _first_flip(kind, whole, side, world)
+                if flip is not None:
+                    flips.append(flip)
+            points[kind] = tuple(sorted([*grid, whole], key=lambda p: p.shift))
     return Stress(whole.verdict, points, tuple(flips))
 
 

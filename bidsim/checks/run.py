@@ -11,7 +11,8 @@ from bidsim.checks.catalogue import Outcome, Report, skipped
 from bidsim.checks.categories import log_of_features, unseen_categories
 from bidsim.checks.quick import quick_checks
 from bidsim.checks.thorough import duplicates, immaturity, order_of_events, skew, throttling
-from bidsim.logs.opening import extra_files, open_log
+from bidsim.logs.bringing import brought
+from bidsim.logs.opening import open_log
 from bidsim.replay.binding import make_plan
 from bidsim.replay.engine import Engine
 from bidsim.replay.pipeline import LEAST_BYTES, OWN_BYTES, Settings
@@ -45,19 +46,20 @@ def run_check(
     loaded = _with_candidate(loaded, models)
     policies = resolve(loaded, models, baseline)
     progress.step("opening models and log")
-    source = open_log(loaded, tables or {})
-    files = [*source.files, *extra_files(loaded)]
+    found = open_log(loaded, tables or {})
     threads = settings.threads or os.cpu_count() or 1
     with (
         tempfile.TemporaryDirectory(prefix="bidsim-", dir=settings.directory) as work,
+        brought(found, Path(work).resolve(), progress.step) as log,
         Engine(
-            files,
+            log.files,
             Path(work).resolve(),
+            folders=log.folders,
             threads=threads,
             memory_bytes=max(LEAST_BYTES - OWN_BYTES, settings.memory_bytes - OWN_BYTES),
         ) as engine,
     ):
-        plan = make_plan(loaded, engine, source, policies)
+        plan = make_plan(loaded, engine, log, policies)
         plan.budget_amount = plan.budget_period = plan.pace = plan.ripening = None
         plan.internal = False
         for role, sql in plan.seconds.items():

@@ -2,38 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from bidsim.errors import ScenarioError
+from bidsim.logs.addresses import is_address
+from bidsim.logs.bringing import Log
 from bidsim.logs.source import Source, open_source
 from bidsim.scenario.loading import LoadedScenario
+from bidsim.scenario.schema import LogTable
 
 
-def open_log(loaded: LoadedScenario, tables: Mapping[str, str]) -> Source:
-    """The log of the scenario; tables: bindings of the command line, by table name. Raises ScenarioError, LogError."""
+def open_log(loaded: LoadedScenario, tables: Mapping[str, str]) -> Log:
+    """The log of the scenario, found and not read; tables: bindings of the command line, by table name.
+
+    Raises ScenarioError, LogError.
+    """
     name, table = next(iter(loaded.scenario.logs_tables.items()))
     unknown = [t for t in tables if t not in loaded.scenario.logs_tables]
     if unknown:
         raise ScenarioError(
             f'--table {unknown[0]}=...: the scenario has no table "{unknown[0]}"; it has {name}', file=loaded.file
         )
-    if name in tables:
-        return open_source(name, Path(tables[name]), table.format)
-    if table.path is None:
+    path = tables.get(name, table.path)
+    if path is None:
         raise loaded.error(
             f"table {name} has no path; give one, or bind it with --table {name}=PATH", "logs_tables", name
         )
-    return open_source(name, loaded.resolve(table.path), table.format)
+    hint = f"check the path or --table {name}=PATH"
+    own = name not in tables
+    found = _find(loaded, name, path, table, hint, own=own)
+    campaigns = loaded.scenario.campaigns
+    if campaigns is None:
+        return Log(found)
+    return Log(found, _find(loaded, "campaigns", campaigns, LogTable(), "check campaigns in the scenario", own=True))
 
 
-def extra_files(loaded: LoadedScenario) -> Sequence[str]:
-    """Files beside the log that the engine may read: the campaign table."""
-    if loaded.scenario.campaigns is None:
-        return []
-    return open_campaigns(loaded, loaded.scenario.campaigns).files
+def _find(loaded: LoadedScenario, name: str, path: str, table: LogTable, hint: str, *, own: bool) -> Source:
+    """own: whether the scenario names the path, which is then relative to its file."""
+    place = path if is_address(path) else os.path.abspath(loaded.resolve(path) if own else path)
+    if table.format == "delta":
+        from bidsim.logs.delta import find_delta
 
+        return find_delta(name, place, table.version, hint)
+    if table.format == "iceberg":
+        from bidsim.logs.iceberg import find_iceberg
 
-def open_campaigns(loaded: LoadedScenario, path: str) -> Source:
-    """The campaign table of the scenario. Raises LogError."""
-    return open_source("campaigns", loaded.resolve(path), None, "check campaigns in the scenario")
+        return find_iceberg(name, place, path, table.snapshot, hint)
+    if is_address(path):
+        from bidsim.logs.objects import find_objects
+
+        return find_objects(name, path, table.format, hint)
+    return open_source(name, loaded.resolve(path) if own else Path(path), table.format, hint)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from bidsim.errors import LogError
+from bidsim.logs.origins import Origin
 
 Format = Literal["parquet", "csv", "ndjson"]
 
@@ -27,6 +28,7 @@ ENDINGS: dict[str, Format] = {
     ".jsonl": "ndjson",
 }
 COMPRESSED = (".gz", ".zst")
+DELTA = "this is a Delta table; say format: delta in the scenario"
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Source:
 
     The rest is filled in by `columns.settle_columns`. types: (column, type) of text formats; delimiter: of CSV;
     by_name: whether the Parquet files differ in columns or types; unusable: a file and what is wrong with a
-    column in it, by lower-case name; mixed: what a column is where, in words, by lower-case name.
+    column in it, by lower-case name; mixed: what a column is where, in words, by lower-case name. origin: where
+    rows come from that do not lie in local files; files are then names for messages until `bringing` has brought them.
     """
 
     name: str
@@ -46,6 +49,13 @@ class Source:
     by_name: bool = False
     unusable: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     mixed: Mapping[str, str] = field(default_factory=dict)
+    origin: Origin | None = field(default=None, repr=False)
+    brought: bool = False
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """Where each file is, whatever it is called: two sources with one in common share rows."""
+        return tuple(map(os.path.realpath, self.files)) if self.origin is None else self.origin.files
 
     @property
     def keeps_row_numbers(self) -> bool:
@@ -71,7 +81,8 @@ def quote_text(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _ending(path: str) -> str:
+def ending_of(path: str) -> str:
+    """The ending that tells a file's format, below that of its compression."""
     name = path.lower()
     for ending in COMPRESSED:
         name = name.removesuffix(ending)
@@ -81,7 +92,7 @@ def _ending(path: str) -> str:
 def _expand(path: Path, name: str, hint: str) -> list[str]:
     text = str(path)
     if path.is_dir():
-        found = [str(p) for p in path.rglob("*") if p.is_file() and _ending(str(p)) in ENDINGS]
+        found = [str(p) for p in path.rglob("*") if p.is_file() and ending_of(str(p)) in ENDINGS]
     elif glob.has_magic(text) and not path.exists():
         found = [p for p in glob.glob(text, recursive=True) if os.path.isfile(p)]
     elif path.is_file():
@@ -95,14 +106,40 @@ def _expand(path: Path, name: str, hint: str) -> list[str]:
     return sorted(os.path.abspath(p) for p in found)
 
 
-def _told_by_content(file: str) -> Format | None:
-    with open(file, "rb") as stream:
-        head = stream.read(4096)
+def _told_by_content(head: bytes) -> Format | None:
     if head[:4] == b"PAR1":
         return "parquet"
     if head.lstrip()[:1] == b"{":
         return "ndjson"
     return None
+
+
+def one_format(name: str, path: str, files: Sequence[str], format: str | None, head: Callable[[str], bytes]) -> Format:
+    """The format of all files of a table: the one given, or told from endings, and contents where they say nothing.
+
+    head: the first bytes of a file. Raises LogError where there are several or none can be told.
+    """
+    formats: set[Format] = set()
+    for file in files:
+        known: Format | None
+        if format in ("parquet", "csv", "ndjson"):
+            known = format  # type: ignore[assignment]
+        else:
+            known = ENDINGS.get(ending_of(file)) or _told_by_content(head(file))
+        if known is None:
+            raise LogError(
+                f"table {name}: the format can't be told from the ending; give format: parquet, csv or ndjson",
+                file=file,
+            )
+        formats.add(known)
+    if len(formats) > 1:
+        raise LogError(f"table {name}: files of several formats ({', '.join(sorted(formats))}); give one", file=path)
+    return formats.pop()
+
+
+def _head(file: str) -> bytes:
+    with open(file, "rb") as stream:
+        return stream.read(4096)
 
 
 def open_source(name: str, path: Path, format: str | None, hint: str | None = None) -> Source:
@@ -112,29 +149,15 @@ def open_source(name: str, path: Path, format: str | None, hint: str | None = No
     from the ending, and from the content where the ending says nothing. hint: what to do where nothing is found.
     Raises LogError.
     """
+    if format is None and (path / "_delta_log").is_dir():
+        raise LogError(f"table {name}: {DELTA}", file=str(path))
     files = _expand(path, name, hint or f"check the path or --table {name}=PATH")
-    formats: set[Format] = set()
     for file in files:
         if not os.access(file, os.R_OK):
             raise LogError(f"table {name}: the file can't be read; check its permissions", file=file)
-        known: Format | None
-        if format in ("parquet", "csv", "ndjson"):
-            known = format  # type: ignore[assignment]
-        else:
-            known = ENDINGS.get(_ending(file)) or _told_by_content(file)
-        if known is None:
-            raise LogError(
-                f"table {name}: the format can't be told from the ending; give format: parquet, csv or ndjson",
-                file=file,
-            )
         if os.path.getsize(file) == 0:
             raise LogError(f"table {name}: the file is empty", file=file)
-        formats.add(known)
-    if len(formats) > 1:
-        raise LogError(
-            f"table {name}: files of several formats ({', '.join(sorted(formats))}); give one", file=str(path)
-        )
-    source = Source(name, tuple(files), formats.pop())
+    source = Source(name, tuple(files), one_format(name, str(path), files, format, _head))
     _check_parquet(source)
     return source
 

@@ -7,8 +7,8 @@ needs is carried to it under an internal name.
 from __future__ import annotations
 
 from bidsim.errors import LogError, ScenarioError
+from bidsim.logs.bringing import Log
 from bidsim.logs.columns import settle_columns
-from bidsim.logs.source import Source
 from bidsim.replay.columns import (
     TIME_PARTS,
     Names,
@@ -27,6 +27,7 @@ from bidsim.replay.columns import (
     time_kind_of,
     unit_kind,
     window_conditions,
+    window_span,
 )
 from bidsim.replay.engines import AnyEngine
 from bidsim.replay.formulas import bind_formulas, later_names, role_names
@@ -37,18 +38,18 @@ from bidsim.scenario.loading import LoadedScenario, nearest
 from bidsim.scenario.schema import HEADS, PREDICTION_COLUMN, ROLES, CvrJump
 
 
-def make_plan(loaded: LoadedScenario, engine: AnyEngine, source: Source, policies: list[PolicyPlan]) -> Plan:
+def make_plan(loaded: LoadedScenario, engine: AnyEngine, log: Log, policies: list[PolicyPlan]) -> Plan:
     """Bind the scenario to the log's columns.
 
-    policies: baseline first, as `policies.resolve` gives them; their SQL is completed here. Raises ScenarioError for
-    a name or expression at fault, LogError for a missing or ill-typed column.
+    log: brought to where the engine can read it; policies: baseline first, as `policies.resolve` gives them; their SQL
+    is completed here. Raises ScenarioError for a name or expression at fault, LogError for a missing or ill-typed column.
     """
     scenario = loaded.scenario
-    source = settle_columns(source, engine)
+    source = settle_columns(log.table, engine)
     log_columns = engine.names(f"select * from {source.reader()}")
     names = Names(loaded, {name: f"s.{quote_identifier(name)}" for name, _ in log_columns}, source)
     campaign_sql = role_sql(names, loaded, "campaign")
-    campaigns = campaign_table(loaded, engine, campaign_sql)
+    campaigns = campaign_table(loaded, engine, log.campaigns, campaign_sql)
     if campaigns is not None:
         for name, _ in engine.names(f"select * from {campaigns.reader}"):
             names.columns.setdefault(name, f"c.{quote_identifier(name)}")
@@ -85,6 +86,7 @@ def make_plan(loaded: LoadedScenario, engine: AnyEngine, source: Source, policie
     )
     plan.unit = unit_kind(types.get("unit"))
     plan.zone = zone
+    plan.span = window_span(loaded, roles["time"], time_kind)
     for role in ("time", "click_time", "conversion_time"):
         seconds = event_seconds(loaded, types, roles, role)
         if seconds is not None:

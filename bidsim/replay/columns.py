@@ -6,12 +6,15 @@ with a name or a type is found here, with the scenario's line, before any row is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Literal
 
 from bidsim.errors import BidsimError, LogError
+from bidsim.logs.bringing import bring_rows
 from bidsim.logs.columns import settle_columns
-from bidsim.logs.opening import open_campaigns
+from bidsim.logs.origins import Span
 from bidsim.logs.source import Source
 from bidsim.replay.engines import AnyEngine
 from bidsim.replay.plan import NUMERIC_ROLES, CampaignTable, Segment
@@ -72,13 +75,15 @@ def join_campaigns(campaigns: CampaignTable | None, campaign_sql: str | None) ->
     return f" left join {campaigns.reader} as c on cast(c.{campaigns.key} as varchar) = cast({campaign_sql} as varchar)"
 
 
-def campaign_table(loaded: LoadedScenario, engine: AnyEngine, campaign_sql: str | None) -> CampaignTable | None:
+def campaign_table(
+    loaded: LoadedScenario, engine: AnyEngine, source: Source | None, campaign_sql: str | None
+) -> CampaignTable | None:
     path = loaded.scenario.campaigns
-    if path is None:
+    if source is None:
         return None
     if campaign_sql is None:
         raise loaded.error("campaigns: the log has no campaign column to join on; set columns.campaign", "campaigns")
-    table = settle_columns(open_campaigns(loaded, path), engine)
+    table = settle_columns(source, engine)
     columns = [name for name, _ in engine.names(f"select * from {table.reader()}")]
     wanted = loaded.scenario.columns.campaign or "campaign"
     key = next((k for k in (wanted, "campaign") if k in columns), None)
@@ -145,6 +150,8 @@ def not_numeric(
     """The error for an expression that is no number. text: as the scenario writes it."""
     key = ".".join(str(p) for p in path)
     mixed = names.source.mixed.get(text.strip('"').lower()) if names.source else None
+    if names.source is not None:
+        relation = relation.replace(names.source.reader(), bring_rows(names.source, engine, sql, [], None).reader())
     found = engine.rows(
         f"select cast({sql} as varchar) from {relation} "
         f"where {sql} is not null and try_cast(cast({sql} as varchar) as double) is null limit 1"
@@ -214,6 +221,23 @@ def window_conditions(loaded: LoadedScenario, time: str | None, kind: str | None
     else:
         low, high = (f"timestamp '{t.astimezone(loaded.zone):%Y-%m-%d %H:%M:%S}'" for t in (start, end))
     return [f"({time} >= {low})", f"({time} < {high})"]
+
+
+# Clocks that are set back or forward move the wall clock's window by no more than this.
+CLOCK_CHANGE = timedelta(hours=3)
+
+
+def window_span(loaded: LoadedScenario, time: str | None, kind: str | None) -> Span | None:
+    """The times that `window_conditions` can hold for, where the time is a column as it stands."""
+    window = loaded.window()
+    column = re.fullmatch(r'cast\(\(*s\."((?:[^"]|"")+)"\)* as timestamp(?:tz)?\)', time or "")
+    if window is None or column is None:
+        return None
+    start, end = window
+    if kind != "instant":
+        start = start.astimezone(loaded.zone).replace(tzinfo=None) - CLOCK_CHANGE
+        end = end.astimezone(loaded.zone).replace(tzinfo=None) + CLOCK_CHANGE
+    return Span(column.group(1).replace('""', '"').lower(), start, end)
 
 
 def segments_of(

@@ -28,10 +28,19 @@ BATCH_ROWS = 65_536
 class Engine:
     """One in-memory DuckDB, reading `files`, writing only below `work`.
 
-    threads: number of threads, None for all cores. memory_bytes: the engine's own share of the memory.
+    threads: number of threads, None for all cores. memory_bytes: the engine's own share of the memory. folders: where
+    more files will appear that it may read.
     """
 
-    def __init__(self, files: Sequence[str], work: Path, *, threads: int | None, memory_bytes: int) -> None:
+    def __init__(
+        self,
+        files: Sequence[str],
+        work: Path,
+        *,
+        threads: int | None,
+        memory_bytes: int,
+        folders: Sequence[Path] = (),
+    ) -> None:
         self.work = work
         self.files = tuple(files)
         self.threads = threads or os.cpu_count() or 1
@@ -50,7 +59,7 @@ class Engine:
         run(f"set memory_limit = '{max(64, memory_bytes // 2**20)}MiB'")
         run("set temp_directory = $1", [str(work / "spill")])
         run("set allowed_paths = $1", [list(files)])
-        run("set allowed_directories = $1", [[str(work)]])
+        run("set allowed_directories = $1", [[str(work), *map(str, folders)]])
         run("set enable_external_access = false")
         run("set lock_configuration = true")
 
@@ -61,6 +70,10 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._connection.close()
+
+    def now_reads(self, files: Sequence[str]) -> None:
+        """Files that were brought meanwhile, for messages that name the one at fault."""
+        self.files = tuple(dict.fromkeys([*files, *self.files]))
 
     def run(self, sql: str) -> None:
         """Run a statement for its effect."""

@@ -69,6 +69,10 @@ class AnyEngine(Protocol):
         """(name, DuckDB's type) of the columns that a query gives."""
         ...
 
+    def now_reads(self, files: Sequence[str]) -> None:
+        """The files of the log that errors are about, where they were fetched after the engine was made."""
+        ...
+
     def reduce(self, sql: str, make: Callable[[], SumsT], progress: Progress | None = None) -> SumsT:
         """The sums of all rows, in no order."""
         ...

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from bidsim.checks.quick import quick_checks, worth_saying
 from bidsim.gate import judge
-from bidsim.logs.opening import extra_files, open_log
+from bidsim.logs.bringing import Log, brought
+from bidsim.logs.opening import open_log
 from bidsim.replay.assemble import Reduced, assemble
 from bidsim.replay.binding import make_plan
 from bidsim.replay.census import census, segment_values
@@ -52,10 +53,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Replayed:
-    """A judged result, and the tables that it was computed from."""
+    """A judged result, the tables that it was computed from, and the log that they were reduced from."""
 
     result: Result
     tables: Tables
+    log: Log
 
 
 def run_replay(
@@ -65,10 +67,12 @@ def run_replay(
     as_of: date,
     baseline: Path | None = None,
     tables: Mapping[str, str] | None = None,
+    log: Log | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> Replayed:
     """Replay a scenario. models: bundles of candidates; tables: paths of tables by name, as on the command line.
+    log: what these tables mean, already opened and perhaps brought here.
 
     Raises BidsimError for anything that can't be used; writes nothing but a work folder that is gone at the end.
     """
@@ -78,14 +82,16 @@ def run_replay(
     scenario = loaded.scenario
     progress.step("opening models and log")
     policies = resolve(loaded, models, baseline)
-    source = open_log(loaded, tables or {})
-    files = [*source.files, *extra_files(loaded)]
+    found = log or open_log(loaded, tables or {})
     engine_bytes = max(LEAST_BYTES - OWN_BYTES, settings.memory_bytes - OWN_BYTES)
     with (
         tempfile.TemporaryDirectory(prefix="bidsim-", dir=settings.directory) as work,
-        Engine(files, Path(work).resolve(), threads=threads, memory_bytes=engine_bytes) as engine,
+        brought(found, Path(work).resolve(), progress.step) as here,
+        Engine(
+            here.files, Path(work).resolve(), threads=threads, memory_bytes=engine_bytes, folders=here.folders
+        ) as engine,
     ):
-        plan = make_plan(loaded, engine, source, policies)
+        plan = make_plan(loaded, engine, here, policies)
         ties_lose = scenario.auction.ties == "lose"
         never = scenario.budget is not None and scenario.budget.overspend == "never"
         stages = Stages(engine, plan, ties_lose=ties_lose, never=never)
@@ -126,7 +132,7 @@ def run_replay(
     reduced = Tables(outline, families, scanned.ranked, levels.matched, levels.stages, unknown.pairs)
     result = assemble(loaded, Reduced(plan, counts, reduced, levels.frontier, fidelity, removed), as_of)
     result = result.model_copy(update={"diagnostics": {**result.diagnostics, **plan.notes}})
-    return Replayed(judge(result, scenario.gate, fidelity_warns=scenario.fidelity == "warn"), reduced)
+    return Replayed(judge(result, scenario.gate, fidelity_warns=scenario.fidelity == "warn"), reduced, found)
 
 
 def _betas(loaded: LoadedScenario, counts: Mapping[str, int]) -> tuple[float, ...]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from bidsim.logs.origins import Span
 from bidsim.logs.source import Source
 from bidsim.replay.policies import PolicyPlan
 from bidsim.result import Finding
@@ -102,6 +103,8 @@ class Plan:
     zone: str = "UTC"
     ripening: Ripening | None = None
     jump: CvrJump | None = None
+    # Which times the window can hold, where the log has them as a column.
+    span: Span | None = None
     # Of each event role that the log has as a time: SQL of its seconds since 1970, over the log.
     seconds: dict[str, str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from bidsim.logs.bringing import bring_rows
 from bidsim.replay.engines import AnyEngine
 from bidsim.replay.findings import jumped
 from bidsim.replay.plan import NUMERIC_ROLES, Plan
@@ -36,6 +37,9 @@ class Stages:
         """Step 1 and 2: view `rows`, the window's rows with every policy's own raw predictions."""
         plan = self.plan
         streams = plan.scored or plan.source.format != "parquet"
+        reading = " ".join([self._rows_sql(), *plan.features.values()])
+        plan.source = bring_rows(plan.source, self.engine, reading, plan.conditions, plan.span)
+        self.engine.now_reads(plan.source.files)
         sql = self._rows_sql()
         if not streams:
             self.engine.run(f"create view log_rows as {sql}")

@@ -247,9 +247,6 @@ def refuse_unsupported(loaded: LoadedScenario) -> None:
             "; use outcomes: observed",
         ),
     ]
-    for name, table in s.logs_tables.items():
-        path: Place = ("logs_tables", name, "format")
-        checks.append((table.format in ("iceberg", "delta"), f"format: {table.format}", path, ""))
     for refused, what, where, instead in checks:
         if refused:
             raise _not_yet(loaded, what, *where, instead=instead)

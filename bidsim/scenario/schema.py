@@ -31,9 +31,17 @@ class Block(BaseModel):
 class LogTable(Block):
     """A table of the log. Without a path it is bound on the command line (``--table NAME=PATH``)."""
 
-    path: str | None = Field(default=None, description="file or glob, relative to the scenario file")
+    path: str | None = Field(
+        default=None, description="file, folder, glob or address in a store (s3://...), relative to the scenario file"
+    )
     format: Literal["parquet", "csv", "ndjson", "iceberg", "delta"] | None = Field(
         default=None, description="default: told from the file's ending"
+    )
+    version: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="of a Delta table; default: the newest, which run.json names"
+    )
+    snapshot: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="of an Iceberg table, its id; default: the current one, which run.json names"
     )
     last_hour: str | None = Field(default=None, description="the last hour read, inclusive (ISO 8601)")
     duration_hour: Annotated[int, Field(ge=1)] | None = Field(default=None, description="how many hours are read")
@@ -42,6 +50,13 @@ class LogTable(Block):
     def _window_is_whole(self) -> LogTable:
         if (self.last_hour is None) != (self.duration_hour is None):
             raise ValueError("last_hour and duration_hour go together: give both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _versions_are_of_their_format(self) -> LogTable:
+        for key, format in (("version", "delta"), ("snapshot", "iceberg")):
+            if getattr(self, key) is not None and self.format != format:
+                raise ValueError(f"{key} is of a table with format: {format}")
         return self
 
 

@@ -142,7 +142,7 @@ def _comparison(result: Result, baseline: PolicyInfo) -> str:
     tables = replayed.get("logs_tables")
     if isinstance(tables, dict):
         # Where the log lies is no part of what it is: the fingerprint tells data apart.
-        elsewhere = ("path", "format")
+        elsewhere = ("path", "format", "version", "snapshot")
         replayed["logs_tables"] = {
             name: {k: v for k, v in (table or {}).items() if k not in elsewhere} for name, table in tables.items()
         }

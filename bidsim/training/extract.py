@@ -24,7 +24,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bidsim.errors import BidsimError, LogError
-from bidsim.logs.opening import extra_files, open_log
+from bidsim.logs.bringing import brought
+from bidsim.logs.opening import open_log
 from bidsim.replay.binding import make_plan
 from bidsim.replay.engine import Engine
 from bidsim.replay.pipeline import LEAST_BYTES, OWN_BYTES, Settings
@@ -142,7 +143,7 @@ def extract(
 def content_sha256(loaded: LoadedScenario) -> str:
     """sha256 over the keys of a scenario that decide which examples it gives; where its log lies is none of them."""
     kept = {key: value for key, value in loaded.document.items() if key in DECIDING}
-    elsewhere = ("path", "format")
+    elsewhere = ("path", "format", "version", "snapshot")
     kept["logs_tables"] = {
         name: {k: v for k, v in (table or {}).items() if k not in elsewhere}
         for name, table in loaded.document["logs_tables"].items()
@@ -171,21 +172,23 @@ def _extract_set(
     loaded: LoadedScenario, rows: Rows, part: _Set, aside: Path, settings: Settings, progress: Progress
 ) -> _Extracted:
     threads = settings.threads or os.cpu_count() or 1
-    source = open_log(loaded, rows.tables)
+    found = open_log(loaded, rows.tables)
     reading = _only_rows(loaded)
     policies = resolve(reading, [], None)
     names = tuple(dict.fromkeys(loaded.scenario.features))
     policies[1].scorer = _Reader(names)  # makes the plan bind the features
     with (
         tempfile.TemporaryDirectory(prefix="bidsim-", dir=settings.directory) as work,
+        brought(found, Path(work).resolve(), progress.step) as log,
         Engine(
-            [*source.files, *extra_files(loaded)],
+            log.files,
             Path(work).resolve(),
+            folders=log.folders,
             threads=threads,
             memory_bytes=max(LEAST_BYTES - OWN_BYTES, settings.memory_bytes - OWN_BYTES),
         ) as engine,
     ):
-        plan = make_plan(reading, engine, source, policies)
+        plan = make_plan(reading, engine, log, policies)
         policies[1].scorer = None
         mature = _mature(plan, part)
         if part.name == "train":
@@ -325,7 +328,7 @@ def _kind(kind: str) -> str:
 
 def _check_apart(loaded: LoadedScenario, training: Rows, evaluation: Rows) -> None:
     """Without windows only the files tell the two logs apart."""
-    files = [{os.path.realpath(f) for f in open_log(loaded, rows.tables).files} for rows in (training, evaluation)]
+    files = [set(open_log(loaded, rows.tables).table.identities) for rows in (training, evaluation)]
     shared = sorted(files[0] & files[1])
     if shared:
         raise BidsimError("belongs to the training log and to the judged one; keep them apart", file=shared[0])

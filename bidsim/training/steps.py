@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from bidsim.errors import BidsimError
+from bidsim.logs.bringing import Log
+from bidsim.logs.source import Source
 from bidsim.store.runs import aside_of, clear_dead, sync, write_file
 from bidsim.training.examples import sha256_of
 
@@ -89,6 +91,14 @@ class Fingerprints:
         if changed:
             write_file(self._file, json.dumps(self._known, indent=1, sort_keys=True) + "\n")
         return found
+
+    def of_table(self, source: Source) -> list[str]:
+        """The contents of a table: of local files their hashes, of others what their store or table says of them."""
+        return self.of(source.files) if source.origin is None else list(source.origin.tokens)
+
+    def of_log(self, log: Log) -> list[str]:
+        """The contents of all that a scenario reads."""
+        return [content for source in log.sources for content in self.of_table(source)]
 
 
 def plain_versions(*names: str) -> Mapping[str, str]:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bidsim.errors import BidsimError
 from bidsim.gate.bounds import HIGHER_IS_BETTER, LOWER_IS_BETTER
+from bidsim.logs.bringing import Log
 from bidsim.models.bundle import Bundle, open_bundle
 from bidsim.models.manifest import CurveRound
 from bidsim.result import Result
@@ -111,7 +112,7 @@ class Task:
     watched: Head
     thresholds: Mapping[int, float]
     as_of: date
-    tables: Mapping[str, str]
+    log: Log
     baseline: Path | None
     threads: int
     memory_bytes: int
@@ -193,7 +194,7 @@ def _replayed(task: Task) -> Result:
                 [task.model],
                 as_of=task.as_of,
                 baseline=task.baseline,
-                tables=task.tables,
+                log=task.log,
                 out=task.run,
                 threads=task.threads,
                 memory_bytes=task.memory_bytes,

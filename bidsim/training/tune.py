@@ -16,6 +16,7 @@ import json
 import math
 import multiprocessing
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,7 +29,8 @@ from statistics import median
 from typing import Any
 
 from bidsim.errors import BidsimError
-from bidsim.logs.opening import extra_files, open_log
+from bidsim.logs.bringing import brought
+from bidsim.logs.opening import open_log
 from bidsim.replay.pipeline import Settings
 from bidsim.replay.progress import Progress, Silent
 from bidsim.scenario.loading import LoadedScenario
@@ -126,7 +128,11 @@ def tune(
         study.enqueue_trial(start)
     outcomes: list[Outcome] = []
     progress.step(f"tuning: {tuning.trials} trials")
-    with _Workers(jobs, threads) as workers:
+    with (
+        tempfile.TemporaryDirectory(prefix="bidsim-", dir=tuning.settings.directory) as work,
+        brought(open_log(judged, tables), Path(work).resolve(), progress.step) as log,  # once for all trials
+        _Workers(jobs, threads) as workers,
+    ):
         for first in range(0, tuning.trials, BATCH):
             study.sampler = optuna.samplers.TPESampler(seed=_seed(tuning.seed, first // BATCH), constant_liar=True)
             thresholds = _thresholds(outcomes)
@@ -143,7 +149,7 @@ def tune(
                     watched=objective.head or heads[0],
                     thresholds=thresholds,
                     as_of=as_of,
-                    tables=tables,
+                    log=log,
                     baseline=tuning.baseline,
                     threads=threads,
                     memory_bytes=max(1 << 30, tuning.settings.memory_bytes // jobs),
@@ -222,8 +228,8 @@ def tuning_window(
 
 def _apart(tuning: Tuning) -> None:
     """Logs without windows are told apart by their files; extraction sees to training and tuning."""
-    judged = {os.path.realpath(f) for f in open_log(tuning.loaded, tuning.tables).files}
-    shared = sorted(judged & {os.path.realpath(f) for f in open_log(tuning.loaded, tuning.tune_tables).files})
+    judged = set(open_log(tuning.loaded, tuning.tables).table.identities)
+    shared = sorted(judged & set(open_log(tuning.loaded, tuning.tune_tables).table.identities))
     if shared:
         raise BidsimError("belongs to the tuning log and to the judged one; keep them apart", file=shared[0])
 
@@ -231,9 +237,9 @@ def _apart(tuning: Tuning) -> None:
 def _key(tuning: Tuning, judged: LoadedScenario, selection: Selection, tables: Mapping[str, str]) -> str:
     """Of everything that decides the outcomes of trials; how many there are is no part of it."""
     fingerprints = Fingerprints(tuning.work / "fingerprints.json")
-    files = [fingerprints.of([*open_log(judged, tables).files, *extra_files(judged)])]
+    files = [fingerprints.of_log(open_log(judged, tables))]
     if tuning.train_tables:
-        files.append(fingerprints.of(open_log(judged, tuning.train_tables).files))
+        files.append(fingerprints.of_table(open_log(judged, tuning.train_tables).table))
     models = [tuning.baseline] if tuning.baseline is not None else []
     policy = tuning.loaded.scenario.baseline
     if policy is not None and policy.model:

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Literal
 
 from bidsim.errors import BidsimError
-from bidsim.logs.opening import extra_files, open_log
+from bidsim.logs.bringing import brought
+from bidsim.logs.opening import open_log
+from bidsim.logs.origins import silent
 from bidsim.models.bundle import open_bundle
 from bidsim.replay.binding import make_plan
 from bidsim.replay.engine import Engine
@@ -86,10 +88,10 @@ class Workflow:
     def keys(self) -> Mapping[StepName, str]:
         """The key of each step. Raises BidsimError where log, models or windows can't be used."""
         fingerprints = Fingerprints(self.work / "fingerprints.json")
-        judged = fingerprints.of([*open_log(self.loaded, self.tables).files, *extra_files(self.loaded)])
+        judged = fingerprints.of_log(open_log(self.loaded, self.tables))
         log = [judged]
         if self.train_tables:
-            log.append(fingerprints.of(open_log(self.loaded, self.train_tables).files))
+            log.append(fingerprints.of_table(open_log(self.loaded, self.train_tables).table))
         selection = selection_of(self.hyperparameters)
         plan_windows(
             self.loaded,
@@ -146,14 +148,13 @@ class Workflow:
         candidates = {**self.loaded.scenario.candidates, **stand_in}
         loaded = replace(self.loaded, scenario=self.loaded.scenario.model_copy(update={"candidates": candidates}))
         policies = resolve(loaded, [], self.baseline)
-        source = open_log(loaded, self.tables)
+        found = open_log(loaded, self.tables)
         with (
             tempfile.TemporaryDirectory(prefix="bidsim-", dir=self.settings.directory) as work,
-            Engine(
-                [*source.files, *extra_files(loaded)], Path(work).resolve(), threads=1, memory_bytes=1 << 29
-            ) as engine,
+            brought(found, Path(work).resolve(), silent) as log,
+            Engine(log.files, Path(work).resolve(), threads=1, memory_bytes=1 << 29, folders=log.folders) as engine,
         ):
-            make_plan(loaded, engine, source, policies)
+            make_plan(loaded, engine, log, policies)
 
     def _extract(self, progress: Progress) -> None:
         extract(

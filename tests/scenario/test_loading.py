@@ -204,10 +204,12 @@ def test_what_comes_later_is_refused_and_never_ignored(text: str, line: int, key
     assert str(caught.value).startswith(f"scenario.yaml:{line}: {key} is not supported yet")
 
 
-@pytest.mark.parametrize("form", ["iceberg", "delta"])
-def test_lake_tables_come_later(form: str) -> None:
-    with pytest.raises(NotSupportedYetError, match=rf"^scenario.yaml:3: format: {form} is not supported yet"):
-        refuse_unsupported(parse(f"logs_tables:\n  ad:\n    format: {form}\n"))
+@pytest.mark.parametrize(("key", "form"), [("version", "delta"), ("snapshot", "iceberg")])
+def test_versions_are_of_their_format(key: str, form: str) -> None:
+    parse(f"logs_tables:\n  ad:\n    format: {form}\n    {key}: 3\n")
+    for other in ("parquet", "delta" if form == "iceberg" else "iceberg"):
+        with pytest.raises(ScenarioError, match=f"{key} is of a table with format: {form}"):
+            parse(f"logs_tables:\n  ad:\n    format: {other}\n    {key}: 3\n")
 
 
 def test_one_table_for_now() -> None:
