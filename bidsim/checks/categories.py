@@ -14,7 +14,8 @@ import pyarrow as pa
 from bidsim.checks.catalogue import Outcome, found, ok, skipped
 from bidsim.models import Bundle, HashedLogisticRegression
 from bidsim.models.columns import Columns, HashCache
-from bidsim.models.manifest import HashedHead
+from bidsim.models.manifest import HashedHead, SkopsHead
+from bidsim.models.sandbox import categories_in_child
 from bidsim.replay.engine import Engine
 from bidsim.replay.plan import Plan
 
@@ -74,10 +75,11 @@ def _known(bundle: Bundle) -> Iterator[tuple[str, Any]]:
             if kinds[name].type == "categorical" and _dense(model):
                 yield kinds[name].source, _by_weight(model, name, kinds[name].source)
         return
-    pipeline = getattr(getattr(bundle.scorer(), "_models", {}).get(head), "_pipeline", None)
-    for name, categories in _encoders(pipeline):
+    if not isinstance(entry, SkopsHead):
+        return
+    for name, categories in categories_in_child(bundle.data, str(bundle.path)):
         if name in kinds and kinds[name].type == "categorical":
-            texts = {str(c) for c in categories}
+            texts = set(categories)
             yield kinds[name].source, lambda values, texts=texts: np.array([str(v or "") in texts for v in values])
 
 
@@ -95,16 +97,6 @@ def _by_weight(model: HashedLogisticRegression, name: str, source: str) -> Any:
         return np.asarray(weights if term.codes is None else weights[term.codes])
 
     return seen
-
-
-def _encoders(pipeline: Any) -> Iterator[tuple[str, Any]]:
-    """(column, categories) of the encoders in the column transformers of a scikit-learn pipeline."""
-    for _, step in getattr(pipeline, "steps", ()):
-        for _, transformer, columns in getattr(step, "transformers_", ()):
-            last = transformer.steps[-1][1] if hasattr(transformer, "steps") else transformer
-            for column, categories in zip(columns, getattr(last, "categories_", ()), strict=False):
-                if isinstance(column, str):
-                    yield column, categories
 
 
 def log_of_features(plan: Plan) -> str:

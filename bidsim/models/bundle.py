@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ from bidsim.models.manifest import (
     parse_manifest,
 )
 from bidsim.models.recalibration import recalibrate
-from bidsim.models.sandbox import Limits, try_bundle
+from bidsim.models.sandbox import Limits
 from bidsim.models.scorer import Scorer
 from bidsim.scenario.schema import Head
 
@@ -64,7 +64,6 @@ class Bundle:
     sha256: str
     _data: bytes = field(repr=False)
     _members: Mapping[str, tuple[int, int]] = field(repr=False)
-    _tried: bool = field(default=False, repr=False)
 
     def payload(self, name: str) -> bytes:
         """The bytes of one payload. Raises ModelError where the bundle has none of that name."""
@@ -73,19 +72,32 @@ class Bundle:
         offset, size = self._members[name]
         return self._data[offset : offset + size]
 
-    def scorer(self, limits: Limits | None = None) -> Scorer:
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the log columns that the model reads, each once."""
+        used = {name for entry in self.manifest.heads.values() for name in head_features(entry)}
+        return columns_read(self.manifest.features, used)
+
+    def scorer(self, limits: Limits | None = None, threads: int | None = None) -> Scorer:
         """Load every head. Raises ModelError where a payload can't be loaded or its examples come out differently.
 
-        Where a head belongs to a library that may crash, all is tried in a child process first, within `limits`.
+        Where a head belongs to a library that may crash, all is loaded and scored in child processes, within `limits`,
+        `threads` batches at once (default: as many as there are cores).
         """
-        if not self._tried and any(isinstance(entry, LibraryHead) for entry in self.manifest.heads.values()):
-            try_bundle(self._data, str(self.path), limits)
-        return self.load()
+        native = all(isinstance(entry, HashedHead | FactorizationHead) for entry in self.manifest.heads.values())
+        if native or os.name != "posix":
+            return self.load()
+        from bidsim.models.serving import ServedScorer
 
-    def load(self) -> BundleScorer:
-        """As `scorer`, at once in this process."""
-        models = {head: self._load_head(head) for head in self.manifest.order}
-        scorer = BundleScorer(self.manifest, models, str(self.path))
+        return ServedScorer(self, limits, threads)
+
+    def load(self, begin: Callable[[str], None] = lambda payload: None) -> BundleScorer:
+        """As `scorer`, at once in this process. begin: told the name of each payload before it is loaded."""
+        models: dict[Head, HeadModel] = {}
+        for head in self.manifest.order:
+            begin(self.manifest.heads[head].payloads[0])
+            models[head] = self._load_head(head)
+        scorer = BundleScorer(self.manifest, models, self.features, str(self.path))
         scorer.check_examples()
         return scorer
 
@@ -104,10 +116,6 @@ class Bundle:
     def of_file(self, data: bytes) -> Bundle:
         """The same model under the sha256 of the file that it was made from."""
         return replace(self, sha256=hashlib.sha256(data).hexdigest())
-
-    def as_tried(self) -> Bundle:
-        """For a bundle whose payloads have just been loaded in a child process: they are not tried again."""
-        return replace(self, _tried=True)
 
     def with_manifest(self, **changes: Any) -> Bundle:
         """The same payloads under a changed manifest; nothing is written."""
@@ -136,20 +144,27 @@ class Bundle:
 class BundleScorer:
     """All heads of one bundle; a column is encoded once per batch however many heads read it."""
 
-    def __init__(self, manifest: Manifest, models: Mapping[Head, HeadModel], file: str) -> None:
-        used = {name for entry in manifest.heads.values() for name in head_features(entry)}
+    def __init__(
+        self, manifest: Manifest, models: Mapping[Head, HeadModel], features: tuple[str, ...], file: str
+    ) -> None:
         self.heads: tuple[Head, ...] = manifest.order
-        self.features: tuple[str, ...] = columns_read(manifest.features, used)
+        self.features = features
         self._manifest = manifest
         self._models = dict(models)
         self._file = file
         self._cache = HashCache()
 
-    def score(self, batch: pa.RecordBatch) -> dict[str, NDArray[np.float64]]:
-        """See `Scorer.score`."""
+    def score(
+        self, batch: pa.RecordBatch, begin: Callable[[int], None] = lambda place: None
+    ) -> dict[str, NDArray[np.float64]]:
+        """See `Scorer.score`. begin: told the number of each head before it is scored."""
         columns = Columns(batch, self._manifest.features, cache=self._cache, file=self._file)
-        steps = self._manifest.recalibration
-        return {head: recalibrate(self._models[head].predict(columns), steps.get(head, ())) for head in self.heads}
+        scores: dict[str, NDArray[np.float64]] = {}
+        for place, head in enumerate(self.heads):
+            begin(place)
+            steps = self._manifest.recalibration.get(head, ())
+            scores[head] = recalibrate(self._models[head].predict(columns), steps)
+        return scores
 
     def check_examples(self) -> None:
         """Score the rows kept in the manifest: another library version may load well and predict otherwise."""

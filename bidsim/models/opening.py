@@ -27,10 +27,13 @@ class Opened:
         return None if window is None else (window.start, window.end)
 
 
-def open_scorer(path: Path, limits: Limits | None = None) -> Opened:
-    """Open, check and load a model file, told apart by its content. Raises ModelError."""
+def open_scorer(path: Path, limits: Limits | None = None, threads: int | None = None) -> Opened:
+    """Open, check and load a model file, told apart by its content. Raises ModelError.
+
+    threads: how many batches a library scores at once; default: as many as there are cores.
+    """
     if is_prediction_file(path):
         predictions = PredictionFile(path)
         return Opened(predictions, predictions.sha256)
     bundle = open_model(path, limits)
-    return Opened(bundle.scorer(limits), bundle.sha256, bundle)
+    return Opened(bundle.scorer(limits, threads), bundle.sha256, bundle)

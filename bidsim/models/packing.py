@@ -99,7 +99,7 @@ def pack_models(
         columns={name: tuple(values[i] for i in kept) for name, values in columns.items()},
         predictions={head: tuple(values[i] for i in kept) for head, values in predictions.items()},
     )
-    return bare.with_manifest(examples=rows).as_tried()
+    return bare.with_manifest(examples=rows)
 
 
 def open_model(path: Path, limits: Limits | None = None) -> Bundle:

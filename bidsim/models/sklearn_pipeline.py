@@ -1,8 +1,8 @@
 """scikit-learn pipelines as heads of a bundle, through skops, which builds known types and never runs code of its own.
 
-Needs the extra `sklearn` (skops and pandas). A pipeline that holds anything but types that skops trusts is refused
-(scikit-learn's trees among them: a forged one reads foreign memory), and so is a file that would unpack to far more
-than it is. Unlike hashed models, skops files are not the same bytes from run to run.
+Needs the extra `sklearn` (skops and pandas). A pipeline that holds anything but types that skops trusts, and a few that
+are known to be safe, is refused, and so is a file that would unpack to far more than it is; trees are checked node by
+node (`sklearn_trees`). Unlike hashed models, skops files are not the same bytes from run to run.
 
 What the pipeline is given: numeric features as float64 with NaN for missing; categories in the `dtype` that it was
 fitted on, texts canonical as in `columns` with NaN for missing (pandas' own marker); text with "" for missing; lists
@@ -19,22 +19,31 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from bidsim.errors import ModelError
+from bidsim.models import sklearn_trees
 from bidsim.models.columns import Columns, HashCache
 from bidsim.models.manifest import Examples, Feature, Manifest, SkopsHead, TrainingWindow
 from bidsim.scenario.schema import Head
+
+if TYPE_CHECKING:
+    from bidsim.models.bundle import Bundle
 
 MAX_UNPACKED = 2 << 30
 MAX_SCHEMA = 64 << 20
 MAX_INNER_MEMBERS = 100_000
 EXAMPLES = 20
-TRUSTED = ("numpy.dtype",)  # every plain pipeline holds one
+TRUSTED = (
+    "numpy.dtype",  # every plain pipeline holds one
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    *sklearn_trees.TYPES,
+)
 _LOADING = threading.Lock()
 
 
@@ -42,7 +51,7 @@ class SkopsPipeline:
     """A loaded pipeline; asked for the probability of class 1."""
 
     def __init__(self, pipeline: Any, entry: SkopsHead, positive: int, *, head: str, file: str) -> None:
-        self._pipeline = pipeline
+        self.pipeline = pipeline
         self._entry = entry
         self._positive = positive
         self._head = head
@@ -54,7 +63,7 @@ class SkopsPipeline:
             return np.empty(0, dtype=np.float64)
         given = model_input(self._entry, columns)
         try:
-            scores = np.asarray(self._pipeline.predict_proba(given), dtype=np.float64)
+            scores = np.asarray(self.pipeline.predict_proba(given), dtype=np.float64)
         except Exception as error:
             raise ModelError(
                 f"head {self._head}: the scikit-learn pipeline failed on features "
@@ -73,22 +82,23 @@ def load_pipeline(
     """From a bundle's entry and payload. Raises ModelError where the payload is unsafe, too large or unreadable."""
     skops_io = _library("skops.io", file)
     _library("pandas", file)
-    _check_sizes(payload, head, file)
+    schema = _check_sizes(payload, head, file)
     try:
         with _LOADING:
             unknown = sorted(set(skops_io.get_untrusted_types(data=payload)) - set(TRUSTED))
             if not unknown:
                 pipeline = skops_io.loads(payload, trusted=list(TRUSTED))
+                sklearn_trees.check_trees(pipeline, sklearn_trees.count_declared(schema))
     except Exception as error:
         raise ModelError(
             f"head {head}: the scikit-learn pipeline can't be loaded ({type(error).__name__}: {_brief(error)}); "
-            f"it was packed with other versions, perhaps: here are {_versions_text()}",
+            f"it is damaged, or was packed with other versions, perhaps: here are {_versions_text()}",
             file=file,
         ) from error
     if unknown:
         raise ModelError(
             f"head {head} holds types that are not known to be safe: {', '.join(unknown[:5])}; bidsim loads only "
-            "what skops trusts, such as scikit-learn's linear models and encoders: leave the others out",
+            "what is: scikit-learn's linear models, trees and their ensembles, encoders and the like; leave the others out",
             file=file,
         )
     return SkopsPipeline(pipeline, entry, _positive_class(pipeline, head, file), head=head, file=file)
@@ -154,6 +164,24 @@ def pack_sklearn(
         note=note,
     )
     return write_bundle(Path(path), manifest, payloads)
+
+
+def seen_categories(bundle: Bundle) -> list[tuple[str, list[str]]]:
+    """(feature, texts of its categories) of the encoders in the column transformers of a bundle's first head."""
+    head = bundle.manifest.order[0]
+    entry = bundle.manifest.heads[head]
+    if not isinstance(entry, SkopsHead):
+        return []
+    file = str(bundle.path)
+    model = load_pipeline(entry, bundle.manifest.features, bundle.payload(entry.payloads[0]), head=head, file=file)
+    found = []
+    for _, step in getattr(model.pipeline, "steps", ()):
+        for _, transformer, columns in getattr(step, "transformers_", ()):
+            last = transformer.steps[-1][1] if hasattr(transformer, "steps") else transformer
+            for column, categories in zip(columns, getattr(last, "categories_", ()), strict=False):
+                if isinstance(column, str):
+                    found.append((column, [str(value) for value in categories]))
+    return found
 
 
 def _values(columns: Columns, name: str) -> NDArray[Any]:
@@ -244,8 +272,8 @@ def _positive_class(pipeline: Any, head: str, file: str) -> int:
     )
 
 
-def _check_sizes(payload: bytes, head: str, file: str) -> None:
-    """Add up what loading would unpack, before it does: a 2 MB skops file can hold 2 GB of zeros.
+def _check_sizes(payload: bytes, head: str, file: str) -> Any:
+    """Add up what loading would unpack, before it does: a 2 MB skops file can hold 2 GB of zeros. Returns the schema.
 
     Counted are the arrays that schema.json asks for, as often as it asks, by their declared sizes, which zipfile
     enforces, and by the shapes in their headers, which numpy allocates.
@@ -266,6 +294,7 @@ def _check_sizes(payload: bytes, head: str, file: str) -> None:
                         f"head {head} would unpack to more than {MAX_UNPACKED >> 20} MB; it is damaged or hostile",
                         file=file,
                     )
+            return schema
     except (zipfile.BadZipFile, KeyError, ValueError, OSError, NotImplementedError, RuntimeError, EOFError) as error:
         raise ModelError(f"head {head} is no skops file ({_brief(error)}); pack it again", file=file) from error
 

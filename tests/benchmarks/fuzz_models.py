@@ -1,34 +1,76 @@
-"""Damaged model files: how each ends when bidsim opens it as `--model` does. Prints a table; status 1 for any failure.
+"""Damaged model files: how each ends when bidsim opens it as `--model` does and scores rows. Prints a table.
 
     python tests/benchmarks/fuzz_models.py --files 300 --jobs 2
 
-A file may end in a message, or be loaded (some damage leaves a valid file). What must not happen: another exception,
-the death of this process, more time than the limit allows, or a file that appears beside the models.
+Libraries' own files are damaged as they are; a bundle too, which its checksums refuse; so skops payloads and manifests
+are also damaged within a bundle whose checksums are right. A file may end in a message, or be loaded and score (some
+damage leaves a valid file). What must not happen, and makes the status 1: another exception, the death of this process,
+more time than the limits allow, a file that appears beside the models, a child process that is left behind.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from bidsim.errors import ModelError  # noqa: E402
+from bidsim.models import Bundle, open_bundle, open_model  # noqa: E402
 from bidsim.models.sandbox import Limits  # noqa: E402
-from tests.models.library_models import FORMATS, damage, opened  # noqa: E402
+from tests.models.library_models import (  # noqa: E402
+    BATCH,
+    FORMATS,
+    damage,
+    damage_manifest,
+    damage_payload,
+    hashed_bundle,
+    opened,
+    skops_bundle,
+)
+
+Case = tuple[str, Callable[[Path], object], Callable[[Path, int], bytes], Callable[[Path, Limits], Bundle]]
 
 
-def attempt(name: str, path: Path, limits: Limits) -> tuple[str, float]:
-    """How opening a file ends, and the seconds it took."""
+def as_file(whole: Path, seed: int) -> bytes:
+    return damage(whole.read_bytes(), seed)
+
+
+def as_payload(whole: Path, seed: int) -> bytes:
+    return damage_payload(open_bundle(whole), seed, whole)
+
+
+def as_manifest(whole: Path, seed: int) -> bytes:
+    return damage_manifest(open_bundle(whole), seed)
+
+
+# By format: the file's name, what makes it, how it is damaged, how it is opened.
+CASES: dict[str, Case] = {
+    **{
+        name: (file, train, as_file, lambda path, limits, name=name: opened(name, path, limits))  # type: ignore[misc]
+        for name, (file, train) in FORMATS.items()
+    },
+    "skops, linear": ("m.bin", partial(skops_bundle, model="linear"), as_payload, open_model),
+    "skops, trees": ("m.bin", partial(skops_bundle, model="trees"), as_payload, open_model),
+    "bundle": ("m.bin", hashed_bundle, as_file, open_model),
+    "bundle's manifest": ("m.bin", hashed_bundle, as_manifest, open_model),
+}
+
+
+def attempt(case: Case, path: Path, limits: Limits) -> tuple[str, float]:
+    """How opening a file and scoring rows with it ends, and the seconds it took."""
     start = time.monotonic()
     try:
-        opened(name, path, limits).scorer(limits)
+        case[3](path, limits).scorer(limits).score(BATCH)
         end = "loaded"
     except ModelError as error:
         text = str(error)
@@ -38,32 +80,49 @@ def attempt(name: str, path: Path, limits: Limits) -> tuple[str, float]:
     return end, time.monotonic() - start
 
 
+def children() -> list[str]:
+    """Processes that this one has started and that are there."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == os.getpid():
+            found.append(folder.name)
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=300, help="mutated files of each format")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=20, help="limit of one trial")
-    parser.add_argument("--format", choices=list(FORMATS), action="append")
+    parser.add_argument("--format", choices=list(CASES), action="append")
     args = parser.parse_args()
-    limits, bad = Limits(seconds=args.seconds), 0
-    print("| format | files | message | of these: crash in the child | hang in the child | loaded | slowest |")
+    limits, bad = Limits(seconds=args.seconds, batch_seconds=args.seconds), 0
+    print("| format | files | message | of these: crash in the child | hang in the child | scored | slowest |")
     print("|---|--:|--:|--:|--:|--:|--:|")
-    for name in args.format or FORMATS:
-        file, train = FORMATS[name]
+    for name in args.format or CASES:
+        case = CASES[name]
+        file, train, damaged, _ = case
         with tempfile.TemporaryDirectory() as folder:
             whole = Path(folder) / file
             train(whole)
             paths = []
             for seed in range(args.files):
                 path = Path(folder) / f"{seed}-{file}"
-                path.write_bytes(damage(whole.read_bytes(), seed))
+                path.write_bytes(damaged(whole, seed))
                 paths.append(path)
             before = sorted(p.name for p in Path(folder).rglob("*"))
             with ThreadPoolExecutor(args.jobs) as pool:
-                ends = list(pool.map(lambda path, name=name: attempt(name, path, limits), paths))
+                ends = list(pool.map(lambda path, case=case: attempt(case, path, limits), paths))
             if sorted(p.name for p in Path(folder).rglob("*")) != before:
                 print(f"{name}: a file appeared", file=sys.stderr)
                 bad += 1
+        if left := children():
+            print(f"{name}: processes {', '.join(left)} are left behind", file=sys.stderr)
+            bad += 1
         counts = collections.Counter(end for end, _ in ends)
         failed = [end for end in counts if end.startswith("FAILED")]
         bad += len(failed)

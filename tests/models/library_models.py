@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from bidsim.models import Bundle, open_model
+from bidsim.models import Bundle, Feature, HashedLogisticRegression, HashedSpec, open_model, pack_hashed
+from bidsim.models.archive import archive_bytes
+from bidsim.models.bundle import build_bundle
 from bidsim.models.feature_file import FeatureEntry, FeatureFile, HeadOptions
 from bidsim.models.packing import pack_models
 from bidsim.models.sandbox import Limits
@@ -122,6 +126,61 @@ SAID: dict[str, FeatureFile] = {
         ctr=HeadOptions(namespaces={"n": ("x",), "c": ("os", "ad_id")}),
     )
 }
+
+
+def skops_bundle(path: Path, model: str) -> Any:
+    """A pipeline of scikit-learn as a bundle: "linear" or "trees"."""
+    from sklearn.compose import make_column_transformer
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    from bidsim.models import pack_sklearn
+
+    encode = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["os", "ad_id"]), remainder="passthrough")
+    last = LogisticRegression() if model == "linear" else RandomForestClassifier(5, max_depth=4, random_state=1)
+    frame = FRAME.fillna({"x": 0.0})
+    made = make_pipeline(encode, last).fit(frame, LABEL)
+    pack_sklearn(path, ctr=made, features=list(frame.columns), example=frame)
+    return made.predict_proba(frame)[:, 1]
+
+
+def hashed_bundle(path: Path) -> None:
+    """A small bundle of bidsim's own format."""
+    features = tuple(Feature(name=n, type="numeric" if n == "x" else "categorical") for n in FRAME.columns)
+    spec = HashedSpec(bits=8, features=tuple(FRAME.columns))
+    weights = np.random.default_rng(3).normal(size=1 << 8).astype(np.float32)
+    pack_hashed(path, {"ctr": HashedLogisticRegression(spec, features, weights, -1.0)})
+
+
+def damage_payload(bundle: Bundle, seed: int, path: Path) -> bytes:
+    """A whole bundle, checksums and all, around a damaged payload.
+
+    A skops file is a zip with checksums of its own: every second time what is damaged lies in it.
+    """
+    (name,) = bundle.manifest.payloads
+    data = bundle.payload(name)
+    if seed % 2:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = {info.filename: archive.read(info) for info in archive.infolist()}
+        # The schema as often as all arrays together.
+        victim = "schema.json" if seed % 4 == 1 else sorted(members)[seed // 4 % len(members)]
+        members[victim] = damage(members[victim], seed // 2)
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            for member, content in members.items():
+                archive.writestr(member, content)
+        data = file.getvalue()
+    else:
+        data = damage(data, seed // 2)
+    return build_bundle(path, bundle.manifest, {name: data}).data
+
+
+def damage_manifest(bundle: Bundle, seed: int) -> bytes:
+    """A whole zip around a damaged manifest."""
+    payloads = {name: bundle.payload(name) for name in bundle.manifest.payloads}
+    return archive_bytes({"manifest.json": damage(bundle.manifest.to_json(), seed), **payloads})
 
 
 def opened(name: str, path: Path, limits: Limits | None = None) -> Bundle:

@@ -7,7 +7,6 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,16 +117,16 @@ def test_a_crash_a_hang_and_chatter_of_a_library_end_in_a_message(
         for _ in child(code):
             start = time.monotonic()
             with pytest.raises(ModelError, match=said):
-                sandbox.try_bundle(b"x" * 100_000, "m.bin", Limits(seconds=1))
+                sandbox.predict_in_child(b"x" * 100_000, {}, "m.bin", Limits(seconds=1))
             assert time.monotonic() - start < 30
 
 
 def test_a_model_that_needs_too_much_memory_is_refused(made: dict[str, Any]) -> None:
     if sys.platform != "linux":
         pytest.skip("only Linux bounds a process's address space")
-    bundle = replace(made["LightGBM text"][2], _tried=False)
+    data = made["LightGBM text"][2].data
     with pytest.raises(ModelError, match=r"memory|MB to load|can't be loaded|crashed|status|not installed"):
-        bundle.scorer(Limits(memory=50 << 20))
+        sandbox.predict_in_child(data, {"x": [1.0], "os": ["ios"], "ad_id": [1]}, "m.bin", Limits(memory=50 << 20))
 
 
 def test_onnx_files_with_loops_functions_or_outside_weights_are_refused_before_the_runtime() -> None:

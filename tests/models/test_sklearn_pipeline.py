@@ -19,7 +19,6 @@ skops_io = pytest.importorskip("skops.io")
 from scipy.sparse import csr_matrix  # noqa: E402
 from sklearn.compose import make_column_transformer  # noqa: E402
 from sklearn.dummy import DummyRegressor  # noqa: E402
-from sklearn.ensemble import GradientBoostingClassifier  # noqa: E402
 from sklearn.feature_extraction import DictVectorizer  # noqa: E402
 from sklearn.feature_extraction.text import CountVectorizer  # noqa: E402
 from sklearn.linear_model import LogisticRegression  # noqa: E402
@@ -104,7 +103,7 @@ def test_a_library_that_predicts_otherwise_is_refused_when_loading(
     bundle = pack_sklearn(tmp_path / "m.bin", ctr=pipeline(), features=FEATURES, example=FRAME)
     monkeypatch.setattr(LogisticRegression, "predict_proba", lambda self, given: np.full((given.shape[0], 2), 0.5))
     with pytest.raises(ModelError, match=r"m\.bin.*predicts otherwise than when it was packed \(with numpy"):
-        bundle.scorer()
+        bundle.load()
 
 
 def shift(x: Any) -> Any:
@@ -116,12 +115,6 @@ def test_types_that_are_not_known_to_be_safe_are_refused_by_name(tmp_path: Path)
     with pytest.raises(ModelError, match=r"ctr holds types that are not known to be safe: .*shift"):
         pack_sklearn(tmp_path / "m.bin", ctr=model, features=["x"], example=FRAME)
     assert not (tmp_path / "m.bin").exists()
-
-
-def test_trees_are_refused_since_a_forged_one_reads_foreign_memory(tmp_path: Path) -> None:
-    model = GradientBoostingClassifier(n_estimators=2).fit(FRAME[["x"]], LABEL)
-    with pytest.raises(ModelError, match=r"_tree\.Tree"):
-        pack_sklearn(tmp_path / "m.bin", ctr=model, features=["x"], example=FRAME)
 
 
 @pytest.mark.parametrize("model", [DummyRegressor().fit([[0]], [0]), LogisticRegression()])
@@ -213,4 +206,4 @@ def test_without_the_extra_the_error_says_how_to_install_it(tmp_path: Path, monk
     pack_sklearn(tmp_path / "m.bin", ctr=pipeline(), features=FEATURES, example=FRAME)
     monkeypatch.setitem(sys.modules, "skops.io", None)
     with pytest.raises(ModelError, match=r"pip install 'bidsim\[sklearn\]'"):
-        open_bundle(tmp_path / "m.bin").scorer()
+        open_bundle(tmp_path / "m.bin").load()

@@ -51,7 +51,8 @@ class CatBoost:
                     distinct = list(dict.fromkeys(values))
                     places = np.array([distinct.index(v) for v in values]) if len(distinct) < len(values) else None
                     codes = codes if places is None else places[codes]
-                    columns[place] = pandas.Categorical.from_codes(codes, categories=distinct)
+                    # An index of objects: CatBoost asks for the texts one by one, which pandas' own strings are slow at.
+                    columns[place] = pandas.Categorical.from_codes(codes, pandas.Index(distinct, dtype=object))
                 else:
                     columns[place] = given.numbers(name).astype(np.float32)
             data = pandas.DataFrame(columns)
