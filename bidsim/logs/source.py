@@ -46,6 +46,8 @@ class Source:
     by_name: bool = False
     unusable: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     mixed: Mapping[str, str] = field(default_factory=dict)
+    # What stands for the files in an engine that reads them its own way; empty for DuckDB.
+    relation: str = ""
 
     @property
     def keeps_row_numbers(self) -> bool:
@@ -54,6 +56,8 @@ class Source:
 
     def reader(self, *, with_position: bool = False) -> str:
         """DuckDB text of the table function; with_position adds `filename` and `file_row_number` (Parquet only)."""
+        if self.relation:
+            return f"{self.relation}_placed" if with_position else self.relation
         files = "[" + ", ".join(quote_text(f) for f in self.files) + "]"
         if self.format == "parquet":
             options = ", union_by_name = true" if self.by_name else ""

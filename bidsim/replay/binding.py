@@ -7,7 +7,6 @@ needs is carried to it under an internal name.
 from __future__ import annotations
 
 from bidsim.errors import LogError, ScenarioError
-from bidsim.logs.columns import settle_columns
 from bidsim.logs.source import Source
 from bidsim.replay.columns import (
     TIME_PARTS,
@@ -44,7 +43,7 @@ def make_plan(loaded: LoadedScenario, engine: AnyEngine, source: Source, policie
     a name or expression at fault, LogError for a missing or ill-typed column.
     """
     scenario = loaded.scenario
-    source = settle_columns(source, engine)
+    source = engine.open(source)
     log_columns = engine.names(f"select * from {source.reader()}")
     names = Names(loaded, {name: f"s.{quote_identifier(name)}" for name, _ in log_columns}, source)
     campaign_sql = role_sql(names, loaded, "campaign")

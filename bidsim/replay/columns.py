@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Literal
 
 from bidsim.errors import BidsimError, LogError
-from bidsim.logs.columns import settle_columns
 from bidsim.logs.opening import open_campaigns
 from bidsim.logs.source import Source
 from bidsim.replay.engines import AnyEngine
@@ -78,7 +77,7 @@ def campaign_table(loaded: LoadedScenario, engine: AnyEngine, campaign_sql: str 
         return None
     if campaign_sql is None:
         raise loaded.error("campaigns: the log has no campaign column to join on; set columns.campaign", "campaigns")
-    table = settle_columns(open_campaigns(loaded, path), engine)
+    table = engine.open(open_campaigns(loaded, path))
     columns = [name for name, _ in engine.names(f"select * from {table.reader()}")]
     wanted = loaded.scenario.columns.campaign or "campaign"
     key = next((k for k in (wanted, "campaign") if k in columns), None)
