@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from bidsim.replay.progress import Progress
@@ -23,13 +23,16 @@ def replay(
     memory_bytes: int = 4 * 2**30,
     as_of: date | None = None,
     progress: Progress | None = None,
+    engine: Literal["duckdb", "spark"] | None = None,
+    spark: Mapping[str, str] | None = None,
 ) -> Result:
     """Replay a log through the candidates and the baseline.
 
     scenario: a YAML file, or its content as a mapping (relative paths are then relative to the current folder).
     models: bundle files of candidates, called by their stems; baseline: bundle of the baseline, instead of the
     scenario's. tables: paths of log tables by name. threads: all cores by default. memory_bytes: bound for the
-    process. as_of: the day on which the gate is judged, by default today in the scenario's time zone.
+    process. as_of: the day on which the gate is judged, by default today in the scenario's time zone. engine: before
+    the scenario's; spark: remote, master and settings for a new session, where none is active in this process.
 
     Returns the `Result`; nothing is written. Raises BidsimError (ScenarioError, LogError, ModelError) for input that
     can't be used.
@@ -49,6 +52,6 @@ def replay(
         baseline=Path(baseline) if baseline is not None else None,
         tables=tables,
         as_of=as_of or datetime.now(loaded.zone).date(),
-        settings=Settings(threads=threads, memory_bytes=memory_bytes),
+        settings=Settings(threads=threads, memory_bytes=memory_bytes, engine=engine, spark=spark or {}),
         progress=progress,
     ).result

@@ -84,6 +84,13 @@ ModelOption = Annotated[
 ]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, max=1024, help="Default: all cores.")]
 MemoryOption = Annotated[str, typer.Option("--memory", help="Bound for the process, such as 4GB or 900MB.")]
+EngineOption = Annotated[
+    str | None, typer.Option("--engine", help="duckdb (in this process) or spark. Default: as the scenario says.")
+]
+SparkOption = Annotated[
+    list[str] | None,
+    typer.Option("--spark", help="KEY=VALUE for engine spark: remote, master, or a setting such as spark.jars."),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
@@ -102,6 +109,8 @@ def replay(
     out: Annotated[
         Path | None, typer.Option("--out", help="New folder for the run. Default: runs/<scenario>-<model>-<hash>.")
     ] = None,
+    engine: EngineOption = None,
+    spark: SparkOption = None,
     threads: ThreadsOption = None,
     memory: MemoryOption = "4GB",
     as_of: AsOfOption = None,
@@ -126,6 +135,8 @@ def replay(
         charts=charts,
         interactive=interactive,
         annotations=annotations,
+        engine=parse_engine(engine),
+        spark=parse_spark(spark or []),
     )
 
 
@@ -246,6 +257,26 @@ def parse_memory(text: str) -> int:
     return int(size)
 
 
+def parse_engine(text: str | None) -> str | None:
+    """Raises BidsimError."""
+    if text not in (None, "duckdb", "spark"):
+        raise BidsimError(f"--engine {text}: there are duckdb and spark")
+    return text
+
+
+def parse_spark(entries: list[str]) -> dict[str, str]:
+    """Settings of Spark by name. Raises BidsimError."""
+    found: dict[str, str] = {}
+    for entry in entries:
+        name, sign, value = entry.partition("=")
+        if not sign or not value or not (name in ("remote", "master") or name.startswith("spark.")):
+            raise BidsimError(
+                f"--spark {entry}: write remote=sc://HOST, master=URL or a setting such as spark.executor.memory=4g"
+            )
+        found[name] = value
+    return found
+
+
 def parse_tables(entries: list[str]) -> dict[str, str]:
     """Paths by table name. Raises BidsimError."""
     tables: dict[str, str] = {}
@@ -274,6 +305,8 @@ def _replay(
     charts: Path | None = None,
     interactive: bool = False,
     annotations: bool | None = None,
+    engine: str | None = None,
+    spark: dict[str, str] | None = None,
 ) -> int:
     from bidsim.progress import progress_for
     from bidsim.run import replay_to_directory
@@ -292,6 +325,8 @@ def _replay(
             as_of=as_of,
             progress=progress,
             command=sys.argv,
+            engine=engine,
+            spark=spark,
         )
     if json:
         typer.echo(result.to_json(), nl=False)

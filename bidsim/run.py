@@ -44,13 +44,16 @@ def replay_to_directory(
     memory_bytes: int = 4 * 2**30,
     progress: Progress | None = None,
     command: Sequence[str] = (),
+    engine: str | None = None,
+    spark: Mapping[str, str] | None = None,
 ) -> tuple[Result, Path]:
     """Replay and write the run's folder; returns the result and the folder.
 
     as_of: the day on which the gate is judged, by default today in the scenario's time zone. out: a folder that does
     not exist yet; by default runs/<scenario>-<model>-<hash>, the hash over everything that decides the result's
     content. log: what tables mean, already opened. charts: a new folder for the main charts as PNG and SVG.
-    interactive: a report with tooltips and zoom. Raises BidsimError, with nothing written.
+    interactive: a report with tooltips and zoom. engine, spark: see `Settings`. Raises
+    BidsimError, with nothing written.
     """
     progress = progress or Silent()
     started = datetime.now(UTC)
@@ -66,7 +69,7 @@ def replay_to_directory(
         baseline=baseline,
         tables=tables,
         log=log,
-        settings=Settings(threads=threads, memory_bytes=memory_bytes),
+        settings=Settings(threads=threads, memory_bytes=memory_bytes, engine=engine, spark=spark or {}),
         progress=progress,
     )
     result = replayed.result

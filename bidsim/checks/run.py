@@ -21,7 +21,7 @@ from bidsim.replay.policies import bidder, resolve
 from bidsim.replay.progress import Progress, Silent
 from bidsim.replay.sql import render
 from bidsim.replay.stages import Stages
-from bidsim.scenario.loading import LoadedScenario, refuse_unsupported
+from bidsim.scenario.loading import LoadedScenario, refuse_spark, refuse_unsupported
 from bidsim.scenario.schema import PREDICTION_COLUMN, Policy
 
 EVENTS = {"time": "seen_at", "click_time": "clicked_at", "conversion_time": "converted_at"}
@@ -43,6 +43,7 @@ def run_check(
     """
     settings, progress = settings or Settings(), progress or Silent()
     refuse_unsupported(loaded)
+    refuse_spark(loaded, "bidsim check")
     loaded = _with_candidate(loaded, models)
     policies = resolve(loaded, models, baseline)
     progress.step("opening models and log")

@@ -51,6 +51,8 @@ class Source:
     mixed: Mapping[str, str] = field(default_factory=dict)
     origin: Origin | None = field(default=None, repr=False)
     brought: bool = False
+    # What stands for the files in an engine that reads them its own way; empty for DuckDB.
+    relation: str = ""
 
     @property
     def identities(self) -> tuple[str, ...]:
@@ -64,6 +66,8 @@ class Source:
 
     def reader(self, *, with_position: bool = False) -> str:
         """DuckDB text of the table function; with_position adds `filename` and `file_row_number` (Parquet only)."""
+        if self.relation:
+            return f"{self.relation}_placed" if with_position else self.relation
         files = "[" + ", ".join(quote_text(f) for f in self.files) + "]"
         if self.format == "parquet":
             options = ", union_by_name = true" if self.by_name else ""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bidsim.errors import LogError, ScenarioError
 from bidsim.logs.bringing import Log
-from bidsim.logs.columns import settle_columns
 from bidsim.replay.columns import (
     TIME_PARTS,
     Names,
@@ -45,7 +44,7 @@ def make_plan(loaded: LoadedScenario, engine: AnyEngine, log: Log, policies: lis
     is completed here. Raises ScenarioError for a name or expression at fault, LogError for a missing or ill-typed column.
     """
     scenario = loaded.scenario
-    source = settle_columns(log.table, engine)
+    source = engine.open(log.table)
     log_columns = engine.names(f"select * from {source.reader()}")
     names = Names(loaded, {name: f"s.{quote_identifier(name)}" for name, _ in log_columns}, source)
     campaign_sql = role_sql(names, loaded, "campaign")

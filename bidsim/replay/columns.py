@@ -13,7 +13,6 @@ from typing import Literal
 
 from bidsim.errors import BidsimError, LogError
 from bidsim.logs.bringing import bring_rows
-from bidsim.logs.columns import settle_columns
 from bidsim.logs.origins import Span
 from bidsim.logs.source import Source
 from bidsim.replay.engines import AnyEngine
@@ -83,7 +82,7 @@ def campaign_table(
         return None
     if campaign_sql is None:
         raise loaded.error("campaigns: the log has no campaign column to join on; set columns.campaign", "campaigns")
-    table = settle_columns(source, engine)
+    table = engine.open(source)
     columns = [name for name, _ in engine.names(f"select * from {table.reader()}")]
     wanted = loaded.scenario.columns.campaign or "campaign"
     key = next((k for k in (wanted, "campaign") if k in columns), None)

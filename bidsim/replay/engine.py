@@ -18,6 +18,8 @@ import duckdb
 import pyarrow as pa
 
 from bidsim.errors import BidsimError, LogError
+from bidsim.logs.columns import settle_columns
+from bidsim.logs.source import Source
 from bidsim.replay.complaints import complaint
 from bidsim.replay.engines import Change, Course, Progress, SumsT
 from bidsim.replay.sharing import ordered_map, share, show
@@ -78,6 +80,23 @@ class Engine:
     def run(self, sql: str) -> None:
         """Run a statement for its effect."""
         self._guard(lambda: self._connection.execute(sql))
+
+    def open(self, source: Source) -> Source:
+        """The source with types that fit every row. Raises LogError."""
+        return settle_columns(source, self)
+
+    def declare(self, table: str, schema: pa.Schema) -> None:
+        """An empty table with the columns of a schema, in place of one of that name."""
+        cursor = self._connection.cursor()
+        try:
+            cursor.register("incoming", schema.empty_table())
+            cursor.execute(f"create or replace table {table} as select * from incoming")
+        finally:
+            cursor.close()
+
+    def schema(self, sql: str) -> pa.Schema:
+        """The columns of a query as its batches have them."""
+        return self._guard(lambda: self._connection.sql(sql).to_arrow_reader().schema)
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """All rows of a small result; whole numbers arrive as exact Python integers."""

@@ -13,6 +13,8 @@ from typing import Any, Protocol, Self, TypeVar
 
 import pyarrow as pa
 
+from bidsim.logs.source import Source
+
 Progress = Callable[[int], None]
 Change = Callable[[pa.RecordBatch], pa.RecordBatch]
 
@@ -52,6 +54,10 @@ class AnyEngine(Protocol):
     """One engine with the views of one replay. SQL is DuckDB's; errors of the log are LogError."""
 
     work: Path
+
+    def open(self, source: Source) -> Source:
+        """The source as this engine reads it, with types that fit every row. Raises LogError."""
+        ...
 
     def run(self, sql: str) -> None:
         """Run a statement for its effect: create a view, or a small table."""

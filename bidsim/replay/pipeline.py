@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from bidsim.logs.opening import open_log
 from bidsim.replay.assemble import Reduced, assemble
 from bidsim.replay.binding import make_plan
 from bidsim.replay.census import census, segment_values
-from bidsim.replay.engine import Engine
 from bidsim.replay.exchanges import exchanges
 from bidsim.replay.fidelity import check_fidelity
 from bidsim.replay.levels import OtherLevels, level_scan, level_starts
@@ -29,6 +28,7 @@ from bidsim.replay.policies import bidder, resolve
 from bidsim.replay.progress import Progress, Silent
 from bidsim.replay.reduce import Reduction, outline_of
 from bidsim.replay.stages import Stages
+from bidsim.replay.starting import open_engine
 from bidsim.replay.sweeps import sweep_levels
 from bidsim.replay.unknowns import find_unknowns
 from bidsim.replay.walk import walk_levels
@@ -44,11 +44,14 @@ LEAST_BYTES = 1024 * 2**20
 
 @dataclass(frozen=True)
 class Settings:
-    """How to run, never what to compute. threads: None for all cores; memory_bytes: for the whole process."""
+    """How to run, never what to compute. threads: None for all cores; memory_bytes: for the whole process;
+    engine: duckdb or spark, None for the scenario's; spark: remote, master and settings of Spark by name."""
 
     threads: int | None = None
     memory_bytes: int = 4 * 2**30
     directory: Path | None = None
+    engine: str | None = None
+    spark: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,15 @@ def run_replay(
     with (
         tempfile.TemporaryDirectory(prefix="bidsim-", dir=settings.directory) as work,
         brought(found, Path(work).resolve(), progress.step) as here,
-        Engine(
-            here.files, Path(work).resolve(), threads=threads, memory_bytes=engine_bytes, folders=here.folders
+        open_engine(
+            loaded,
+            here.files,
+            Path(work).resolve(),
+            engine=settings.engine,
+            spark=settings.spark,
+            threads=threads,
+            memory_bytes=engine_bytes,
+            folders=here.folders,
         ) as engine,
     ):
         plan = make_plan(loaded, engine, here, policies)

@@ -47,6 +47,10 @@ class PolicyPlan:
     formula_sql: str = ""
     column_names: dict[str, str] = field(default_factory=dict)
 
+    def __getstate__(self) -> dict[str, object]:
+        """What travels to other processes is all but the model, which each opens for itself (see `scoring`)."""
+        return {**self.__dict__, "scorer": None, "bundle": None}
+
 
 @dataclass(frozen=True)
 class Bidder:

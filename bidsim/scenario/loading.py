@@ -29,6 +29,7 @@ __all__ = [
     "load_scenario",
     "nearest",
     "parse_scenario",
+    "refuse_spark",
     "refuse_unsupported",
     "scenario_from_dict",
 ]
@@ -235,11 +236,16 @@ def _not_yet(loaded: LoadedScenario, what: str, *path: str | int, instead: str =
     return NotSupportedYetError(message, file=loaded.file, line=loaded.line_of(*path))
 
 
+def refuse_spark(loaded: LoadedScenario, what: str) -> None:
+    """Commands that only DuckDB runs. Raises ScenarioError."""
+    if loaded.scenario.engine == "spark":
+        raise loaded.error(f"{what} runs on DuckDB only; leave engine out, or set engine: duckdb", "engine")
+
+
 def refuse_unsupported(loaded: LoadedScenario) -> None:
     """Keys whose behaviour comes with a later version are refused, never ignored. Raises NotSupportedYetError."""
     s = loaded.scenario
     checks: list[tuple[bool, str, Place, str]] = [
-        (s.engine == "spark", "engine: spark", ("engine",), ""),
         (
             s.outcomes == "predicted" and s.budget is not None,
             "outcomes: predicted under a budget",

@@ -280,6 +280,17 @@ BOUNDS = (
 )
 
 
+class Spark(Block):
+    """How engine spark runs. What decides where code runs beyond this machine is the command line's: --spark."""
+
+    master: Annotated[str, Field(pattern=r"^local(\[(\d+|\*)\])?$")] | None = Field(
+        default=None, description="local, local[N] or local[*]; another master comes with --spark master=URL"
+    )
+    config: dict[str, str | int | float | bool] = Field(
+        default={}, description="settings of Spark that change speed only, such as spark.sql.shuffle.partitions"
+    )
+
+
 class Scenario(Block):
     """One evaluation: which rows, which policies, how they bid, and what the gate asks."""
 
@@ -321,6 +332,7 @@ class Scenario(Block):
     gate: list[Rule] = []
     fidelity: Literal["fail", "warn"] = "fail"
     engine: Literal["duckdb", "spark"] = "duckdb"
+    spark: Spark | None = Field(default=None, description="how engine spark runs")
 
     @field_validator("logs_tables", mode="before")
     @classmethod

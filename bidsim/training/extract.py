@@ -33,7 +33,7 @@ from bidsim.replay.plan import Plan
 from bidsim.replay.policies import resolve
 from bidsim.replay.progress import Progress, Silent
 from bidsim.replay.stages import Stages, facts_text
-from bidsim.scenario.loading import LoadedScenario, refuse_unsupported
+from bidsim.scenario.loading import LoadedScenario, refuse_spark, refuse_unsupported
 from bidsim.scenario.schema import Bid, Head, Policy, PolicyColumns
 from bidsim.store.runs import check_free
 from bidsim.training.examples import (
@@ -96,6 +96,7 @@ def extract(
     """
     settings, progress = settings or Settings(), progress or Silent()
     refuse_unsupported(loaded)
+    refuse_spark(loaded, "bidsim extract")
     check_free(out)
     if not 0 < selection.keep_negatives <= 1:
         raise BidsimError(

@@ -30,7 +30,7 @@ from bidsim.replay.pipeline import Settings
 from bidsim.replay.policies import resolve
 from bidsim.replay.progress import Progress, Silent
 from bidsim.run import replay_to_directory
-from bidsim.scenario.loading import LoadedScenario, refuse_unsupported
+from bidsim.scenario.loading import LoadedScenario, refuse_spark, refuse_unsupported
 from bidsim.scenario.schema import Bid, Policy
 from bidsim.training.examples import open_extraction
 from bidsim.training.extract import content_sha256, extract
@@ -144,6 +144,7 @@ class Workflow:
     def check(self) -> None:
         """Whether the scenario can be replayed with a candidate at all, before an hour of training. Raises BidsimError."""
         refuse_unsupported(self.loaded)
+        refuse_spark(self.loaded, "bidsim run")
         stand_in = {"(trained)": Policy(bid=Bid(multiplier=1.0))}
         candidates = {**self.loaded.scenario.candidates, **stand_in}
         loaded = replace(self.loaded, scenario=self.loaded.scenario.model_copy(update={"candidates": candidates}))
