@@ -1,13 +1,13 @@
-"""Boosted trees by LightGBM (extra: `lightgbm`). The examples of a head are held in memory, eight bytes a cell.
+"""Boosted trees by LightGBM (extra: `lightgbm`). Of the examples a byte or two a cell is held, and 40 bytes a row.
 
-A round is some trees on top of the model so far, read back from its own text: so a training that was killed goes on
-from a checkpoint with the same trees as one that was not.
+A round is some trees on top of the scores of the model so far, as read back from its own text: so a training that was
+killed goes on from a checkpoint with the same trees as one that was not.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,9 +23,10 @@ from bidsim.models.manifest import LibraryHead, TrainingWindow
 from bidsim.scenario.schema import HEADS, Head
 from bidsim.training.curve import Measures, Progress
 from bidsim.training.hyperparameters import LightGBM
-from bidsim.training.measuring import measure
+from bidsim.training.measuring import Measuring
 from bidsim.training.problem import Batch, Problem
 from bidsim.training.streaming import Arrays, Learned, Stop
+from bidsim.training.tree_rows import RowReader, joined
 
 Floats = NDArray[np.float64]
 Categories = Mapping[str, tuple[str, ...]]
@@ -72,6 +73,8 @@ class Trees:
         self.problem = problem
         self.hyper = hyper
         self._lightgbm = lightgbm
+        names = tuple(f.name for f in problem.features)
+        self._entry = LibraryHead(format="lightgbm/1", payloads=(f"{problem.head}/model.txt",), features=names)
         self._tables = {name: {v: code for code, v in enumerate(values)} for name, values in tables.items()}
         self._params = {
             "objective": "binary",
@@ -87,15 +90,18 @@ class Trees:
             "force_row_wise": True,
             "num_threads": 0,
             "verbosity": -1,
+            "data_random_seed": seed,
         }
         self._seed = seed
         self._text = self._best = ""
-        matrix, y, w = self._matrix(problem.learning)
+        self._counts: list[int] = []  # trees of each round
+        label, weight = self._labels()
         coded = [i for i, f in enumerate(problem.features) if f.type == "categorical"]
-        self._training = lightgbm.Dataset(
-            matrix, y, weight=w, categorical_feature=coded, free_raw_data=False, params=self._params
-        )
-        self._validation = self._matrix(problem.validation)
+        lightgbm.Sequence.register(RowReader)
+        rows = RowReader(problem.learned, lambda: (self._matrix(batch) for batch in problem.learning()))
+        self._training = lightgbm.Dataset(rows, label, weight=weight, categorical_feature=coded, params=self._params)
+        self._training.construct()
+        self._scores: Floats | None = None
 
     def round(self, number: int, stop: Stop, progress: Progress | None) -> Learned:
         found: dict[str, dict[str, list[float]]] = {}
@@ -106,33 +112,44 @@ class Trees:
             if stop():
                 raise self._lightgbm.callback.EarlyStopException(environment.iteration, [])
 
+        if self._scores is not None:
+            self._training.set_init_score(self._scores)
         booster = self._lightgbm.train(
             {**self._params, "seed": (self._seed + 7919 * number) % 2**31},
             self._training,
             num_boost_round=self.hyper.trees_per_round,
-            init_model=self._lightgbm.Booster(model_str=self._text) if self._text else None,
             valid_sets=[self._training],
             valid_names=["training"],
             callbacks=[self._lightgbm.record_evaluation(found), check],
         )
-        self._text = booster.model_to_string(num_iteration=-1)
+        whole = joined(self._text, booster.model_to_string(num_iteration=-1))
+        self._text = self._lightgbm.Booster(model_str=whole).model_to_string(num_iteration=-1)
+        self._counts.append(booster.num_trees())
+        self._add_scores(len(self._counts) - 1)
         losses = found.get("training", {}).get("binary_logloss", [])
         return Learned(self.problem.learned, losses[-1] if losses else None)
 
     def validate(self) -> Measures:
-        matrix, y, w = self._validation
         booster = self._lightgbm.Booster(model_str=self._text)
-        return measure(np.asarray(booster.predict(matrix), dtype=np.float64), y, w)
+        with Measuring() as measuring:
+            for batch in self.problem.validation():
+                p = np.asarray(booster.predict(self._matrix(batch)), dtype=np.float64)
+                measuring.add(p, batch.label, batch.weight)
+            return measuring.measures()
 
     def keep(self) -> None:
         self._best = self._text
 
     def state(self) -> Arrays:
         texts = {"text": self._text, "best": self._best}
-        return {name: np.frombuffer(text.encode(), dtype=np.uint8) for name, text in texts.items()}
+        arrays: Arrays = {name: np.frombuffer(text.encode(), dtype=np.uint8) for name, text in texts.items()}
+        return {**arrays, "counts": np.array(self._counts, dtype=np.int64)}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         self._text, self._best = (state[name].tobytes().decode() for name in ("text", "best"))
+        self._counts = [int(count) for count in state["counts"]]
+        self._scores = None
+        self._add_scores(0)
 
     def text(self) -> str:
         """The best model as LightGBM writes it."""
@@ -142,16 +159,36 @@ class Trees:
         """The values of a categorical feature in the order of their codes."""
         return tuple(self._tables[name])
 
-    def _matrix(self, batches: Callable[[], Any]) -> tuple[Floats, Floats, Floats]:
-        names = tuple(f.name for f in self.problem.features)
-        entry = LibraryHead(format="lightgbm/1", payloads=(f"{self.problem.head}/model.txt",), features=names)
-        parts: list[tuple[Floats, Floats, Floats]] = []
-        batch: Batch
-        for batch in batches():
-            columns = Columns(batch.columns, self.problem.features, cache=HashCache(0), file="")
-            parts.append((Inputs(entry, columns, self._tables).matrix(), batch.label, batch.weight))
-        matrix, y, w = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return matrix, y, w
+    def _add_scores(self, first: int) -> None:
+        """Add the log odds of the rounds from `first` on to those of the rows to learn from, round by round.
+
+        Always in this order: sums of other orders differ in the last digit, and so would trees.
+        """
+        if self._scores is None:
+            self._scores = np.zeros(self.problem.learned)
+        booster = self._lightgbm.Booster(model_str=self._text)
+        start = 0
+        for batch in self.problem.learning():
+            matrix = self._matrix(batch)
+            stop = start + len(matrix)
+            for number in range(first, len(self._counts)):
+                begin, count = sum(self._counts[:number]), self._counts[number]
+                if not count:  # LightGBM would take it for all of them
+                    continue
+                self._scores[start:stop] += booster.predict(
+                    matrix, raw_score=True, start_iteration=begin, num_iteration=count
+                )
+            start = stop
+
+    def _labels(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Of the rows to learn from, as LightGBM keeps them."""
+        parts = [(b.label.astype(np.float32), b.weight.astype(np.float32)) for b in self.problem.learning()]
+        label, weight = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return label, weight
+
+    def _matrix(self, batch: Batch) -> Floats:
+        columns = Columns(batch.columns, self.problem.features, cache=HashCache(0), file="")
+        return Inputs(self._entry, columns, self._tables).matrix()
 
 
 def pack_trees(trainings: Mapping[Head, Trees], window: tuple[str, str] | None, path: Path) -> Bundle:
