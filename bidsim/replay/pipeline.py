@@ -78,7 +78,7 @@ def run_replay(
     refuse_unsupported(loaded)
     scenario = loaded.scenario
     progress.step("opening models and log")
-    policies = resolve(loaded, models, baseline)
+    policies = resolve(loaded, models, baseline, threads)
     source = open_log(loaded, tables or {})
     files = [*source.files, *extra_files(loaded)]
     engine_bytes = max(LEAST_BYTES - OWN_BYTES, settings.memory_bytes - OWN_BYTES)
