@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from bidsim.errors import ModelError
+from bidsim.models.scorer import end as end_scorer
 from bidsim.replay.budget import Ledger, Rows
 from bidsim.replay.engine import Engine, quote_path
 from bidsim.replay.findings import jumped
@@ -69,7 +70,14 @@ class Stages:
                 [*kept.columns, *arrays], [*kept.schema.names, *(column for _, _, column in outputs)]
             )
 
-        self._store("log_rows", _ordered_map(score, self.engine.stream(sql), self.threads), progress)
+        def end() -> None:
+            for policy in models.values():
+                end_scorer(policy.scorer)
+
+        try:
+            self._store("log_rows", _ordered_map(score, self.engine.stream(sql), self.threads, end), progress)
+        finally:
+            end()
         self._ripen()
 
     def _ripen(self) -> None:
@@ -381,9 +389,15 @@ def _score(policy: str, scorer: Any, file: str | None, batch: pa.RecordBatch) ->
 
 
 def _ordered_map(
-    function: Callable[[pa.RecordBatch], pa.RecordBatch], batches: Iterator[pa.RecordBatch], threads: int
+    function: Callable[[pa.RecordBatch], pa.RecordBatch],
+    batches: Iterator[pa.RecordBatch],
+    threads: int,
+    end: Callable[[], None],
 ) -> Iterator[pa.RecordBatch]:
-    """Apply to batches on several threads, results in the order of the batches, a few at a time in memory."""
+    """Apply to batches on several threads, results in the order of the batches, a few at a time in memory.
+
+    end: ends calls of the function that are under way, where nobody waits for them any more.
+    """
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[pa.RecordBatch]] = deque()
         try:
@@ -393,6 +407,8 @@ def _ordered_map(
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-        finally:
+        except BaseException:  # also an interrupt, or the end of this generator
             for future in waiting:
                 future.cancel()
+            end()
+            raise
