@@ -10,8 +10,10 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +23,12 @@ from bidsim.logs.bringing import brought
 from bidsim.logs.opening import open_log
 from bidsim.logs.origins import silent
 from bidsim.models.bundle import Bundle
-from bidsim.models.manifest import Isotonic, Platt
+from bidsim.models.manifest import Isotonic, Platt, TrainingWindow
 from bidsim.models.packing import open_model
 from bidsim.models.recalibration import fit_isotonic, fit_platt, recalibrate
 from bidsim.replay.binding import make_plan
 from bidsim.replay.engine import Engine
+from bidsim.replay.plan import Plan
 from bidsim.replay.policies import resolve
 from bidsim.replay.stages import Stages, facts_text
 from bidsim.scenario.loading import LoadedScenario
@@ -101,7 +104,8 @@ def calibrate(
         for head in wanted:
             p, y, w = _rows(engine, facts, str(plan.valid(0, head)), head)
             fits.append(_fit(head, method, p, y, w, str(model)))
-    return _with(bundle, fits), fits
+        span = fitting.window() or _span(engine, facts, plan)
+    return _with(bundle, fits, span), fits
 
 
 def _is_another_log(loaded: LoadedScenario, tables: Mapping[str, str]) -> bool:
@@ -193,9 +197,26 @@ def _fit(head: Head, method: str, p: Floats, y: Floats, w: Floats, file: str) ->
     return Fit(head, step, len(y), positives, float(w @ p) / observed, after / observed)
 
 
-def _with(bundle: Bundle, fits: list[Fit]) -> Bundle:
-    """The examples' predictions go through the new steps too."""
+def _span(engine: Engine, facts: str, plan: Plan) -> tuple[datetime, datetime] | None:
+    """The times of all rows, where no window says them."""
+    if not plan.time_kind:
+        return None
+    low, high = engine.rows(f"select epoch_us(min(ts)), epoch_us(max(ts)) + 1 from ({facts})")[0]
+    if low is None:
+        return None
+    start, end = (datetime.fromtimestamp(micros / 1e6, UTC) for micros in (low, high))
+    if plan.time_kind == "instant":
+        return start, end
+    zone = ZoneInfo(plan.zone.replace("''", "'"))  # wall clock
+    return start.replace(tzinfo=zone), end.replace(tzinfo=zone)
+
+
+def _with(bundle: Bundle, fits: list[Fit], span: tuple[datetime, datetime] | None) -> Bundle:
+    """The examples' predictions go through the new steps too; a replay of rows of that span will say that it was."""
     manifest = bundle.manifest
+    windows = manifest.calibration_windows
+    if span is not None:
+        windows = (*windows, TrainingWindow(start=span[0].isoformat(), end=span[1].isoformat()))
     steps = dict(manifest.recalibration)
     examples = manifest.examples
     predictions = {} if examples is None else dict(examples.predictions)
@@ -206,4 +227,4 @@ def _with(bundle: Bundle, fits: list[Fit]) -> Bundle:
             predictions[fit.head] = tuple(values.tolist())
     if examples is not None:
         examples = examples.model_copy(update={"predictions": predictions})
-    return bundle.with_manifest(recalibration=steps, examples=examples)
+    return bundle.with_manifest(recalibration=steps, examples=examples, calibration_windows=windows)

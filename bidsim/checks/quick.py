@@ -215,27 +215,44 @@ def _instants(engine: AnyEngine, plan: Plan, row: dict[str, Any]) -> tuple[float
 
 def training_overlap(plan: Plan, span: tuple[float, float] | None) -> Outcome:
     """span: first and last time of the evaluation, seconds since 1970."""
-    windows = [(p.name, p.training_window) for p in plan.policies if p.training_window]
-    if not windows:
+    trained = [(p.name, *p.training_window) for p in plan.policies if p.training_window]
+    bundles = [(p.name, p.bundle) for p in plan.policies if p.bundle is not None]
+    fitted = [(name, w.start, w.end) for name, bundle in bundles for w in bundle.manifest.calibration_windows]
+    if not trained and not fitted:
         return skipped("C09", "no model says on which days it was trained")
     if span is None:
         return skipped("C09", "the log has no time")
-    for name, (start, end) in windows:
-        moments = [_moment(text, plan) for text in (start, end)]
-        if moments[0] is None or moments[1] is None:
-            continue
-        if moments[0] <= span[1] and moments[1] > span[0]:
-            hours = (min(moments[1], span[1]) - max(moments[0], span[0])) / 3600
+    for name, start, end in trained:
+        if (hours := _hours_within(start, end, span, plan)) is not None:
             return found(
                 "C09",
                 "error",
-                f'"{name}" was trained on {start} to {end}, of which {max(hours, 0):.1f} hours are evaluated here: '
+                f'"{name}" was trained on {start} to {end}, of which {hours:.1f} hours are evaluated here: '
                 "it has seen the answers.",
                 "Evaluate on days after its training, or train it on days before these.",
                 policy=name,
                 hours=hours,
             )
+    for name, start, end in fitted:
+        if (hours := _hours_within(start, end, span, plan)) is not None:
+            return found(
+                "C09",
+                "warning",
+                f'"{name}" was recalibrated on rows of {start} to {end}, of which {hours:.1f} hours are evaluated here: '
+                "if they are of this log or of a copy of it, it has seen the answers.",
+                "Calibrate on days before the evaluated ones.",
+                policy=name,
+                hours=hours,
+            )
     return ok("C09")
+
+
+def _hours_within(start: str, end: str, span: tuple[float, float], plan: Plan) -> float | None:
+    """Hours of a window of log time that are evaluated; None where they do not touch, or the window is no time."""
+    first, last = _moment(start, plan), _moment(end, plan)
+    if first is None or last is None or first > span[1] or last <= span[0]:
+        return None
+    return max((min(last, span[1]) - max(first, span[0])) / 3600, 0.0)
 
 
 def _moment(text: str, plan: Plan) -> float | None:

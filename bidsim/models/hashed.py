@@ -86,15 +86,15 @@ class HashedLogisticRegression:
         """The term's part of z for each row: summed once per distinct value, then looked up."""
         known = columns.derived(names, self.weights, self._look_up)
         if known is not None:
-            return known.astype(np.float64)
+            return known
         term = columns.term(names)
-        each = self._look_up(term.hashes).astype(np.float64)
+        each = self._look_up(term.hashes)
         if term.starts is not None:  # lists: several weights to a value
             each = np.add.reduceat(each, term.starts[:-1])
         return each if term.codes is None else np.asarray(each.take(term.codes), dtype=np.float64)
 
-    def _look_up(self, hashes: NDArray[np.uint64]) -> Weights:
-        return np.asarray(self.weights.take(index_of(hashes, self.spec.bits)))
+    def _look_up(self, hashes: NDArray[np.uint64]) -> NDArray[np.float64]:
+        return np.asarray(self.weights.take(index_of(hashes, self.spec.bits)), dtype=np.float64)
 
 
 def hash_matrix(table: pa.Table | pa.RecordBatch, spec: HashedSpec, features: tuple[Feature, ...]) -> Any:

@@ -24,10 +24,12 @@ Derived = NDArray[Any]
 Derive = Callable[[Hashes], Derived]
 MAX_WORDS = 5
 PROBES = (3, 20)  # slots looked at after the first, all at once
-SPARE = 4  # slots of a table for each key, at least: few keys are in each other's way
+# Slots of a table for each key: few keys are in each other's way, fewer still in tables that take little memory.
+SPARE, MORE_SPARE, LEAST_SLOTS, SMALL_SLOTS = 4, 16, 1 << 14, 1 << 18
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio: multiplying spreads what is close together
-_ONE, _TOP, _HALF = np.uint64(1), np.uint64(56), np.uint64(32)
+_ONE, _HALF = np.uint64(1), np.uint64(32)
 _MASKS = np.array([(1 << 8 * length) - 1 for length in range(9)], dtype=np.uint64)
+_TAGS = np.array([(length + 1) << 56 for length in range(8 * MAX_WORDS)], dtype=np.uint64)
 
 
 def keys_of(array: pa.Array) -> Keys | None:
@@ -50,13 +52,14 @@ def _text_keys(array: pa.Array) -> Keys:
     if where is None or rows == 0:
         return np.zeros((1, rows), dtype=np.uint64)
     width = "<i8" if pa.types.is_large_string(array.type) else "<i4"
-    offsets: NDArray[np.int64] = np.frombuffer(where, dtype=width)[array.offset : array.offset + rows + 1]
+    offsets = np.frombuffer(where, dtype=width)[array.offset : array.offset + rows + 1].astype(np.int64, copy=False)
     first, end = int(offsets[0]), int(offsets[-1])
-    starts = offsets[:-1] - offsets[0]
+    starts = offsets[:-1] - first if first else offsets[:-1]
     lengths = np.diff(offsets)
     if array.null_count:
         lengths = np.where(np.asarray(array.is_valid()), lengths, 0)
-    words = min(MAX_WORDS, int(lengths.max()) // 8 + 1)
+    longest = int(lengths.max())
+    words = min(MAX_WORDS, longest // 8 + 1)
     padded = np.zeros(end - first + 8 * words, dtype=np.uint8)
     if content is not None:
         padded[: end - first] = np.frombuffer(content, dtype=np.uint8)[first:end]
@@ -66,12 +69,16 @@ def _text_keys(array: pa.Array) -> Keys:
     for word in range(words):
         left = lengths if words == 1 else np.clip(lengths - 8 * word, 0, 8)
         # `take` copies the whole view first, which pays where texts are short.
-        found = view.take(starts + 8 * word) if len(padded) < 8 * rows else view[starts + 8 * word]
-        keys[word] = found & (_MASKS.take(left, mode="clip"))
-    keys[-1] |= (lengths.astype(np.uint64) + _ONE) << _TOP
-    too_long = lengths >= 8 * words
-    if too_long.any():
-        keys[-1, too_long] = 0
+        found = view.take(starts + 8 * word if word else starts) if len(padded) < 8 * rows else view[starts + 8 * word]
+        masks = _MASKS.take(left, mode="clip")
+        np.bitwise_and(found, masks, out=keys[word])
+    if words == 1:  # a one after the text's last byte tells lengths apart
+        keys += masks
+        keys += _ONE
+    else:
+        keys[-1] |= _TAGS.take(lengths, mode="clip")
+    if longest >= 8 * words:
+        keys[-1, lengths >= 8 * words] = 0
     return keys
 
 
@@ -121,7 +128,7 @@ class KeyTable:
         self._limit = limit
         self._lock = RLock()
         self._count = 0
-        self._at = self._empty(1 << 10)
+        self._at = self._empty(LEAST_SLOTS)
 
     def find(self, keys: Keys, hash_rows: Callable[[NDArray[np.int64]], Hashes]) -> Found:
         """The keys of all rows; hash_rows gives the hashes of those rows whose value is new, and the table keeps them."""
@@ -150,7 +157,8 @@ class KeyTable:
         wrong = known[0].take(slots) != keys[0]
         for word in range(1, self._words):
             wrong |= known[word].take(slots) != keys[word]
-        wrong |= keys[-1] == 0
+        if not keys[-1].all():
+            wrong |= keys[-1] == 0
         rows = np.flatnonzero(wrong)
         unknown = [rows[keys[-1, rows] == 0]]
         rows = rows[keys[-1, rows] != 0]
@@ -190,12 +198,13 @@ class KeyTable:
             _, unknown = self._search(self._at.keys, keys)  # another thread may have been faster
             keys, hashes = keys[:, unknown], hashes[unknown]
             if self._count + len(hashes) > self._limit:
-                self._count, self._at = 0, self._empty(1 << 10)
+                self._count, self._at = 0, self._empty(LEAST_SLOTS)
             ages = np.arange(self._count, self._count + len(hashes))
             self._count += len(hashes)
             at = self._at
-            if SPARE * self._count > at.keys.shape[1]:
-                at = self._empty(1 << (SPARE * self._count - 1).bit_length())
+            wanted = max(SPARE * self._count, min(MORE_SPARE * self._count, SMALL_SLOTS))
+            if wanted > at.keys.shape[1]:
+                at = self._empty(1 << (wanted - 1).bit_length())
                 full = np.flatnonzero(self._at.keys[-1])
                 full = full[np.argsort(self._at.ages[full])]
                 _place(at, self._at.keys[:, full], self._at.hashes[full], self._at.ages[full])
@@ -236,4 +245,5 @@ def _first_slots(keys: Keys, size: int) -> NDArray[np.int64]:
     mixed = keys[0] * _MIX
     for word in keys[1:]:
         mixed = (mixed ^ (mixed >> _HALF) ^ word) * _MIX
-    return np.asarray((mixed >> np.uint64(65 - size.bit_length())).view(np.int64))
+    mixed >>= np.uint64(65 - size.bit_length())
+    return np.asarray(mixed.view(np.int64))

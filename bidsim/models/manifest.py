@@ -187,7 +187,7 @@ class PayloadEntry(Part):
 
 
 class TrainingWindow(Part):
-    """The span of log time that the model was trained on, ISO 8601, start inclusive, end exclusive."""
+    """A span of log time that a model has learned from, ISO 8601, start inclusive, end exclusive."""
 
     start: str
     end: str
@@ -250,6 +250,9 @@ class Manifest(Part):
     recalibration: dict[Head, Annotated[tuple[Recalibration, ...], Field(max_length=10)]] = Field(
         default={}, description="applied to a head's predictions, one after the other"
     )
+    calibration_windows: Annotated[tuple[TrainingWindow, ...], Field(max_length=30)] = Field(
+        default=(), description="that `bidsim model calibrate` fitted recalibrations on"
+    )
     examples: Examples | None = None
     learning_curve: dict[Head, LearningCurve] = Field(default={}, description="how each head was trained")
     note: Annotated[str, Field(max_length=10_000)] | None = None
@@ -300,7 +303,11 @@ class Manifest(Part):
         values = self.model_dump(by_alias=True, exclude_none=True, mode="json")
         if self.examples is not None:  # a missing value in an example is a fact, not an absent key
             values["examples"] = self.examples.model_dump(mode="json")
-        for late in ("recalibration", "learning_curve"):  # the same bytes as before there were any
+        for late in (
+            "recalibration",
+            "calibration_windows",
+            "learning_curve",
+        ):  # the same bytes as before there were any
             if not values[late]:
                 del values[late]
         return (json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -38,3 +38,10 @@ class Scorer(Protocol):
         Safe to call from several threads at once.
         """
         ...
+
+
+def end(scorer: Scorer | None) -> None:
+    """End the processes of a scorer that will not be asked again, also while threads wait for it; most have none."""
+    close = getattr(scorer, "close", None)
+    if close is not None:
+        close()

@@ -56,7 +56,7 @@ class ServedScorer:
         self._free: queue.LifoQueue[_Channel] = queue.LifoQueue()
         self._children: list[_Server] = []
         # Also when the interpreter ends; where that doesn't come to it, the children see that their parent is gone.
-        self.close = weakref.finalize(self, _end_all, self._children, os.getpid())
+        self._closing = weakref.finalize(self, _end_all, self._children, os.getpid())
         self._add_child()
 
     def score(self, batch: pa.RecordBatch) -> dict[str, NDArray[np.float64]]:
@@ -99,14 +99,24 @@ class ServedScorer:
             raise
         return scores
 
+    def close(self) -> None:
+        """End the children; threads that wait for scores get a ModelError, and so does who asks afterwards."""
+        self._closing()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._free.get_nowait()
+
     def _take(self, *, wait: bool) -> _Channel | None:
         """A channel without a request; None where all are busy and the caller has answers to collect."""
-        with contextlib.suppress(queue.Empty):
-            return self._free.get_nowait()
-        if not wait:
-            return None
         start = time.monotonic()
-        channel = self._free.get()
+        channel: _Channel | None = None
+        while channel is None:
+            if not self._closing.alive:
+                raise ModelError("the model was closed; open it again", file=str(self._bundle.path))
+            with contextlib.suppress(queue.Empty):
+                channel = self._free.get(timeout=1.0 if wait else 0.0)
+            if not wait:
+                return channel
         with self._lock:
             self._waited += time.monotonic() - start
             grow = self._more > 0 and self._waited > PATIENCE_SECONDS
@@ -124,8 +134,9 @@ class ServedScorer:
         child = _Server(self._bundle, self.heads, self._limits, self._turns)
         with self._lock:
             self._children.append(child)
-        if not self.close.alive:  # closed meanwhile
+        if not self._closing.alive:  # closed meanwhile
             child.end()
+            return
         for channel in child.channels:
             self._free.put(channel)
 
@@ -175,9 +186,9 @@ class _Server:
         return self._child.death(" or ".join(payloads))
 
     def end(self) -> None:
+        """The channels' descriptors are closed with the last thread that uses them: their numbers may be others' then."""
         self._child.end()
-        for channel in self.channels:
-            channel.close()
+        self.channels = []
 
 
 class _Channel:
@@ -190,6 +201,7 @@ class _Channel:
         self._memory = memory
         self._shared: mmap.mmap | None = None
         self._at = self._rows = 0
+        weakref.finalize(self, _close, connection, memory)
 
     @property
     def scoring(self) -> int | None:
@@ -236,10 +248,6 @@ class _Channel:
         found = np.frombuffer(self._shared, np.float64, self._rows * len(self._server.heads), start)
         return list(found.reshape(len(self._server.heads), self._rows))
 
-    def close(self) -> None:
-        self._connection.close()
-        os.close(self._memory)
-
     def _exactly(self, size: int) -> bytes:
         found = b""
         while len(found) < size:
@@ -263,6 +271,11 @@ def _memory() -> int:
         return os.memfd_create("bidsim")
     with tempfile.TemporaryFile(prefix="bidsim-") as file:
         return os.dup(file.fileno())
+
+
+def _close(connection: socket.socket, memory: int) -> None:
+    connection.close()
+    os.close(memory)
 
 
 def _end_all(children: list[_Server], owner: int) -> None:

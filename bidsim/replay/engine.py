@@ -184,20 +184,25 @@ class Engine:
         """Pass rows through Python and keep what comes out as `view`; False, and no view, where there is no row."""
         function = make()
         batches = self.stream(f"{sql}{' order by ordinal' if again else ''}")
-        changed = map(function, batches) if in_order else ordered_map(function, batches, self.threads)
-        first = next(changed, None)
-        if first is None:
-            return False
+        # What scores rows may have processes beside this one, which end with the last batch, or with whatever ends it.
+        end: Callable[[], None] = getattr(function, "end", lambda: None)
+        changed = map(function, batches) if in_order else ordered_map(function, batches, self.threads, end)
+        try:
+            first = next(changed, None)
+            if first is None:
+                return False
 
-        def counted() -> Iterator[pa.RecordBatch]:
-            rows = 0
-            for batch in chain([first], changed):
-                rows += batch.num_rows
-                progress(rows)
-                yield batch
+            def counted() -> Iterator[pa.RecordBatch]:
+                rows = 0
+                for batch in chain([first], changed):
+                    rows += batch.num_rows
+                    progress(rows)
+                    yield batch
 
-        file = self._file()
-        self.store(counted(), first.schema, file)
+            file = self._file()
+            self.store(counted(), first.schema, file)
+        finally:
+            end()
         self._relate(view, file)
         return True
 

@@ -84,7 +84,7 @@ def run_replay(
     refuse_unsupported(loaded)
     scenario = loaded.scenario
     progress.step("opening models and log")
-    policies = resolve(loaded, models, baseline)
+    policies = resolve(loaded, models, baseline, threads)
     found = log or open_log(loaded, tables or {})
     engine_bytes = max(LEAST_BYTES - OWN_BYTES, settings.memory_bytes - OWN_BYTES)
     with (

@@ -85,8 +85,13 @@ def bidder(policy: PolicyPlan, key: str, scale: float = 1.0, each: str | None = 
     return Bidder(key, policy.index, raw, least, limited, policy.round_down, policy.max, factor, policy.min, each)
 
 
-def resolve(loaded: LoadedScenario, models: Sequence[Path], baseline: Path | None) -> list[PolicyPlan]:
-    """All policies, baseline first. Opens and checks every model file; raises ModelError, ScenarioError."""
+def resolve(
+    loaded: LoadedScenario, models: Sequence[Path], baseline: Path | None, threads: int | None = None
+) -> list[PolicyPlan]:
+    """All policies, baseline first. Opens and checks every model file; raises ModelError, ScenarioError.
+
+    threads: of the models' libraries; default: as many as there are cores.
+    """
     scenario = loaded.scenario
     entries: list[tuple[str, Policy, tuple[str | int, ...], Path | None]] = []
     base = scenario.baseline or Policy()
@@ -111,11 +116,17 @@ def resolve(loaded: LoadedScenario, models: Sequence[Path], baseline: Path | Non
         names.add(name)
     if len(entries) == 1:
         raise ScenarioError("no candidate: give --model FILE, or candidates in the scenario", file=loaded.file)
-    return [_policy(loaded, i, *entry) for i, entry in enumerate(entries)]
+    return [_policy(loaded, i, *entry, threads) for i, entry in enumerate(entries)]
 
 
 def _policy(
-    loaded: LoadedScenario, index: int, name: str, policy: Policy, path: tuple[str | int, ...], model: Path | None
+    loaded: LoadedScenario,
+    index: int,
+    name: str,
+    policy: Policy,
+    path: tuple[str | int, ...],
+    model: Path | None,
+    threads: int | None,
 ) -> PolicyPlan:
     general, own = loaded.scenario.bid, policy.bid or Bid()
 
@@ -126,7 +137,7 @@ def _policy(
                 return value
         return default
 
-    opened = open_scorer(model) if model is not None else None
+    opened = open_scorer(model, threads=threads) if model is not None else None
     formula = own.formula or general.formula
     maximum = setting("max", None)
     return PolicyPlan(

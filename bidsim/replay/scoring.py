@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from bidsim.errors import ModelError
 from bidsim.models import Scorer, open_scorer
+from bidsim.models.scorer import end
 from bidsim.replay.plan import Plan
 
 FEATURE = "feature "
@@ -53,6 +54,11 @@ class Scoring:
     def schema(self, incoming: pa.Schema) -> pa.Schema:
         kept = [field for field in incoming if not field.name.startswith(FEATURE)]
         return pa.schema([*kept, *(pa.field(column, pa.float64()) for _, _, column in self.outputs if self.models)])
+
+    def end(self) -> None:
+        """End what the scorers run beside this process, also while threads wait for it."""
+        for scorer in self.scorers.values():
+            end(scorer)
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         kept = batch.select([n for n in batch.schema.names if not n.startswith(FEATURE)])

@@ -72,9 +72,15 @@ def show(
 
 
 def ordered_map(
-    function: Callable[[pa.RecordBatch], pa.RecordBatch], batches: Iterator[pa.RecordBatch], threads: int
+    function: Callable[[pa.RecordBatch], pa.RecordBatch],
+    batches: Iterator[pa.RecordBatch],
+    threads: int,
+    end: Callable[[], None] = lambda: None,
 ) -> Iterator[pa.RecordBatch]:
-    """Apply to batches on several threads, results in the order of the batches, a few at a time in memory."""
+    """Apply to batches on several threads, results in the order of the batches, a few at a time in memory.
+
+    end: ends calls of the function that are under way, where nobody waits for them any more.
+    """
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[pa.RecordBatch]] = deque()
         try:
@@ -84,6 +90,8 @@ def ordered_map(
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-        finally:
+        except BaseException:  # also an interrupt, or the end of this generator
             for future in waiting:
                 future.cancel()
+            end()
+            raise

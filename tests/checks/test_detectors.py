@@ -12,6 +12,8 @@ from check_logs import SPOTS, START, check, clean, codes, map_rows, model, outco
 
 import bidsim
 from bidsim.checks.catalogue import CHECKS, QUICK
+from bidsim.models import open_bundle
+from bidsim.models.manifest import TrainingWindow
 
 Row = dict[str, Any]
 BEFORE = ("2026-10-01T00:00:00+00:00", "2026-11-01T00:00:00+00:00")
@@ -142,6 +144,19 @@ def test_training_days_inside_the_window_are_a_leak(end: str, severity: str | No
     report = check(tmp_path, clean(), models=[bundle])
     assert outcome(report, "C09").severity == severity
     if severity:
+        assert "6.0 hours" in outcome(report, "C09").evidence
+
+
+@pytest.mark.parametrize(("end", "severity"), [("2026-11-01T06:00:00+00:00", "warning"), (BEFORE[1], None)])
+def test_rows_that_a_model_was_recalibrated_on_are_told(end: str, severity: str | None, tmp_path: Path) -> None:
+    model(tmp_path / "new.bin", window=BEFORE)
+    windows = (TrainingWindow(start=BEFORE[0], end=BEFORE[1]), TrainingWindow(start=BEFORE[0], end=end))
+    calibrated = open_bundle(tmp_path / "new.bin").with_manifest(calibration_windows=windows)
+    calibrated.write(tmp_path / "calibrated.bin")
+    report = check(tmp_path, clean(), models=[tmp_path / "calibrated.bin"])
+    assert outcome(report, "C09").severity == severity
+    if severity:
+        assert '"calibrated" was recalibrated on rows' in outcome(report, "C09").evidence
         assert "6.0 hours" in outcome(report, "C09").evidence
 
 

@@ -110,6 +110,8 @@ def test_calibrate_fits_on_another_window_and_writes_the_bundle(
     assert step.intercept == pytest.approx(-np.log(2), abs=0.25)
     batch = pa.RecordBatch.from_pydict({"x": [0.0]})
     assert open_bundle(out).scorer().score(batch)["ctr"][0] == pytest.approx(float(expit(-2)), rel=0.1)
+    (window,) = open_bundle(out).manifest.calibration_windows
+    assert (window.start, window.end) == ("2026-11-01T00:00:00+00:00", "2026-11-02T00:00:00+00:00")
     first = out.read_bytes()
     assert run([*command, *earlier]) == 0
     assert out.read_bytes() == first
@@ -152,12 +154,34 @@ def test_calibrate_takes_another_log_but_not_the_judged_one_under_another_name(t
     assert not out.exists()
     assert run([*command, "--table", f"ad={other}", *judged]) == 0
     assert run([*command, "--table", f"ad={other}"]) == 0
+    (window,) = open_bundle(out).manifest.calibration_windows
+    assert (window.start, window.end) == ("2026-11-02T00:00:00+00:00", "2026-11-03T00:00:00+00:00")
     earlier = ["--last-hour", "2026-11-01T23:00:00", "--duration-hour", "24"]
     assert run([*command, "--table", f"ad={folder / 'a.parquet'}", *earlier]) == 0
     # Without a path of its own, the scenario's log is whatever --table names, in a replay too.
     scenario.write_text(scenario.read_text().replace("path: log.parquet, ", ""))
     with pytest.raises(BidsimError, match="these are the rows that will be judged"):
         run([*command, "--table", f"ad={other}"])
+
+
+def test_a_calibrated_bundle_says_which_rows_it_was_fitted_on(tmp_path: Path) -> None:
+    """Also without a window: the times of the rows, wall clock in the scenario's zone."""
+    scenario, model = world(tmp_path)
+    scenario.write_text(
+        scenario.read_text().replace(", last_hour: 2026-11-02T23:00:00, duration_hour: 24", "")
+        + "timezone: Asia/Tokyo\n"
+    )
+    other = tmp_path / "other.parquet"
+    pq.write_table(pq.read_table(tmp_path / "log.parquet").slice(0, 7000), other)
+    out = tmp_path / "c.bin"
+    command = ["model", "calibrate", str(model), "--scenario", str(scenario), "-o", str(out), "--table", f"ad={other}"]
+    assert run(command) == 0
+    (window,) = open_bundle(out).manifest.calibration_windows
+    assert window.start == "2026-11-01T00:00:00+09:00"
+    assert window.end.startswith("2026-11-02T17:00:00.000001+09:00")
+    again = tmp_path / "again.bin"
+    assert run([*command[:2], str(out), *command[3:5], "-o", str(again), *command[7:]]) == 0
+    assert open_bundle(again).manifest.calibration_windows == (window, window)
 
 
 def test_calibrate_needs_no_head_that_only_the_bid_formula_asks_for(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from bidsim.models import Bundle, sandbox, serving
 from bidsim.models.feature_file import FeatureFile
 from bidsim.models.packing import pack_models
 from bidsim.models.sandbox import Limits
+from bidsim.models.scorer import end
 from bidsim.models.serving import ServedScorer
 from tests.models.library_models import BATCH, FORMATS, FRAME, LABEL, lightgbm_text, opened
 
@@ -209,6 +210,24 @@ def test_a_scorer_that_is_no_longer_used_leaves_no_child(two_heads: Bundle) -> N
     assert not alive(pid)
     if sys.platform == "linux":
         assert len(os.listdir("/proc/self/fd")) < before
+
+
+def test_a_closed_scorer_ends_who_waits_for_it(two_heads: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an interrupt does it: nobody waits for a library that hangs."""
+    batch = pa.RecordBatch.from_pydict({"x": [666.0], "os": ["web"], "ad_id": [102]})
+    for _ in patched(monkeypatch, "time.sleep(60)"):
+        scorer = two_heads.scorer(threads=2)
+        (pid,) = children(scorer)
+        with ThreadPoolExecutor(6) as pool:  # more than there are channels
+            waiting = [pool.submit(scorer.score, batch) for _ in range(6)]
+            time.sleep(0.5)
+            end(scorer)
+            for future in waiting:
+                with pytest.raises(ModelError):
+                    future.result(timeout=30)
+        assert gone(pid)
+        with pytest.raises(ModelError, match=r"m\.bin: the model was closed"):
+            scorer.score(BATCH)
 
 
 PARENT = """
