@@ -63,7 +63,7 @@ def assemble(loaded: LoadedScenario, reduced: Reduced, as_of: date) -> Result:
         calibration=numbers.calibration,
         split=numbers.split,
         frontier=_frontier(plan, reduced.frontier),
-        diagnostics=_diagnostics(reduced) | {"freedom": numbers.freedom},
+        diagnostics=_diagnostics(reduced) | numbers.diagnostics,
         findings=list(find_all(plan, reduced.census, reduced.tables.families[OVERALL], reduced.removed)),
         fidelity=reduced.fidelity,
         gate=Gate(verdict="no_gate"),

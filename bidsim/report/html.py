@@ -144,6 +144,7 @@ def content(result: Result, judged: int | None = None) -> dict[str, Any]:
         "training_figures": [_draw(d) for d in of_training(lookup)],
         "splits": reasons.splits(lookup),
         "alone": reasons.alone(lookup),
+        "new_campaigns": reasons.new_campaigns(lookup),
         "exhaustion": reasons.exhaustion(lookup),
         "unknowns": knowledge.unknowns(lookup),
         "log_rows": knowledge.log_rows(lookup),

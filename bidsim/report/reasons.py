@@ -1,4 +1,5 @@
-"""Why the candidate's numbers change: level, mix and ranking; who wins what alone; and when budgets ran out."""
+"""Why the candidate's numbers change: level, mix and ranking; who wins what alone; what new campaigns would
+change; and when budgets ran out."""
 
 from __future__ import annotations
 
@@ -77,6 +78,26 @@ def alone(lookup: Lookup) -> list[tuple[str, Plain]]:
             share = lookup.value(candidate.name, "disagreement")
             rows.append(["Share of all that either wins", f.share(share), "", "", ""])
             tables.append((candidate.name, Plain(["", *(label(n) for n in SUMS)], rows)))
+    return tables
+
+
+def new_campaigns(lookup: Lookup) -> list[tuple[str, Plain]]:
+    """Per candidate the relative changes with both intervals: other users of these campaigns, and new campaigns too."""
+    told = lookup.result.diagnostics.get("new_campaigns")
+    tables = []
+    for policy, found in told.items() if isinstance(told, dict) else ():
+        rows = []
+        for metric, ends in found.items() if isinstance(found, dict) else ():
+            difference = lookup.difference(policy, metric)
+            if difference is None or not isinstance(ends, list | tuple) or len(ends) != 2:
+                continue
+            here, (low, high) = difference.relative, ends
+            if all(isinstance(end, int | float) for end in ends):
+                known = f.interval(here.low, here.high, f.change)
+                rows.append([label(metric), f.change(here.value), known, f.interval(low, high, f.change)])
+        if rows:
+            columns = ["Metric", "Change", "Other users", "Other users and campaigns"]
+            tables.append((policy, Plain(columns, rows)))
     return tables
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,7 @@ from bidsim.statistics.metrics import (
     matched_values,
     target_attainment,
 )
+from bidsim.statistics.multiway import if_campaigns_were_new
 from bidsim.statistics.resampling import bucket_weights
 from bidsim.statistics.split import split, stage_of
 from bidsim.statistics.tables import AtLevel, Matched, Tables
@@ -54,13 +56,20 @@ MANY_FREEDOM = 200.0
 @dataclass(frozen=True)
 class Numbers:
     """The records of a result that come from the tables. freedom: of the intervals' t quantiles, by family and segment
-    value, where it is so small that it matters."""
+    value, where it is so small that it matters; new_campaigns: by candidate and metric, the interval of its relative change
+    if campaigns were new too."""
 
     metrics: list[Metric]
     differences: list[Difference]
     calibration: list[CalibrationCurve]
     split: list[SplitPart]
     freedom: dict[str, dict[str, float]]
+    new_campaigns: dict[str, dict[str, list[float]]]
+
+    @property
+    def diagnostics(self) -> dict[str, Any]:
+        """What of them is told beside the numbers."""
+        return {"freedom": self.freedom, "new_campaigns": self.new_campaigns}
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,8 @@ def numbers_of(tables: Tables, confidence: float) -> Numbers:
                 known = _identified_changes(tables, index, name)
                 changes += _differences(policy, family, cuts[(0, name)].values, cut.values, samples[name], known)
     freedom = {name: _freedom(families[name], sample) for name, sample in samples.items()}
-    return Numbers(metrics, changes, curves, list(_split(tables, samples[OVERALL])), freedom)
+    parts, anew = list(_split(tables, samples[OVERALL])), if_campaigns_were_new(tables, confidence)
+    return Numbers(metrics, changes, curves, parts, freedom, anew)
 
 
 def _freedom(family: Family, sample: Sample) -> dict[str, float]:
@@ -113,6 +123,7 @@ def with_confidence(result: Result, tables: Tables, confidence: float) -> Result
             "differences": numbers.differences,
             "calibration": numbers.calibration,
             "split": numbers.split,
+            "diagnostics": {**result.diagnostics, **numbers.diagnostics},
         }
     )
 

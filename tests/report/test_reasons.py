@@ -13,7 +13,7 @@ from small_logs import Row, replay
 from bidsim.report import render_report
 from bidsim.report.format import change, interval
 from bidsim.report.lookup import Lookup
-from bidsim.report.reasons import alone, exhaustion, splits
+from bidsim.report.reasons import alone, exhaustion, new_campaigns, splits
 from bidsim.result import Result
 
 HOSTILE = "<script>alert(1)</script>"
@@ -76,3 +76,16 @@ def test_without_a_split_or_a_budget_nothing_is_claimed(result: Result) -> None:
     lookup = Lookup(bare)
     assert (splits(lookup), alone(lookup), exhaustion(lookup)) == ([], [], None)
     assert "Why it changes" not in render_report(bare)
+
+
+def test_new_campaigns_have_wider_intervals_beside_the_usual_ones(result: Result) -> None:
+    change_of_spend = next(d.relative for d in result.differences if d.metric == "spend" and not d.segment)
+    told = {"new": {"spend": [-0.25, 0.5], "no such metric": [0.0, 1.0], "cpa": "damaged"}}
+    given = result.model_copy(update={"diagnostics": {**result.diagnostics, "new_campaigns": told}})
+    ((policy, table),) = new_campaigns(Lookup(given))
+    assert policy == "new"
+    usual = interval(change_of_spend.low, change_of_spend.high, change)
+    assert table.rows == [["Spend", change(change_of_spend.value), usual, "[\u221225.0%, +50.0%]"]]
+    assert "If campaigns were new" in render_report(given)
+    without = result.model_copy(update={"diagnostics": {"new_campaigns": {"new": None}}})
+    assert new_campaigns(Lookup(without)) == []
