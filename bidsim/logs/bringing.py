@@ -41,9 +41,13 @@ class Log:
 
 
 class Asker(Protocol):
+    """The part of the engine that is needed here."""
+
     def rows(self, sql: str) -> list[tuple[Any, ...]]: ...
 
     def names(self, sql: str) -> list[tuple[str, str]]: ...
+
+    def now_reads(self, files: Sequence[str]) -> None: ...
 
 
 @contextmanager
@@ -73,17 +77,20 @@ def brought(log: Log, work: Path, told: Told) -> Iterator[Log]:
         raise
 
 
-def bring_rows(source: Source, engine: Asker, sql: str, conditions: Sequence[str], span: Span | None) -> Source:
+def bring_rows(
+    source: Source, engine: Asker, sql: Sequence[str], conditions: Sequence[str], span: Span | None
+) -> Source:
     """The source with the rows that a query reads; it is as it was where they are in its files already.
 
-    sql: the query, with the log as `s`; conditions: those that every row that counts fulfils; span: see Span.
+    sql: what is asked, with the log as `s`; conditions: those that every row that counts fulfils; span: see Span.
     """
     if source.origin is None or not source.brought:
         return source
-    low = sql.lower()
+    low = " ".join(sql).lower()
     names = [name for name, _ in engine.names(f"select * from {source.reader()}")]
     used = frozenset(name.lower() for name in names if f"s.{_quoted(name)}".lower() in low)
     files = source.origin.rows(Wanted(used, _by_partition(source, engine, conditions), span))
+    engine.now_reads(list(map(str, files)))
     return replace(source, files=tuple(map(str, files)))
 
 

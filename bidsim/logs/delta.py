@@ -148,7 +148,7 @@ def _copy_log(store: Store, wanted: Sequence[tuple[str, StoredObject]], folder: 
     pieces = []
     for key, thing in wanted:
         file = folder / key
-        if ".." in key.split("/"):
+        if any(part in ("", ".", "..") for part in key.split("/")):
             raise LogError("an object of the table's log has a name that is no file's", file=thing.url)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()

@@ -88,6 +88,7 @@ class Objects:
             pieces = [p for i in range(len(self.things)) for p in self._lay_out(aside.name, i, wanted)]
             if pieces:
                 fetch(self.store, pieces, self.directory, self.told, self.address)
+                self.told("reading the log")
             try:
                 os.rename(aside, whole)
             except OSError:  # another process was faster
@@ -107,8 +108,8 @@ class Objects:
         parts = thing.key.split("/")
         partitions = [part for part in parts[:-1] if "=" in part]
         for part in partitions:
-            if len(part.encode()) > LONGEST_NAME_BYTES:
-                raise LogError(f"table {self.name}: the name of a partition is longer than 255 bytes", file=thing.url)
+            if len(part.encode()) > LONGEST_NAME_BYTES or "\0" in part:
+                raise LogError(f"table {self.name}: the name of a partition can't be that of a folder", file=thing.url)
         name = parts[-1].lower()
         packed = next((ending for ending in COMPRESSED if name.endswith(ending)), "")
         ending = ending_of(name) if ending_of(name) in ENDINGS else ""

@@ -120,6 +120,12 @@ class S3Store:
             raise LogError(
                 f"{what} failed again and again ({_kind(error)}); check the network and AWS_ENDPOINT_URL", file=url
             ) from None
+        except exceptions.ParamValidationError:
+            raise LogError(f'"{self.bucket}" is not the name of a bucket', file=url) from None
+        except ValueError:
+            raise LogError(
+                "the endpoint is no address; write AWS_ENDPOINT_URL like http://host:9000", file=url
+            ) from None
         except exceptions.BotoCoreError as error:
             raise LogError(f"{what} failed ({_kind(error)}); check the AWS configuration", file=url) from None
 

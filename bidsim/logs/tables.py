@@ -118,6 +118,7 @@ class Table:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir()
             self._convert(kept, wanted, aside)
+            self.told("reading the log")
             try:
                 os.rename(aside, whole)
             except OSError:  # another process was faster
@@ -142,8 +143,7 @@ class Table:
     def _convert(self, kept: list[int], wanted: Wanted, aside: Path) -> None:
         columns = pa.schema([f for f in self.schema if wanted.reads(f.name)] or [self.schema.field(0)])
         local = self._bring(kept, replace(wanted, columns=frozenset(name.lower() for name in columns.names)))
-        words = f"reading {self.address}"
-        self.told(words)
+        self.told(f"reading {len(kept):,} files of {self.address}")
         for i in kept:
             try:
                 _write(self.reader.batches(i, local[i], columns), columns, _file(aside, i))

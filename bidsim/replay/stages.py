@@ -37,10 +37,9 @@ class Stages:
         """Step 1 and 2: view `rows`, the window's rows with every policy's own raw predictions."""
         plan = self.plan
         streams = plan.scored or plan.source.format != "parquet"
-        reading = " ".join([self._rows_sql(), *plan.features.values()])
-        plan.source = bring_rows(plan.source, self.engine, reading, plan.conditions, plan.span)
-        self.engine.now_reads(plan.source.files)
-        sql = self._rows_sql()
+        asked = [self._rows_sql(), *plan.features.values()]
+        plan.source = bring_rows(plan.source, self.engine, asked, plan.conditions, plan.span)
+        sql = self._rows_sql()  # of what was brought
         if not streams:
             self.engine.run(f"create view log_rows as {sql}")
             self._ripen()

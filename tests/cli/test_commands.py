@@ -16,7 +16,21 @@ from ruamel.yaml import YAML
 from bidsim.result import Result
 
 ROOT = Path(__file__).parents[2]
-HEAVY = ("duckdb", "numpy", "pyarrow", "sklearn", "scipy", "pandas", "altair", "sqlglot", "vl_convert", "jinja2")
+HEAVY = (
+    "duckdb",
+    "numpy",
+    "pyarrow",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "altair",
+    "sqlglot",
+    "vl_convert",
+    "jinja2",
+    "boto3",
+    "deltalake",
+    "pyiceberg",
+)
 
 
 MISTYPED = ["replay", "--scenario", "no.yaml", "--threads", "0"]

@@ -1,8 +1,11 @@
-"""Stores behind pyarrow's filesystems, with a local folder in the place of Google's and Hadoop's."""
+"""Stores behind pyarrow's filesystems: Google's over its protocol, and a local folder in the place of both."""
 
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -97,3 +100,33 @@ def test_a_store_goes_to_other_processes_without_its_connection(store: ArrowStor
     copy = pickle.loads(pickle.dumps(store))
     assert copy == store
     assert copy.filesystem is None
+
+
+@pytest.fixture
+def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder whose files a server has in its bucket `logs`."""
+    (tmp_path / "bucket").mkdir()
+    words = [sys.executable, str(Path(__file__).with_name("gcs_server.py")), str(tmp_path / "bucket")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            where = f"127.0.0.1:{int(server.stdout.readline())}"
+            monkeypatch.setattr(
+                "bidsim.logs.stores_arrow.ArrowStore._connect",
+                lambda self: fs.GcsFileSystem(anonymous=True, endpoint_override=where, scheme="http"),
+            )
+            yield tmp_path / "bucket"
+        finally:
+            server.kill()
+
+
+def test_google_is_read_over_its_protocol(tmp_path: Path, google: Path, in_parts: None) -> None:
+    """Its first answers are 429 and 503."""
+    for i in range(2):
+        write_log(google / "dsp" / "a" / f"{i}.parquet", log().slice(200 * i, 200), row_group_size=50)
+    write_scenario(tmp_path / "s.yaml", {"segments": []})
+    local = bidsim.replay(tmp_path / "s.yaml", tables={"ad": str(google / "dsp")})
+    for path in ("dsp", "dsp/*/[01].parquet"):
+        assert bidsim.replay(tmp_path / "s.yaml", tables={"ad": f"gs://logs/{path}"}).to_json() == local.to_json()
+    with pytest.raises(LogError, match="no such file or directory"):
+        bidsim.replay(tmp_path / "s.yaml", tables={"ad": "gs://logs/none"})

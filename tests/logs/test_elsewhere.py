@@ -236,6 +236,16 @@ def test_a_store_that_does_not_answer_is_told(
     assert len(pauses) == 7
 
 
+def test_a_configuration_that_is_wrong_is_told(tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert '"Bad Name" is not the name of a bucket' in refused(tmp_path, "s3://Bad Name/a.csv")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:9000")
+    assert "the endpoint is no address; write AWS_ENDPOINT_URL like http://host:9000" in refused(
+        tmp_path, "s3://b-b/a.csv"
+    )
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    assert "AWS_PROFILE names a profile that does not exist" in refused(tmp_path, "s3://b-b/a.csv")
+
+
 def test_without_credentials_the_message_says_where_they_come_from(
     tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,7 +386,7 @@ def test_stress_fetches_the_log_once(tmp_path: Path, bucket: Bucket, ranges: lis
     write_scenario(tmp_path / "s.yaml", SCENARIO)
     out = []
     for where in (file, there):
-        said = bidsim("stress", "--scenario", tmp_path / "s.yaml", "--table", f"ad={where}", "--prices", "-10,20",
+        said = bidsim("stress", "--scenario", tmp_path / "s.yaml", "--table", f"ad={where}", "--prices", "20",
                       "--calibration", "10", "--json")  # fmt: skip
         assert said.status in (0, 1), said.err
         out.append(said.out)
