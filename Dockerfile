@@ -2,6 +2,9 @@
 # (`--target tool`). Debian's slim image: wheels for the C libraries need glibc. To pin the bytes too, append @sha256:...
 FROM python:3.12.12-slim-bookworm AS build
 ARG EXTRAS=lightgbm
+# Compiles the loops over rows (bidsim/kernels); stays behind in this stage.
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends gcc libc6-dev
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY bidsim ./bidsim
