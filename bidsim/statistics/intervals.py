@@ -298,6 +298,8 @@ def _drawn_interval(measured: Measured, draws: Floats, sample: Sample) -> Bounds
             # Where zero can't be excluded it is the end.
             most = _drawn(np.zeros(1), -_power(measured.calibrated, power), sample)[1]
             low = np.where(value <= most, np.minimum(low, 0.0), low)
+            # A distance is never negative; a root with a sign may be.
+            low = low if measured.root else np.maximum(low, 0.0)
         found.append((_power(low, 1 / power), _power(high, 1 / power)))
     return np.minimum.reduce([f[0] for f in found]), np.maximum.reduce([f[1] for f in found])
 

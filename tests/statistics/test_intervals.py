@@ -168,7 +168,7 @@ def test_the_error_of_a_ratio_is_the_delete_one_jackknifes(seed: int, buckets: i
     assert relative_error(measured, sample(rows))[0] == pytest.approx(expected, rel=0.03)
 
 
-@given(seed=st.integers(0, 2**32 - 1), buckets=st.integers(12, 64), spread=st.floats(0, 0.8), power=st.floats(0.1, 0.9))
+@given(seed=st.integers(0, 2**32 - 1), buckets=st.integers(20, 64), spread=st.floats(0, 0.5), power=st.floats(0.1, 0.9))
 def test_the_error_at_a_matched_level_is_the_delete_one_jackknifes(
     seed: int, buckets: int, spread: float, power: float
 ) -> None:
@@ -183,6 +183,7 @@ def test_the_error_at_a_matched_level_is_the_delete_one_jackknifes(
     assert parts.sum() == pytest.approx(0, abs=1e-9)
     expected = delete_one(cost, (results, goal, spend))
     found = relative_error(Measured(one, parts, "log", means=means), sample(rows))[0]
+    # To second order: exact enough while no bucket holds more than about a fifth.
     assert found == pytest.approx(expected, rel=0.03)
 
 
