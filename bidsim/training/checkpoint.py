@@ -27,7 +27,8 @@ META = "meta"
 
 
 class Standing(BaseModel):
-    """How far a head is. rows: learned from so far; waited: rounds since the best one."""
+    """How far a head is. rows: learned from so far; waited: rounds since the best one; progress: of a first round that
+    was cut short, beside its points in `progressive`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,6 +39,7 @@ class Standing(BaseModel):
     waited: int = 0
     rows: int = 0
     done: bool = False
+    progress: tuple[int, int, float, float] | None = None
 
 
 @dataclass(frozen=True)

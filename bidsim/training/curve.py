@@ -53,6 +53,16 @@ class Progress:
         self._rows = self._from = 0
         self._loss = self._weight = 0.0
 
+    @property
+    def state(self) -> tuple[int, int, float, float]:
+        """All but the points, to go on from."""
+        return self._rows, self._from, self._loss, self._weight
+
+    def restore(self, points: Sequence[CurvePoint], state: tuple[int, int, float, float]) -> None:
+        """Go on from a state."""
+        self._points = list(points)
+        self._rows, self._from, self._loss, self._weight = state
+
     def add(self, loss: float, weight: float, rows: int) -> None:
         """Of some rows just learned from: their weighted loss before, their weight, their number."""
         self._loss, self._weight, self._rows = self._loss + loss, self._weight + weight, self._rows + rows

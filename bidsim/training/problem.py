@@ -53,9 +53,9 @@ class Problem:
     def rows(self) -> int:
         return self.examples.sample.rows
 
-    def learning(self) -> Iterator[Batch]:
-        """The rows to learn from, in the order of time."""
-        return self._batches(0, self.learned)
+    def learning(self, start: int = 0) -> Iterator[Batch]:
+        """The rows to learn from, in the order of time, without the first `start`."""
+        return self._batches(start, self.learned)
 
     def validation(self) -> Iterator[Batch]:
         """The rows to judge by."""

@@ -72,10 +72,14 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class Learned:
-    """A round. rows: learned from in it; logloss: of these, before each was learned from; None where there were none."""
+    """A round. rows: learned from in it; logloss: of these, before each was learned from; None where there were none.
+
+    whole: it was not cut short.
+    """
 
     rows: int
     logloss: float | None
+    whole: bool = True
 
 
 class Streaming:
@@ -88,14 +92,16 @@ class Streaming:
         self._batch_rows = batch_rows
         self._cache = HashCache()
         self._best: Arrays = {}
+        self._begun = (0, 0.0, 0.0)  # of a round that was cut short: rows, loss and weight so far
 
     def round(self, number: int, stop: Stop, progress: Progress | None) -> Learned:
-        """One pass over the rows to learn from, or a part of one where `stop` says so."""
-        rows, loss, weight = 0, 0.0, 0.0
-        for batch, cells in self._with_cells(self.problem.learning()):
+        """One pass over the rows to learn from, or a part of one where `stop` says so; the next call goes on with it."""
+        rows, loss, weight = self._begun
+        for batch, cells in self._with_cells(self.problem.learning(rows)):
             for start in range(0, cells.rows, self._batch_rows):
                 if stop():
-                    return Learned(rows, loss / weight if weight > 0 else None)
+                    self._begun = (rows, loss, weight)
+                    return Learned(rows, loss / weight if weight > 0 else None, whole=False)
                 end = min(start + self._batch_rows, cells.rows)
                 y, w = batch.label[start:end], batch.weight[start:end]
                 p = self._learner.step(cells.slice(start, end), y, w)
@@ -103,6 +109,7 @@ class Streaming:
                 rows, loss, weight = rows + end - start, loss + lost, weight + mass
                 if progress is not None:
                     progress.add(lost, mass, end - start)
+        self._begun = (0, 0.0, 0.0)
         return Learned(rows, loss / weight if weight > 0 else None)
 
     def validate(self) -> Measures:
@@ -121,12 +128,15 @@ class Streaming:
         return {
             **{f"learner.{k}": v for k, v in self._learner.arrays().items()},
             **{f"best.{k}": v for k, v in self._best.items()},
+            "begun": np.array(self._begun, dtype=np.float64),
         }
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Go on from a state."""
         self._learner.restore({k.removeprefix("learner."): v for k, v in state.items() if k.startswith("learner.")})
         self._best = {k.removeprefix("best."): v for k, v in state.items() if k.startswith("best.")}
+        rows, loss, weight = (float(value) for value in state["begun"])
+        self._begun = (int(rows), loss, weight)
 
     def model(self) -> NativeModel:
         """The best model."""

@@ -245,10 +245,15 @@ def _train_head(
     while not standing.done and not stopped and len(standing.rounds) < hyper.rounds:
         number = len(standing.rounds) + 1
         points = Progress(problem.learned) if number == 1 else None
+        if points is not None and standing.progress is not None:
+            points.restore(standing.progressive, standing.progress)
         learned = training.round(number, stop, points)
-        stopped = stop()
+        stopped = not learned.whole
         if learned.rows == 0:
             break
+        if stopped and saved is not None and isinstance(training, Streaming):
+            # As it stands within the round, before what is saved as a model is called the best.
+            saved.save(head, _within(standing, points), training.state())
         standing = _after(standing, number, learned, training, points)
         _tell(head, standing.rounds[-1], on_metric)
         telling.rows(standing.rows)
@@ -265,6 +270,13 @@ def _train_head(
     return _curve(problem, standing, stopped)
 
 
+def _within(standing: Standing, points: Progress | None) -> Standing:
+    """Where a head stands in a round that was cut short."""
+    if points is None:
+        return standing
+    return standing.model_copy(update={"progressive": points.points, "progress": points.state})
+
+
 def _after(standing: Standing, number: int, learned: Learned, training: Training, points: Progress | None) -> Standing:
     found = round_of(number, standing.rows + learned.rows, learned.logloss, training.validate())
     best = min((r.logloss for r in standing.rounds), default=None)
@@ -277,6 +289,7 @@ def _after(standing: Standing, number: int, learned: Learned, training: Training
         update={
             "rounds": (*standing.rounds, found),
             "progressive": standing.progressive if points is None else points.points,
+            "progress": None,
             "chosen": number if better else standing.chosen,
             "waited": 0 if better else standing.waited + 1,
             "rows": found.rows,

@@ -106,7 +106,7 @@ class Trees:
     def round(self, number: int, stop: Stop, progress: Progress | None) -> Learned:
         found: dict[str, dict[str, list[float]]] = {}
         if stop():
-            return Learned(0, None)
+            return Learned(0, None, whole=False)
 
         def check(environment: Any) -> None:
             if stop():
@@ -127,7 +127,8 @@ class Trees:
         self._counts.append(booster.num_trees())
         self._add_scores(len(self._counts) - 1)
         losses = found.get("training", {}).get("binary_logloss", [])
-        return Learned(self.problem.learned, losses[-1] if losses else None)
+        complete = bool(booster.num_trees() == self.hyper.trees_per_round) or not stop()
+        return Learned(self.problem.learned, losses[-1] if losses else None, complete)
 
     def validate(self) -> Measures:
         booster = self._lightgbm.Booster(model_str=self._text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from bidsim.training.examples import Extraction
 from bidsim.training.extract import Selection, extract
 from bidsim.training.hyperparameters import Hyperparameters
 from bidsim.training.problem import make_problem
-from bidsim.training.train import Miscalibrated, check_calibration, train
+from bidsim.training.train import Miscalibrated, Stopped, check_calibration, train
 
 LOOSE = {"max_miscalibration": 3.0}
 KINDS: dict[str, dict[str, Any]] = {
@@ -186,6 +187,30 @@ def test_killed_and_rerun_gives_the_bytes_of_an_undisturbed_run(kind: str, data:
     again = train(data, hyper, tmp_path / "n.bin", checkpoint=tmp_path / "c", stop=lambda: bool(learned.append(1)))
     assert again.bundle.data == whole
     assert len(learned) == steps > 0
+
+
+@pytest.mark.parametrize("kind", ["hashed_logistic", "factorization_machine"])
+def test_stopped_within_rounds_it_goes_on_from_that_row(kind: str, data: Extraction, tmp_path: Path) -> None:
+    """Again and again, the first round among them: no step is learned twice, and the bytes are those of one go."""
+    hyper = Hyperparameters({**KINDS[kind], "max_miscalibration": 1e9, "batch_rows": 50})
+    asked: list[int] = []
+    whole = train(data, hyper, tmp_path / "whole.bin", stop=lambda: bool(asked.append(1))).bundle.data
+    steps = 0
+    for _ in range(100):
+        count = iter(range(10**9))
+        stop = partial(lambda count: next(count) >= 61, count)
+        try:
+            found = train(data, hyper, tmp_path / "m.bin", checkpoint=tmp_path / "c", stop=stop)
+        except Stopped:  # before anything was learned of the first head
+            continue
+        if not found.stopped:
+            steps += next(count)
+            break
+        assert found.bundle.manifest.learning_curve["cvr"].rounds
+        steps += 61
+    assert not found.stopped
+    assert found.bundle.data == whole
+    assert steps <= len(asked) + 1
 
 
 def test_another_seed_is_another_machine(data: Extraction, tmp_path: Path) -> None:
