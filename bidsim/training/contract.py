@@ -109,6 +109,8 @@ def read_job(layout: Layout) -> Job:
 
 def write_failure(layout: Layout, reason: str) -> None:
     """Tell the service why a job failed; what can't be told must not hide the reason, which stands in the log too."""
+    if not layout.root.is_dir():
+        return
     try:
         write_file(layout.failure, reason[:FAILURE_CHARACTERS])
     except BidsimError:

@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", choices=list(VALUES), default=["hashed_logistic"])
     parser.add_argument("--memory", default="2GB", help="of the extraction, default 2GB")
     given = parser.parse_args()
-    lines = ["| training rows | step | wall s | peak MB |", "|--:|---|--:|--:|"]
+    lines = ["| training rows | step | wall s | CPU s | peak MB |", "|--:|---|--:|--:|--:|"]
     for rows in given.rows:
         log_rows = round(rows / LABELLED * DAYS * 24 / TRAIN_HOURS)
         log = Path(tempfile.gettempdir()) / f"bidsim-bench-{log_rows}"
@@ -61,10 +61,10 @@ def main() -> int:
                 train = [*bidsim, "train", "--scenario", str(scenario), "--hyperparameters", str(h), "--quiet"]
                 steps[model] = [*train, "--data", str(folder / "data"), "-o", str(folder / f"{model}.bin")]
             for name, command in steps.items():
-                wall, _, peak = run(command, folder)
+                wall, cpu, peak = run(command, folder)
                 manifest = json.loads((folder / "data" / "manifest.json").read_bytes())
                 n = manifest["train"]["samples"]["imp-click"]["rows"]
-                lines.append(f"| {n:,} | {name} | {wall:.1f} | {peak:.0f} |")
+                lines.append(f"| {n:,} | {name} | {wall:.1f} | {cpu:.1f} | {peak:.0f} |")
                 print(lines[-1], file=sys.stderr)
             shutil.rmtree(folder / "data")
     print("\n".join(lines))

@@ -194,6 +194,7 @@ def test_a_missing_scenario_and_an_empty_channel_are_told(tmp_path: Path) -> Non
     (root / "input/data/scenario/notes.txt").write_text("x")
     assert "there is no scenario; give a channel scenario" in trained(root).err
     assert "no such folder" in trained(tmp_path / "nowhere").err
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_the_reason_is_cut_at_1024_characters(tmp_path: Path) -> None:
