@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ import pytest
 from bidsim.errors import ModelError
 from bidsim.models import Bundle, sandbox, serving
 from bidsim.models.feature_file import FeatureFile
+from bidsim.models.libraries import lightgbm_models
 from bidsim.models.packing import pack_models
 from bidsim.models.sandbox import Limits
 from bidsim.models.scorer import end
@@ -80,6 +82,24 @@ def test_a_child_predicts_what_this_process_would(name: str, tmp_path: Path, mon
     with ThreadPoolExecutor(3) as pool:
         for scores in pool.map(lambda _: scorer.score(BATCH), range(4)):
             np.testing.assert_array_equal(scores["ctr"], own)
+
+
+def test_lightgbm_scores_many_trees_in_parts_the_same_from_several_threads(tmp_path: Path) -> None:
+    import lightgbm
+
+    for name, more in (("gbdt", {"sigmoid": 1.3}), ("rf", {"bagging_freq": 1, "bagging_fraction": 0.6})):
+        data = lightgbm.Dataset(FRAME[["x", "ad_id"]], LABEL, free_raw_data=False)
+        parameters = {"objective": "binary", "boosting": name, "num_threads": 1, "verbose": -1, **more}
+        model = lightgbm.train(parameters, data, 60)
+        text = model.model_to_string().encode()
+        loaded = lightgbm_models.load(text, None)
+        assert (len(loaded._parts) > 1) == (name == "gbdt")
+        expected = model.predict(FRAME[["x", "ad_id"]])
+        matrix = FRAME[["x", "ad_id"]].to_numpy(dtype=np.float64)
+        given: Any = SimpleNamespace(rows=len(FRAME), matrix=lambda matrix=matrix: matrix)
+        with ThreadPoolExecutor(4) as pool:
+            for scores in pool.map(lambda _, loaded=loaded, given=given: loaded.predict(given), range(40)):
+                np.testing.assert_allclose(scores, expected, rtol=1e-12)
 
 
 def test_scikit_learn_scores_in_a_child(tmp_path: Path) -> None:

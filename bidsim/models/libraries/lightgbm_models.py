@@ -41,11 +41,11 @@ class LightGBM:
         self._infos = infos.group(1).split(" ") if infos else []
         slope = re.search(r"^objective=binary .*sigmoid:(\S+)", header, re.M)
         self._slope = float(slope.group(1)) if slope else 1.0
-        self._trees = int(self._booster.num_trees())
+        trees = int(self._booster.num_trees())
         leaves = sum(map(int, re.findall(r"^num_leaves=(\d+)$", text, re.M)))
         # A random forest's score is a mean, no sum.
         sums = self._booster.num_model_per_iteration() == 1 and not re.search(r"^average_output$", header, re.M)
-        self._block = max(LEAST_TREES, BLOCK_LEAVES * self._trees // max(1, leaves)) if sums else self._trees
+        self._parts = _split(self._booster, trees, leaves) if sums else []
 
     def describe(self) -> Description:
         names = tuple(self._booster.feature_name())
@@ -64,16 +64,30 @@ class LightGBM:
 
     def predict(self, given: Inputs) -> NDArray[np.float64]:
         matrix = given.matrix()
-        if self._block >= self._trees:
+        if not self._parts:
             return np.asarray(self._booster.predict(matrix, num_threads=1))
-        # A few trees for all rows, then the next: they stay in the processor's cache, which takes a third less time.
         raw = np.zeros(given.rows, dtype=np.float64)
-        for first in range(0, self._trees, self._block):
-            raw += self._booster.predict(
-                matrix, raw_score=True, start_iteration=first, num_iteration=self._block, num_threads=1
-            )
+        for part in self._parts:
+            raw += part.predict(matrix, raw_score=True, num_threads=1)
         with np.errstate(over="ignore"):
             return 1.0 / (1.0 + np.exp(-self._slope * raw))
+
+
+def _split(booster: Any, trees: int, leaves: int) -> list[Any]:
+    """A few trees each, none where there are only few: a part stays in the processor's cache while it sees all rows.
+
+    That takes a third less time than all trees for a row after another. Parts are models of their own, as LightGBM's
+    `start_iteration` is a state of the model, which threads would change under one another.
+    """
+    block = max(LEAST_TREES, BLOCK_LEAVES * trees // max(1, leaves))
+    if block >= trees:
+        return []
+    return [
+        lightgbm.Booster(
+            model_str=booster.model_to_string(num_iteration=block, start_iteration=first), params={"verbosity": -1}
+        )
+        for first in range(0, trees, block)
+    ]
 
 
 def canonical(value: Any) -> str:
