@@ -49,7 +49,8 @@ def replay_to_directory(
 
     as_of: the day on which the gate is judged, by default today in the scenario's time zone. out: a folder that does
     not exist yet; by default runs/<scenario>-<model>-<hash>, the hash over everything that decides the result's
-    content. charts: a new folder for the main charts as PNG and SVG. interactive: a report with tooltips and zoom. engine, spark: see `Settings`.
+    content. charts: a new folder for the main charts as PNG and SVG. interactive: a report with tooltips and zoom. engine,
+    spark: see `Settings`.
     Raises BidsimError, with nothing written.
     """
     progress = progress or Silent()

@@ -33,6 +33,8 @@ class Engine:
     threads: number of threads, None for all cores. memory_bytes: the engine's own share of the memory.
     """
 
+    keeps_order = True
+
     def __init__(self, files: Sequence[str], work: Path, *, threads: int | None, memory_bytes: int) -> None:
         self.work = work
         self.files = tuple(files)

@@ -54,6 +54,8 @@ class AnyEngine(Protocol):
     """One engine with the views of one replay. SQL is DuckDB's; errors of the log are LogError."""
 
     work: Path
+    # Whether rows stay in the log's order, so that the first of them are the same ones each time.
+    keeps_order: bool
 
     def open(self, source: Source) -> Source:
         """The source as this engine reads it, with types that fit every row. Raises LogError."""

@@ -26,7 +26,7 @@ from bidsim.replay.spark.dialect import translate
 from bidsim.replay.spark.session import ship_file, ship_package
 from bidsim.replay.spark.sources import read_source
 
-CREATE = re.compile(r"create (?:or replace )?(view|table) (\w+) as (.*)", re.DOTALL)
+CREATE = re.compile(r"create (?:or replace )?(view|table) (\w+)\s+as\s+(.*)", re.DOTALL)
 # Parts of which the driver merges at once; more are merged by the workers first.
 MOST_STATES = 32
 STATE = "rows bigint, state binary"
@@ -34,6 +34,8 @@ STATE = "rows bigint, state binary"
 
 class SparkEngine:
     """One replay in a session. files: of the log, which the empty DuckDB may look at for names and types."""
+
+    keeps_order = False
 
     def __init__(self, session: Any, files: Sequence[str], work: Path, *, owned: bool) -> None:
         self.work = work

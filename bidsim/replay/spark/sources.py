@@ -7,6 +7,7 @@ Delta, Iceberg) is read as it is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -76,7 +77,7 @@ def _groups(empty: Engine, source: Source) -> list[list[str]]:
 
 
 def _read(session: Any, files: Sequence[str], kinds: Sequence[tuple[str, str]], table: str) -> Any:
-    frame = session.read.option("recursiveFileLookup", "true").parquet(*(Path(f).as_uri() for f in files))
+    frame = session.read.option("recursiveFileLookup", "true").parquet(*map(_path, files))
     has = {field.name.lower(): field for field in frame.schema.fields}
     parts = []
     for name, kind in kinds:
@@ -98,6 +99,11 @@ def _read(session: Any, files: Sequence[str], kinds: Sequence[tuple[str, str]], 
     except Exception as error:
         said = " ".join(str(error).split())[:200]
         raise LogError(f"table {table}: Spark can't read the columns as they are: {said}", file=files[0]) from error
+
+
+def _path(file: str) -> str:
+    """A local file as Hadoop names it: nothing is encoded, and signs of its globs are escaped."""
+    return "file:" + re.sub(r"([*?{}\[\]\\])", r"\\\1", file)
 
 
 def _from_path(name: str, files: Sequence[str]) -> str:
