@@ -124,6 +124,8 @@ def _probe(select: exp.Select, items: Sequence[str]) -> str:
         for part in (select.args.get("from_"), *(select.args.get("joins") or []))
         if part
     )
+    windows = ", ".join(w.sql(dialect="duckdb") for w in select.args.get("windows") or [])
+    body += f" window {windows}" if windows else ""
     with_ = f"with {', '.join(parts)} " if parts else ""
     return f"{with_}select {', '.join(items)}{body}"
 

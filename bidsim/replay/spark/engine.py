@@ -68,6 +68,7 @@ class SparkEngine:
         """The source as relations of this engine, with types that fit every row."""
         name = f"source_{self._sources}"
         self._sources += 1
+        settled: Source
         settled, plain, placed = self._guard(lambda: read_source(self, source, name))
         self.empty.run(
             f"create table {name}_placed as select *, ''::varchar as filename, 0::bigint as file_row_number from {name}"
@@ -144,7 +145,7 @@ class SparkEngine:
                     workers.shipped_name(model.path, model.sha256),
                     lambda target, path=path: target.write_bytes(path.read_bytes()),  # type: ignore[misc]
                 )
-        made = make().schema(schema)
+        made: pa.Schema = make().schema(schema)
         run = workers.changing(make, schema, made, shipped)
         frame = self._frame(sql)
         frame = self._in_order(frame, again) if in_order else frame

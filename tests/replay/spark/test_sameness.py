@@ -74,7 +74,7 @@ def test_prices_labels_segments_and_unknown_rows(spark: Any, tmp_path: Path) -> 
         {
             "logs_tables": {
                 "ad": {
-                    "path": write_log(rows, tmp_path / "log", files=3),
+                    "path": path,
                     "last_hour": "2026-03-07T16:00:00+00:00",
                     "duration_hour": 3,
                 }
