@@ -20,6 +20,10 @@ def open_log(loaded: LoadedScenario, tables: Mapping[str, str]) -> Source:
         )
     if name in tables:
         return open_source(name, Path(tables[name]), table.format)
+    if table.table is not None:
+        if table.path is not None:
+            raise loaded.error(f"table {name}: give a path or a table, not both", "logs_tables", name, "table")
+        return Source(name, (table.table,), "parquet", catalog=table.table)
     if table.path is None:
         raise loaded.error(
             f"table {name} has no path; give one, or bind it with --table {name}=PATH", "logs_tables", name

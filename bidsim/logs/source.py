@@ -46,6 +46,8 @@ class Source:
     by_name: bool = False
     unusable: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     mixed: Mapping[str, str] = field(default_factory=dict)
+    # A table of an engine's own catalog, instead of files.
+    catalog: str = ""
     # What stands for the files in an engine that reads them its own way; empty for DuckDB.
     relation: str = ""
 

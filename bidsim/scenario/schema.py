@@ -32,6 +32,9 @@ class LogTable(Block):
     """A table of the log. Without a path it is bound on the command line (``--table NAME=PATH``)."""
 
     path: str | None = Field(default=None, description="file or glob, relative to the scenario file")
+    table: Annotated[str, Field(pattern=r"^\w+(\.\w+){0,2}$")] | None = Field(
+        default=None, description="a table of the Spark session's catalog, such as db.name, instead of a path"
+    )
     format: Literal["parquet", "csv", "ndjson", "iceberg", "delta"] | None = Field(
         default=None, description="default: told from the file's ending"
     )

@@ -124,7 +124,9 @@ def _probe(select: exp.Select, items: Sequence[str]) -> str:
         for part in (select.args.get("from_"), *(select.args.get("joins") or []))
         if part
     )
-    windows = ", ".join(w.sql(dialect="duckdb") for w in select.args.get("windows") or [])
+    windows = ", ".join(
+        w.sql(dialect="duckdb").replace(" OVER (", " AS (", 1) for w in select.args.get("windows") or []
+    )
     body += f" window {windows}" if windows else ""
     with_ = f"with {', '.join(parts)} " if parts else ""
     return f"{with_}select {', '.join(items)}{body}"

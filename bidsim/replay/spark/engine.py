@@ -74,7 +74,8 @@ class SparkEngine:
             f"create table {name}_placed as select *, ''::varchar as filename, 0::bigint as file_row_number from {name}"
         )
         self._view(name, plain)
-        self._view(f"{name}_placed", placed)
+        if placed is not None:
+            self._view(f"{name}_placed", placed)
         return settled
 
     def run(self, sql: str) -> None:
@@ -230,6 +231,11 @@ class SparkEngine:
             if own is not None:
                 raise own from None
             if type(error).__name__ == "AnalysisException":
+                if "_placed" in said and "TABLE_OR_VIEW_NOT_FOUND" in said:
+                    raise LogError(
+                        "budgets and internal auctions go by where rows stand in the log, and this table does not number "
+                        "its rows; write it as Parquet files"
+                    ) from error
                 raise  # our own SQL is wrong
             raise LogError(f"the log can't be read: Spark says: {_first_line(said)}") from error
 

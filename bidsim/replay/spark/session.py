@@ -98,6 +98,7 @@ def open_session(
             builder = builder.config("spark.driver.bindAddress", "127.0.0.1").config("spark.driver.host", "127.0.0.1")
             builder = builder.config("spark.driver.memory", f"{max(1024, memory_bytes // 2**20)}m")
             builder = builder.config("spark.executorEnv.PYTHONPATH", str(_root()))
+            builder = builder.config("spark.sql.shuffle.partitions", str(max(4, 2 * threads)))
         for name, value in {**DEFAULTS, **config}.items():
             builder = builder.config(name, value)
         builder = builder.remote(remote) if remote else builder.master(master or f"local[{threads}]")

@@ -33,8 +33,10 @@ class Reader(Protocol):
 
 def read_source(engine: Reader, source: Source, name: str) -> tuple[Source, Any, Any]:
     """(the source as relation `name`, its rows, the same with `filename` and `file_row_number`); makes the empty table
-    `name` too. Raises LogError."""
+    `name` too. A table that does not number its rows has None for the last. Raises LogError."""
     empty = engine.empty
+    if source.catalog:
+        return _from_catalog(engine, source, name)
     settled = settle_columns(source, empty)
     empty.run(f"create table {name} as select * from {settled.reader()} limit 0")
     kinds = empty.names(f"from {name}")
@@ -61,6 +63,21 @@ def _as_parquet(engine: Reader, source: Source, name: str) -> Source:
     file = engine.work / f"{name}.parquet"
     engine.empty.run(f"copy (select * from {source.reader()}) to {quote_text(str(file))} (format parquet)")
     return replace(source, files=(str(file),), format="parquet", by_name=False)
+
+
+def _from_catalog(engine: Reader, source: Source, name: str) -> tuple[Source, Any, Any]:
+    try:
+        frame = engine.session.table(source.catalog)
+        schema = frame.limit(0).toArrow().schema
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        raise LogError(f"table {source.name}: the session's catalog gives no {source.catalog}: {said}") from error
+    engine.empty.declare(name, schema)
+    try:
+        placed = frame.selectExpr("*", f"{FILE} as filename", "_metadata.row_index as file_row_number")
+    except Exception:
+        placed = None  # not Parquet files
+    return replace(source, relation=name), frame, placed
 
 
 def _groups(empty: Engine, source: Source) -> list[list[str]]:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import bidsim
+from bidsim.errors import LogError
 from bidsim.models import Feature, HashedLogisticRegression, HashedSpec, pack_hashed
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -235,3 +236,28 @@ def test_files_of_one_log_may_differ_in_types(spark: Any, tmp_path: Path) -> Non
         }
     )
     assert result["data"]["rows"] == 6
+
+
+def test_a_table_of_the_catalog_is_its_files(spark: Any, tmp_path: Path) -> None:
+    rows = make_log(np.random.default_rng(6), 200, zone="UTC", integer_prices=True)
+    path = write_log(rows, tmp_path)
+    scenario = {
+        "timezone": "Asia/Tokyo",
+        "budget": {"amount": "limit", "per": "day"},
+        "bid": {"formula": FORMULA},
+        "candidates": {"new": {"columns": {"pctr": "other_ctr"}}},
+    }
+    spark.read.parquet(f"file:{tmp_path}/part-000.parquet").createOrReplaceTempView("loose")
+    spark.sql(f"create table kept using parquet location 'file:{tmp_path}/kept' as select * from loose")
+    try:
+        ours = bidsim.replay({**scenario, "logs_tables": {"ad": {"path": path}}}, engine="duckdb")
+        theirs = bidsim.replay({**scenario, "logs_tables": {"ad": {"table": "kept"}}}, engine="spark")
+        found, wanted = (json.loads(r.to_json()) for r in (theirs, ours))
+        assert differences(found["metrics"], wanted["metrics"]) == []
+        with pytest.raises(LogError, match="use --engine spark"):
+            bidsim.replay({**scenario, "logs_tables": {"ad": {"table": "kept"}}})
+        with pytest.raises(LogError, match="gives no nowhere"):
+            bidsim.replay({**scenario, "logs_tables": {"ad": {"table": "nowhere"}}}, engine="spark")
+    finally:
+        spark.sql("drop table kept")
+        spark.catalog.dropTempView("loose")
