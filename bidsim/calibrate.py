@@ -31,7 +31,7 @@ from bidsim.replay.engine import Engine
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import resolve
 from bidsim.replay.stages import Stages, facts_text
-from bidsim.scenario.loading import LoadedScenario
+from bidsim.scenario.loading import LoadedScenario, refuse_spark
 from bidsim.scenario.schema import HEADS, Bid, Head, Policy
 
 Floats = NDArray[np.float64]
@@ -74,6 +74,7 @@ def calibrate(
     window: instead of the scenario's; it must not overlap it, unless `tables` names a log that shares no file with
     the scenario's own. Raises BidsimError; nothing is written.
     """
+    refuse_spark(loaded, "bidsim model calibrate")
     fitting = _in_window(loaded, window, other_log=_is_another_log(loaded, tables or {}))
     bundle = open_model(model)
     threads = threads or os.cpu_count() or 1

@@ -22,7 +22,7 @@ from bidsim.logs.bringing import brought
 from bidsim.logs.opening import open_log
 from bidsim.replay.pipeline import Settings, run_replay
 from bidsim.result import Result
-from bidsim.scenario.loading import LoadedScenario, Shift
+from bidsim.scenario.loading import LoadedScenario, Shift, refuse_spark
 
 SCHEMA = "bidsim.stress/1"
 Kind = Literal["prices", "calibration"]
@@ -92,6 +92,8 @@ def stress(
 
     Raises BidsimError as a replay does.
     """
+
+    refuse_spark(loaded, "bidsim stress")
 
     def world(kind: Kind, shift: float) -> Point:
         told("as it is" if shift == 0 else f"{kind} {shift:+.1%}")

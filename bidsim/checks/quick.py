@@ -21,7 +21,7 @@ FEW_UNITS, FEW_CONVERSIONS = 20, 30
 
 
 # Above MANY rows a replay reckons ratios of money and predictions from some only: the first FIRST of the log, or, where
-# rows are in another order than the log's, one in THIN, told by its time.
+# rows are in another order than the log's, one in THIN, told by its time. An engine that keeps no order reads them all.
 MANY, FIRST, THIN = 2_000_000, 1_000_000, 17
 GROUPS = "check_groups"
 
@@ -34,10 +34,10 @@ def quick_checks(
     rows: how many there are; formulas: the view of them with every policy's raw bid; all_rows: never thin them out.
     """
     some = formulas
-    if rows > MANY and not all_rows:
+    if rows > MANY and not all_rows and engine.keeps_order:
         thinned = plan.budgeted and plan.time_kind
         some = f"(select * from {formulas} {f'where epoch_us(ts) % {THIN} = 0' if thinned else f'limit {FIRST}'})"
-    row = _scan(engine, plan, formulas) | _ratios(engine, plan, some)
+    row = _scan(engine, plan, formulas) | _ratios(engine, plan, some, exact=rows <= MANY)
     return [
         _hours(engine, plan),
         _price_above_bid(plan, row),
@@ -79,11 +79,12 @@ def _scan(engine: AnyEngine, plan: Plan, formulas: str) -> dict[str, Any]:
     return dict(zip([*sums, "first", "last"], row, strict=True))
 
 
-def _ratios(engine: AnyEngine, plan: Plan, formulas: str) -> dict[str, Any]:
+def _ratios(engine: AnyEngine, plan: Plan, formulas: str, *, exact: bool) -> dict[str, Any]:
+    """exact: whether there are few enough rows to count their units one by one."""
     baseline = f"(raw_0 * {plan.policies[0].multiplier!r}::double)"
     bid = f"isfinite({baseline}) and {baseline} > 0e0"
     columns = {
-        "units": "approx_count_distinct(unit)" if plan.unit != "row" else "null",
+        "units": ("count(distinct unit)" if exact else "approx_count_distinct(unit)") if plan.unit != "row" else "null",
         "price_to_bid": f"avg(case when {PAIRS} then ln(price_logged / bid_log) end)",
         "price_to_own": f"avg(case when {bid} and {PRICED} then ln(price_logged / {baseline}) end)",
         "own_to_bid": f"avg(case when {bid} and bid_log > 0e0 then ln({baseline} / bid_log) end)",

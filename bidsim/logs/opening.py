@@ -25,6 +25,10 @@ def open_log(loaded: LoadedScenario, tables: Mapping[str, str]) -> Log:
         raise ScenarioError(
             f'--table {unknown[0]}=...: the scenario has no table "{unknown[0]}"; it has {name}', file=loaded.file
         )
+    if name not in tables and table.table is not None:
+        if table.path is not None:
+            raise loaded.error(f"table {name}: give a path or a table, not both", "logs_tables", name, "table")
+        return Log(Source(name, (table.table,), "parquet", catalog=table.table), _campaigns(loaded))
     path = tables.get(name, table.path)
     if path is None:
         raise loaded.error(
@@ -32,11 +36,14 @@ def open_log(loaded: LoadedScenario, tables: Mapping[str, str]) -> Log:
         )
     hint = f"check the path or --table {name}=PATH"
     own = name not in tables
-    found = _find(loaded, name, path, table, hint, own=own)
-    campaigns = loaded.scenario.campaigns
-    if campaigns is None:
-        return Log(found)
-    return Log(found, _find(loaded, "campaigns", campaigns, LogTable(), "check campaigns in the scenario", own=True))
+    return Log(_find(loaded, name, path, table, hint, own=own), _campaigns(loaded))
+
+
+def _campaigns(loaded: LoadedScenario) -> Source | None:
+    path = loaded.scenario.campaigns
+    if path is None:
+        return None
+    return _find(loaded, "campaigns", path, LogTable(), "check campaigns in the scenario", own=True)
 
 
 def _find(loaded: LoadedScenario, name: str, path: str, table: LogTable, hint: str, *, own: bool) -> Source:

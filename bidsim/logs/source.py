@@ -51,6 +51,8 @@ class Source:
     mixed: Mapping[str, str] = field(default_factory=dict)
     origin: Origin | None = field(default=None, repr=False)
     brought: bool = False
+    # A table of an engine's own catalog, instead of files.
+    catalog: str = ""
     # What stands for the files in an engine that reads them its own way; empty for DuckDB.
     relation: str = ""
 

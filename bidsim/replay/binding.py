@@ -295,7 +295,7 @@ def _pace(plan: Plan, loaded: LoadedScenario, per: str) -> tuple[str, str]:
         return f"extract('hour' from {local}) * 60 + extract('minute' from {local}) + 1", "1440"
     midnight = f"date_trunc('day', {local})"
     begin, end = f"timezone('{zone}', {midnight})", f"timezone('{zone}', {midnight} + interval 1 day)"
-    return _minutes(begin, str(time)), f"(epoch({end}) - epoch({begin})) // 60"
+    return _minutes(begin, str(time)), f"(epoch({end}) - epoch({begin})) / 60e0"
 
 
 def _minutes(begin: str, time: str) -> str:

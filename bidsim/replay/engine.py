@@ -34,6 +34,8 @@ class Engine:
     more files will appear that it may read.
     """
 
+    keeps_order = True
+
     def __init__(
         self,
         files: Sequence[str],
@@ -83,6 +85,8 @@ class Engine:
 
     def open(self, source: Source) -> Source:
         """The source with types that fit every row. Raises LogError."""
+        if source.catalog:
+            raise LogError(f"table {source.name}: {source.catalog} is a table of a Spark catalog; use --engine spark")
         return settle_columns(source, self)
 
     def declare(self, table: str, schema: pa.Schema) -> None:

@@ -16,7 +16,6 @@ import pyarrow as pa
 from bidsim.logs.source import Source
 
 Progress = Callable[[int], None]
-Change = Callable[[pa.RecordBatch], pa.RecordBatch]
 
 
 class Sums(Protocol):
@@ -25,6 +24,16 @@ class Sums(Protocol):
     def add(self, batch: pa.RecordBatch, /) -> None: ...
 
     def merge(self, other: Self, /) -> None: ...
+
+
+class Change(Protocol):
+    """Makes other columns of a batch's rows, one for one."""
+
+    def __call__(self, batch: pa.RecordBatch, /) -> pa.RecordBatch: ...
+
+    def schema(self, incoming: pa.Schema, /) -> pa.Schema:
+        """The columns that it makes of those that come."""
+        ...
 
 
 class Lane(Protocol):
@@ -54,6 +63,8 @@ class AnyEngine(Protocol):
     """One engine with the views of one replay. SQL is DuckDB's; errors of the log are LogError."""
 
     work: Path
+    # Whether rows stay in the log's order, so that the first of them are the same ones each time.
+    keeps_order: bool
 
     def open(self, source: Source) -> Source:
         """The source as this engine reads it, with types that fit every row. Raises LogError."""

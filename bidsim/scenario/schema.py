@@ -34,6 +34,9 @@ class LogTable(Block):
     path: str | None = Field(
         default=None, description="file, folder, glob or address in a store (s3://...), relative to the scenario file"
     )
+    table: Annotated[str, Field(pattern=r"^\w+(\.\w+){0,2}$")] | None = Field(
+        default=None, description="a table of the Spark session's catalog, such as db.name, instead of a path"
+    )
     format: Literal["parquet", "csv", "ndjson", "iceberg", "delta"] | None = Field(
         default=None, description="default: told from the file's ending"
     )

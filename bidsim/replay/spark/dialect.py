@@ -124,6 +124,10 @@ def _probe(select: exp.Select, items: Sequence[str]) -> str:
         for part in (select.args.get("from_"), *(select.args.get("joins") or []))
         if part
     )
+    windows = ", ".join(
+        w.sql(dialect="duckdb").replace(" OVER (", " AS (", 1) for w in select.args.get("windows") or []
+    )
+    body += f" window {windows}" if windows else ""
     with_ = f"with {', '.join(parts)} " if parts else ""
     return f"{with_}select {', '.join(items)}{body}"
 
@@ -272,9 +276,9 @@ def _divide(node: exp.Div) -> exp.Expr:
         literal = literal.this
     if isinstance(literal, exp.Literal) and float(str(literal.this)) != 0.0:
         return exp.Paren(this=plain)
-    # atan2(x, -1) is pi or -pi for a zero of either sign.
-    infinite = exp.Mul(this=call("atan2", right.copy(), raw("-1e0")), expression=raw("double('infinity')"))
-    beyond = exp.Mul(this=exp.Paren(this=left.copy()), expression=exp.Paren(this=infinite))
+    # Of a zero, with its sign, the infinity; of anything else NULL, which it is where the quotient is NULL too.
+    infinite = raw(f"try_cast(replace(cast({right.sql(dialect=Spark)} as string), '0.0', 'Infinity') as double)")
+    beyond = exp.Mul(this=exp.Paren(this=left.copy()), expression=infinite)
     return call("coalesce", call("try_divide", left, right), beyond)
 
 
@@ -282,6 +286,7 @@ def _cast(node: exp.Expr, source: str) -> exp.Expr:
     try_ = isinstance(node, exp.TryCast)
     word = "try_cast" if try_ else "cast"
     target = node.args["to"].sql(dialect="duckdb").upper()
+    target = "VARCHAR" if target == "TEXT" else target
     inner = node.this
     wanted = spark_type(target)
     if wanted is None:
@@ -314,10 +319,12 @@ def _cast(node: exp.Expr, source: str) -> exp.Expr:
 
 
 def _shown(x: exp.Expr) -> exp.Expr:
-    """A DOUBLE as DuckDB prints it: whole ones below 1e15 without an exponent."""
+    """A DOUBLE as DuckDB prints it, where Java prints the same or it is whole; elsewhere the query stops."""
     sql = x.sql(dialect=Spark)
+    alike = f"{sql} = 0e0 or (abs({sql}) >= 1e-3 and abs({sql}) < 1e7)"
+    stop = "raise_error('numbers below 0.001, or above 1e7 with a fraction, are not made text by engine spark')"
     return raw(
         f"(case when isnan({sql}) then 'nan' when abs({sql}) = double('infinity') then if({sql} > 0e0, 'inf', '-inf') "
-        f"when abs({sql}) < 1e15 and {sql} = rint({sql}) then concat(cast(cast({sql} as bigint) as string), '.0') "
-        f"else cast({sql} as string) end)"
+        f"when {alike} then cast({sql} as string) when abs({sql}) < 1e15 and {sql} = rint({sql}) "
+        f"then concat(cast(cast({sql} as bigint) as string), '.0') when {sql} is not null then {stop} end)"
     )

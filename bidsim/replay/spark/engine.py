@@ -26,7 +26,7 @@ from bidsim.replay.spark.dialect import translate
 from bidsim.replay.spark.session import ship_file, ship_package
 from bidsim.replay.spark.sources import read_source
 
-CREATE = re.compile(r"create (?:or replace )?(view|table) (\w+) as (.*)", re.DOTALL)
+CREATE = re.compile(r"create (?:or replace )?(view|table) (\w+)\s+as\s+(.*)", re.DOTALL)
 # Parts of which the driver merges at once; more are merged by the workers first.
 MOST_STATES = 32
 STATE = "rows bigint, state binary"
@@ -34,6 +34,8 @@ STATE = "rows bigint, state binary"
 
 class SparkEngine:
     """One replay in a session. files: of the log, which the empty DuckDB may look at for names and types."""
+
+    keeps_order = False
 
     def __init__(self, session: Any, files: Sequence[str], work: Path, *, owned: bool) -> None:
         self.work = work
@@ -66,12 +68,14 @@ class SparkEngine:
         """The source as relations of this engine, with types that fit every row."""
         name = f"source_{self._sources}"
         self._sources += 1
+        settled: Source
         settled, plain, placed = self._guard(lambda: read_source(self, source, name))
         self.empty.run(
             f"create table {name}_placed as select *, ''::varchar as filename, 0::bigint as file_row_number from {name}"
         )
         self._view(name, plain)
-        self._view(f"{name}_placed", placed)
+        if placed is not None:
+            self._view(f"{name}_placed", placed)
         return settled
 
     def now_reads(self, files: Sequence[str]) -> None:
@@ -147,7 +151,7 @@ class SparkEngine:
                     workers.shipped_name(model.path, model.sha256),
                     lambda target, path=path: target.write_bytes(path.read_bytes()),  # type: ignore[misc]
                 )
-        made = make().schema(schema)
+        made: pa.Schema = make().schema(schema)
         run = workers.changing(make, schema, made, shipped)
         frame = self._frame(sql)
         frame = self._in_order(frame, again) if in_order else frame
@@ -232,6 +236,11 @@ class SparkEngine:
             if own is not None:
                 raise own from None
             if type(error).__name__ == "AnalysisException":
+                if "_placed" in said and "TABLE_OR_VIEW_NOT_FOUND" in said:
+                    raise LogError(
+                        "budgets and internal auctions go by where rows stand in the log, and this table does not number "
+                        "its rows; write it as Parquet files"
+                    ) from error
                 raise  # our own SQL is wrong
             raise LogError(f"the log can't be read: Spark says: {_first_line(said)}") from error
 

@@ -119,6 +119,13 @@ def _log(name: str) -> Rule:
     return rule
 
 
+def _log2(arguments: list[exp.Expr], kinds: list[str]) -> exp.Expr:
+    """Java's quotient of two logarithms misses powers of two by a hair, and cells of a grid begin there."""
+    x = f"cast({text(arguments[0])} as double)"
+    plain = text(_log("log2")(arguments, kinds))
+    return raw(f"(case when power(2e0, rint(log2({x}))) = {x} then rint(log2({x})) else {plain} end)")
+
+
 def _at_least_two(name: str) -> Rule:
     return lambda arguments, kinds: call(name, *arguments) if len(arguments) > 1 else exp.Paren(this=arguments[0])
 
@@ -342,7 +349,7 @@ FUNCTIONS: dict[str, Rule] = {
     "ln": _log("ln"),
     "log": _log("log10"),
     "log10": _log("log10"),
-    "log2": _log("log2"),
+    "log2": _log2,
     "pow": written("power({0}, {1})"),
     "power": written("power({0}, {1})"),
     "greatest": _at_least_two("greatest"),

@@ -54,7 +54,12 @@ FIXED = {
     "spark.sql.parquet.inferTimestampNTZ.enabled": "true",
     "spark.sql.parser.escapedStringLiterals": "false",
     "spark.sql.execution.arrow.useLargeVarTypes": "false",
-    "spark.sql.mapKeyDedupPolicy": "EXCEPTION",
+    # Each step is a view over the one before: a condition pushed through them all would be written out with every
+    # expression below it, thousands of times, and take minutes to compile.
+    "spark.sql.optimizer.excludedRules": ",".join(
+        f"org.apache.spark.sql.catalyst.optimizer.{rule}"
+        for rule in ("PushDownPredicates", "InferFiltersFromConstraints")
+    ),
 }
 DEFAULTS = {
     "spark.app.name": "bidsim",
@@ -92,6 +97,8 @@ def open_session(
             os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
             builder = builder.config("spark.driver.bindAddress", "127.0.0.1").config("spark.driver.host", "127.0.0.1")
             builder = builder.config("spark.driver.memory", f"{max(1024, memory_bytes // 2**20)}m")
+            builder = builder.config("spark.executorEnv.PYTHONPATH", str(_root()))
+            builder = builder.config("spark.sql.shuffle.partitions", str(max(4, 2 * threads)))
         for name, value in {**DEFAULTS, **config}.items():
             builder = builder.config(name, value)
         builder = builder.remote(remote) if remote else builder.master(master or f"local[{threads}]")
@@ -115,11 +122,16 @@ def _need_java(master: str | None) -> None:
     )
 
 
+def _root() -> Path:
+    """Where the package lies."""
+    return Path(__file__).resolve().parents[3]
+
+
 def ship_package(session: Any) -> None:
     """Give bidsim itself to the session's Python workers: pure Python, as an archive named by its content."""
-    import bidsim
-
-    root = Path(bidsim.__file__).resolve().parent
+    if session.conf.get("spark.executorEnv.PYTHONPATH", "") == str(_root()):
+        return  # workers on this machine, which import it from where it lies
+    root = _root() / "bidsim"
     files = sorted(root.rglob("*.py"))
     content = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
     ship_file(session, f"bidsim-{content}.zip", lambda target: _archive(root, files, target), python=True)

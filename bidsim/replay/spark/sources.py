@@ -7,6 +7,7 @@ Delta, Iceberg) is read as it is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,8 +33,10 @@ class Reader(Protocol):
 
 def read_source(engine: Reader, source: Source, name: str) -> tuple[Source, Any, Any]:
     """(the source as relation `name`, its rows, the same with `filename` and `file_row_number`); makes the empty table
-    `name` too. Raises LogError."""
+    `name` too. A table that does not number its rows has None for the last. Raises LogError."""
     empty = engine.empty
+    if source.catalog:
+        return _from_catalog(engine, source, name)
     settled = settle_columns(source, empty)
     empty.run(f"create table {name} as select * from {settled.reader()} limit 0")
     kinds = empty.names(f"from {name}")
@@ -62,6 +65,21 @@ def _as_parquet(engine: Reader, source: Source, name: str) -> Source:
     return replace(source, files=(str(file),), format="parquet", by_name=False)
 
 
+def _from_catalog(engine: Reader, source: Source, name: str) -> tuple[Source, Any, Any]:
+    try:
+        frame = engine.session.table(source.catalog)
+        schema = frame.limit(0).toArrow().schema
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        raise LogError(f"table {source.name}: the session's catalog gives no {source.catalog}: {said}") from error
+    engine.empty.declare(name, schema)
+    try:
+        placed = frame.selectExpr("*", f"{FILE} as filename", "_metadata.row_index as file_row_number")
+    except Exception:
+        placed = None  # not Parquet files
+    return replace(source, relation=name), frame, placed
+
+
 def _groups(empty: Engine, source: Source) -> list[list[str]]:
     """Files that have the same columns of the same types."""
     listed = ", ".join(map(quote_text, source.files))
@@ -76,7 +94,7 @@ def _groups(empty: Engine, source: Source) -> list[list[str]]:
 
 
 def _read(session: Any, files: Sequence[str], kinds: Sequence[tuple[str, str]], table: str) -> Any:
-    frame = session.read.option("recursiveFileLookup", "true").parquet(*(Path(f).as_uri() for f in files))
+    frame = session.read.option("recursiveFileLookup", "true").parquet(*map(_path, files))
     has = {field.name.lower(): field for field in frame.schema.fields}
     parts = []
     for name, kind in kinds:
@@ -98,6 +116,11 @@ def _read(session: Any, files: Sequence[str], kinds: Sequence[tuple[str, str]], 
     except Exception as error:
         said = " ".join(str(error).split())[:200]
         raise LogError(f"table {table}: Spark can't read the columns as they are: {said}", file=files[0]) from error
+
+
+def _path(file: str) -> str:
+    """A local file as Hadoop names it: nothing is encoded, and signs of its globs are escaped."""
+    return "file:" + re.sub(r"([*?{}\[\]\\])", r"\\\1", file)
 
 
 def _from_path(name: str, files: Sequence[str]) -> str:
