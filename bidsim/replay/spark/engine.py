@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
@@ -46,6 +47,8 @@ class SparkEngine:
         self._kept: dict[str, Any] = {}
         self._views: list[str] = []
         self._sources = 0
+        # The log where it was brought from elsewhere, and its relation: its rows come later than its columns.
+        self._log: tuple[str, Source] | None = None
         # Translating a statement asks DuckDB for the types in it; views change rarely.
         self._texts: dict[str, str] = {}
 
@@ -68,20 +71,40 @@ class SparkEngine:
         """The source as relations of this engine, with types that fit every row."""
         name = f"source_{self._sources}"
         self._sources += 1
+        if source.brought:
+            self._refuse_elsewhere(source.name)
+            self._log = self._log or (name, source)
+        return self._relate(source, name)
+
+    def _relate(self, source: Source, name: str) -> Source:
         settled: Source
         settled, plain, placed = self._guard(lambda: read_source(self, source, name))
         self.empty.run(
-            f"create table {name}_placed as select *, ''::varchar as filename, 0::bigint as file_row_number from {name}"
+            f"create or replace table {name}_placed as select *, ''::varchar as filename, 0::bigint as file_row_number "
+            f"from {name}"
         )
         self._view(name, plain)
         if placed is not None:
             self._view(f"{name}_placed", placed)
         return settled
 
+    def _refuse_elsewhere(self, table: str) -> None:
+        """What this machine fetches only a session on this machine can read."""
+        master = str(self.session.conf.get("spark.master", ""))
+        if not master.startswith("local"):
+            raise LogError(
+                f"table {table} is brought to this machine, where a session on {master or 'another machine'} can't read it; "
+                "register it in the session's catalog and give logs_tables its `table`"
+            )
+
     def now_reads(self, files: Sequence[str]) -> None:
-        """Files that were fetched after `open` can't be read yet."""
-        if not set(files) <= set(self.files):
-            raise LogError("engine spark reads logs on this machine and tables of its catalog, not from a store yet")
+        """The log's rows were fetched since it was opened: its relations are those of the files given."""
+        self.files = tuple(dict.fromkeys([*files, *self.files]))
+        self.empty.now_reads(files)
+        if self._log is not None:
+            name, source = self._log
+            self._texts.clear()
+            self._relate(replace(source, files=tuple(files)), name)
 
     def run(self, sql: str) -> None:
         found = CREATE.fullmatch(sql.strip())

@@ -38,7 +38,7 @@ def read_source(engine: Reader, source: Source, name: str) -> tuple[Source, Any,
     if source.catalog:
         return _from_catalog(engine, source, name)
     settled = settle_columns(source, empty)
-    empty.run(f"create table {name} as select * from {settled.reader()} limit 0")
+    empty.run(f"create or replace table {name} as select * from {settled.reader()} limit 0")
     kinds = empty.names(f"from {name}")
     read = settled
     if settled.format != "parquet":
@@ -60,7 +60,8 @@ def _as_parquet(engine: Reader, source: Source, name: str) -> Source:
             "write the log as Parquet, or give a table of the catalog",
             file=source.files[0],
         )
-    file = engine.work / f"{name}.parquet"
+    taken = len(list(engine.work.glob(f"{name}-*.parquet")))
+    file = engine.work / f"{name}-{taken}.parquet"
     engine.empty.run(f"copy (select * from {source.reader()}) to {quote_text(str(file))} (format parquet)")
     return replace(source, files=(str(file),), format="parquet", by_name=False)
 
