@@ -24,8 +24,9 @@ from bidsim.errors import LogError
 from bidsim.logs.addresses import MAGIC, is_address, parse_address
 from bidsim.logs.fetching import Piece, fetch
 from bidsim.logs.origins import Wanted, silent
+from bidsim.logs.reaching import open_store
 from bidsim.logs.source import Source
-from bidsim.logs.stores import Store, StoredObject, open_store
+from bidsim.logs.stores import Store, StoredObject
 from bidsim.logs.tables import Table, TableFile
 
 # Features of a table's protocol that change nothing for a reader of its rows, or are done here.

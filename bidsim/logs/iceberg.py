@@ -14,8 +14,9 @@ import pyarrow as pa
 from bidsim.errors import BidsimError, LogError
 from bidsim.logs.addresses import MAGIC, is_address, parse_address
 from bidsim.logs.fetching import in_threads
+from bidsim.logs.reaching import open_store
 from bidsim.logs.source import Source
-from bidsim.logs.stores import Store, StoredObject, open_store
+from bidsim.logs.stores import Store, StoredObject
 from bidsim.logs.tables import Table, TableFile
 
 if TYPE_CHECKING:

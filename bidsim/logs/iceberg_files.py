@@ -24,7 +24,8 @@ from pyiceberg.table.metadata import TableMetadata
 from bidsim.errors import LogError
 from bidsim.logs.addresses import is_address, parse_address
 from bidsim.logs.origins import Wanted
-from bidsim.logs.stores import Store, StoredObject, open_store
+from bidsim.logs.reaching import open_store
+from bidsim.logs.stores import Store, StoredObject
 
 
 class Stored(InputFile):  # type: ignore[misc]

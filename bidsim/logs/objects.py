@@ -20,8 +20,9 @@ from bidsim.logs.fetching import Piece, disk_full, fetch, in_threads
 from bidsim.logs.footers import MAGIC as PARQUET_MAGIC
 from bidsim.logs.footers import alone, footer_bytes, shrink
 from bidsim.logs.origins import PART, Span, Told, Wanted, digest_of, show_files, silent
+from bidsim.logs.reaching import open_store
 from bidsim.logs.source import COMPRESSED, DELTA, ENDINGS, Format, Source, ending_of, one_format
-from bidsim.logs.stores import Store, StoredObject, open_store
+from bidsim.logs.stores import Store, StoredObject
 
 # Most footers lie in so many last bytes, and a smaller object is brought whole at once.
 TAIL_BYTES = 64 * 2**10

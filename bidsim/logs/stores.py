@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bidsim.errors import LogError
-from bidsim.logs.addresses import Address, Scheme
 
 CHANGED = "the object changed while it was read; run again when nothing writes to the log"
 GONE = "the object is gone since the log was listed; run again when nothing writes to the log"
@@ -37,18 +36,6 @@ class Store(Protocol):
 
     def read(self, thing: StoredObject, start: int, length: int) -> bytes:
         """Exactly these bytes, of exactly this version."""
-
-
-def open_store(address: Address) -> Store:
-    """The store that an address is in. Raises LogError where its library is missing."""
-    scheme: Scheme = address.scheme
-    if scheme == "s3":
-        from bidsim.logs.stores_s3 import S3Store
-
-        return S3Store(address.place)
-    from bidsim.logs.stores_arrow import ArrowStore
-
-    return ArrowStore(scheme, address.place)
 
 
 def denied(what: str, url: str, where: str) -> LogError:
