@@ -193,7 +193,6 @@ RULE = "gate:\n- metric: cpa\n  at_most: 1\n  evidence: point\n"
 @pytest.mark.parametrize(
     ("text", "line", "key"),
     [
-        ("engine: spark\n", 2, "engine: spark"),
         ("outcomes: predicted\nbudget: {amount: 5}\n", 2, "outcomes: predicted under a budget"),
     ],
 )

@@ -213,7 +213,7 @@ class SparkEngine:
         return self._guard(lambda: self.session.sql(text))
 
     def _states(self, frame: Any) -> tuple[int, list[Any] | None]:
-        parts = self._guard(lambda: frame.rdd.getNumPartitions()) if hasattr(type(frame), "rdd") else MOST_STATES
+        parts = self._parts(frame)
         while parts > MOST_STATES:
             parts = max(1, parts // 16)
             frame = frame.repartition(parts).mapInArrow(workers.merging(), STATE)
@@ -223,6 +223,15 @@ class SparkEngine:
             rows += int(row["rows"])
             total = workers.merged(total, workers.unpack(bytes(row["state"])))
         return rows, total
+
+    def _parts(self, frame: Any) -> int:
+        """How many parts the rows have; a Connect server does not say."""
+        from pyspark.errors import PySparkException
+
+        try:
+            return int(frame.rdd.getNumPartitions())
+        except PySparkException:
+            return MOST_STATES
 
     def _collect(self, sql: str, text: str) -> pa.Table:
         """A small result with the types that DuckDB gives it."""

@@ -65,6 +65,7 @@ DEFAULTS = {
     "spark.app.name": "bidsim",
     "spark.ui.enabled": "false",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
+    "spark.ui.showConsoleProgress": "false",
     "spark.log.level": "ERROR",
 }
 
