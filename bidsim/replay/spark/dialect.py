@@ -16,7 +16,8 @@ from sqlglot.dialects.duckdb import DuckDB
 from sqlglot.dialects.spark import Spark
 
 from bidsim.errors import ScenarioError
-from bidsim.replay.spark.functions import AGGREGATES, FUNCTIONS, WINDOWED, Untranslatable, call, cast_to, extract, raw
+from bidsim.replay.spark.functions import AGGREGATES, FUNCTIONS, WINDOWED, extract
+from bidsim.replay.spark.nodes import Untranslatable, call, cast_to, raw
 from bidsim.replay.spark.types import is_float, is_whole, spark_type
 
 MOST_CHARACTERS = 400_000
