@@ -12,7 +12,6 @@ from datetime import timedelta
 from typing import Literal
 
 from bidsim.errors import BidsimError, LogError
-from bidsim.logs.bringing import bring_rows
 from bidsim.logs.origins import Span
 from bidsim.logs.source import Source
 from bidsim.replay.engines import AnyEngine
@@ -150,7 +149,7 @@ def not_numeric(
     key = ".".join(str(p) for p in path)
     mixed = names.source.mixed.get(text.strip('"').lower()) if names.source else None
     if names.source is not None:
-        relation = relation.replace(names.source.reader(), bring_rows(names.source, engine, [sql], [], None).reader())
+        relation = relation.replace(names.source.reader(), engine.bring(names.source, [sql], [], None).reader())
     found = engine.rows(
         f"select cast({sql} as varchar) from {relation} "
         f"where {sql} is not null and try_cast(cast({sql} as varchar) as double) is null limit 1"

@@ -18,7 +18,9 @@ import duckdb
 import pyarrow as pa
 
 from bidsim.errors import BidsimError, LogError
+from bidsim.logs.bringing import bring_rows
 from bidsim.logs.columns import settle_columns
+from bidsim.logs.origins import Span
 from bidsim.logs.source import Source
 from bidsim.replay.complaints import complaint
 from bidsim.replay.engines import Change, Course, Progress, SumsT
@@ -88,6 +90,10 @@ class Engine:
         if source.catalog:
             raise LogError(f"table {source.name}: {source.catalog} is a table of a Spark catalog; use --engine spark")
         return settle_columns(source, self)
+
+    def bring(self, source: Source, asked: Sequence[str], conditions: Sequence[str], span: Span | None) -> Source:
+        """The source with the rows that it is asked for, see `bring_rows`."""
+        return bring_rows(source, self, asked, conditions, span)
 
     def declare(self, table: str, schema: pa.Schema) -> None:
         """An empty table with the columns of a schema, in place of one of that name."""

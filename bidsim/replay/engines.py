@@ -13,6 +13,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 import pyarrow as pa
 
+from bidsim.logs.origins import Span
 from bidsim.logs.source import Source
 
 Progress = Callable[[int], None]
@@ -86,8 +87,8 @@ class AnyEngine(Protocol):
         """(name, DuckDB's type) of the columns that a query gives."""
         ...
 
-    def now_reads(self, files: Sequence[str]) -> None:
-        """The files of the log that errors are about, where they were fetched after the engine was made."""
+    def bring(self, source: Source, asked: Sequence[str], conditions: Sequence[str], span: Span | None) -> Source:
+        """The source with the rows that it is asked for, see `bring_rows`."""
         ...
 
     def reduce(self, sql: str, make: Callable[[], SumsT], progress: Progress | None = None) -> SumsT:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from bidsim.logs.bringing import bring_rows
 from bidsim.replay.engines import AnyEngine
 from bidsim.replay.findings import jumped
 from bidsim.replay.plan import NUMERIC_ROLES, Plan
@@ -38,7 +37,7 @@ class Stages:
         plan = self.plan
         streams = plan.scored or plan.source.format != "parquet"
         asked = [self._rows_sql(), *plan.features.values()]
-        plan.source = bring_rows(plan.source, self.engine, asked, plan.conditions, plan.span)
+        plan.source = self.engine.bring(plan.source, asked, plan.conditions, plan.span)
         sql = self._rows_sql()  # of what was brought
         if not streams:
             self.engine.run(f"create view log_rows as {sql}")

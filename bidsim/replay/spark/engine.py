@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +17,8 @@ from typing import Any
 import pyarrow as pa
 
 from bidsim.errors import BidsimError, LogError
+from bidsim.logs.bringing import bring_rows
+from bidsim.logs.origins import Span
 from bidsim.logs.source import Source
 from bidsim.replay.engine import Engine
 from bidsim.replay.engines import Change, Course, Progress, SumsT
@@ -97,14 +98,15 @@ class SparkEngine:
                 "register it in the session's catalog and give logs_tables its `table`"
             )
 
-    def now_reads(self, files: Sequence[str]) -> None:
-        """The log's rows were fetched since it was opened: its relations are those of the files given."""
-        self.files = tuple(dict.fromkeys([*files, *self.files]))
-        self.empty.now_reads(files)
-        if self._log is not None:
-            name, source = self._log
-            self._texts.clear()
-            self._relate(replace(source, files=tuple(files)), name)
+    def bring(self, source: Source, asked: Sequence[str], conditions: Sequence[str], span: Span | None) -> Source:
+        """The log's relations are made anew of what was fetched: DuckDB says what that has to be."""
+        if self._log is None:
+            return source
+        name, found = self._log
+        brought = bring_rows(found, self.empty, asked, conditions, span)
+        self.files = tuple(dict.fromkeys([*brought.files, *self.files]))
+        self._texts.clear()
+        return self._relate(brought, name)
 
     def run(self, sql: str) -> None:
         found = CREATE.fullmatch(sql.strip())
