@@ -13,10 +13,12 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+NAME = "_kernels.so"
 # No contraction to fused multiply-add: results must not depend on the processor. No path of the build in the file.
 FLAGS = ("-O3", "-std=c11", "-fPIC", "-shared", "-ffp-contract=off", "-fno-math-errno", "-Wl,--build-id=none")
 
@@ -31,7 +33,7 @@ def build(folder: Path = HERE) -> str | None:
         return "no C compiler was found (CC, cc, gcc, clang)"
     flags = [f for f in FLAGS if sys.platform != "darwin" or not f.startswith("-Wl")]
     with tempfile.TemporaryDirectory() as work:
-        made = Path(work) / "_kernels.so"
+        made = Path(work) / NAME
         command = [*compiler, *flags, "-o", str(made), "kernels.c", "-lm"]
         try:
             done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
@@ -39,11 +41,14 @@ def build(folder: Path = HERE) -> str | None:
             return f"{compiler[0]} could not be started: {error}"
         if done.returncode:
             return f"{compiler[0]} failed: {done.stderr.strip()[:500]}"
-        # A library that runs at this moment keeps its own file.
-        target = folder / "_kernels.so"
-        target.unlink(missing_ok=True)
-        shutil.copyfile(made, target)
+        replace_file(made, folder / NAME)
     return None
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """A library that runs at this moment keeps its own file."""
+    target.unlink(missing_ok=True)
+    shutil.copyfile(source, target)
 
 
 def platform_tag() -> str:
@@ -63,13 +68,23 @@ else:
         PLUGIN_NAME = "custom"
 
         def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-            why = build()
+            self._made = Path(tempfile.mkdtemp())
+            why = build(self._made)
             if why is not None:
                 self.app.display_warning(f"bidsim is installed without its compiled loops: {why}")
                 return
-            build_data["artifacts"].append("bidsim/kernels/_kernels.so")
+            made = self._made / NAME
+            # Beside its source too, for the tests of a checkout; one that can't be written is installed all the same.
+            with suppress(OSError):
+                replace_file(made, HERE / NAME)
+            if version == "editable":
+                return
+            build_data["force_include"][str(made)] = f"bidsim/kernels/{NAME}"
             build_data["pure_python"] = False
             build_data["tag"] = f"py3-none-{platform_tag()}"
+
+        def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+            shutil.rmtree(self._made, ignore_errors=True)
 
 
 if __name__ == "__main__":
