@@ -91,28 +91,30 @@ def _by_name(stages: Stages, bidders: Sequence[Bidder], outcomes: str) -> list[t
     )
 
 
+def _decidable(row: Any) -> Any:
+    return (row & ROW_UNDECIDABLE) == 0
+
+
+def _unknown(row: Any, state: Any) -> Any:
+    return _decidable(row) & ((state & UNKNOWN) != 0)
+
+
+def _unseen(row: Any, state: Any) -> Any:
+    return _decidable(row) & ((state & DECIDED) != 0) & ((state & COUNTED) == 0)
+
+
+def _loss(row: Any, state: Any) -> Any:
+    lost = ((row & ROW_PRICED) == 0) & ((row & ROW_LOST) != 0)
+    return _decidable(row) & ((state & ENTERED) != 0) & lost & ((state & UNKNOWN) == 0)
+
+
+def _exact(row: Any, state: Any) -> Any:
+    return _decidable(row) & ~(_unknown(row, state) | _unseen(row, state) | _loss(row, state))
+
+
 def _of_all(plan: Plan, bidders: Sequence[Bidder], logged: Logged) -> tuple[Any, ...]:
     """The same of all rows, as the scan counted them."""
-    classes: list[int] = []
-    for i, _ in enumerate(bidders):
-
-        def decidable(row: Any) -> Any:
-            return (row & ROW_UNDECIDABLE) == 0
-
-        def loss(row: Any, state: Any) -> Any:
-            entered = (state & ENTERED) != 0
-            return entered & ((row & ROW_PRICED) == 0) & ((row & ROW_LOST) != 0) & ((state & UNKNOWN) == 0)
-
-        def unseen(state: Any) -> Any:
-            return ((state & DECIDED) != 0) & ((state & COUNTED) == 0)
-
-        rules = (
-            lambda row, state: ((state & UNKNOWN) == 0) & ~unseen(state) & ~loss(row, state),
-            loss,
-            lambda row, state: (state & UNKNOWN) != 0,
-            lambda row, state: unseen(state),
-        )
-        classes += [logged.of_policy(i, lambda row, state, r=r: decidable(row) & r(row, state)) for r in rules]
+    classes = [logged.of_policy(i, rule) for i in range(len(bidders)) for rule in (_exact, _loss, _unknown, _unseen)]
     return (
         None,
         logged.total("rows"),
