@@ -53,10 +53,15 @@ def level_starts(plan: Plan, ties_lose: bool) -> list[Start]:
     """For every policy; empty where one multiplier a row can't say what wins (first price, budgets, internal auctions)."""
     if plan.any_first_price or plan.budgeted or plan.internal:
         return []
-    return [_start(p, ties_lose) for p in plan.policies]
+    return [_start(plan, p, ties_lose) for p in plan.policies]
 
 
-def _start(policy: PolicyPlan, ties_lose: bool) -> Start:
+def winnable(plan: Plan) -> str:
+    """SQL: whether a bid that is high enough is a counted win; a row with a price is decidable."""
+    return f"observed and price is not null{' and not blocked' if plan.has('loss_reason') else ''}"
+
+
+def _start(plan: Plan, policy: PolicyPlan, ties_lose: bool) -> Start:
     b = bidder(policy, str(policy.index))
     if b.round_down:
         bar = "(floor(price) + 1e0)" if ties_lose else "ceil(price)"
@@ -68,15 +73,15 @@ def _start(policy: PolicyPlan, ties_lose: bool) -> Start:
         strictly = ties_lose and not b.round_down
         reach = f" and {bar} {'<' if strictly else '<='} {policy.max!r}::double"
     raw = b.raw
-    start = f"greatest({bar}, {b.min}) / {raw}"
+    # Prices are never negative: only a minimum above zero can stand in the way.
+    start = f"{f'greatest({bar}, {b.min})' if policy.min else bar} / {raw}"
     if ties_lose:
         # Where min or a whole unit decides, reaching it is enough: start a hair lower, so that above means at or above.
         reached = "true" if b.round_down else f"price < {b.min}"
         start = f"{start} * case when {reached} then {1 - 2.0**-52!r}::double else 1e0 end"
     return Start(
         policy.index,
-        f"case when observed and price is not null and not undecidable and not blocked "
-        f"and isfinite({raw}) and {raw} > 0e0{reach} then {start} end",
+        f"case when {winnable(plan)} and isfinite({raw}) and {raw} > 0e0{reach} then {start} end",
     )
 
 

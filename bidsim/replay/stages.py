@@ -146,7 +146,13 @@ class Stages:
 
     def _auctions(self, bids: str, bidders: Sequence[Bidder]) -> str:
         return render(
-            "auctions", bids=f"({bids})", bidders=bidders, ties_lose=self.ties_lose, budgeted=self.plan.budgeted
+            "auctions",
+            bids=f"({bids})",
+            bidders=bidders,
+            ties_lose=self.ties_lose,
+            budgeted=self.plan.budgeted,
+            any_first_price=self.plan.any_first_price,
+            has_loss_reason=self.plan.has("loss_reason"),
         )
 
     def auctions(self, bidders: Sequence[Bidder]) -> str:
@@ -252,6 +258,9 @@ def facts_text(plan: Plan, rows: str) -> str:
         "facts",
         rows=rows,
         weighted=plan.weighted,
+        any_first_price=plan.any_first_price,
+        has_floor=plan.has("floor"),
+        has_loss_reason=plan.has("loss_reason"),
         has_win=plan.has("won"),
         has_click=plan.has("click"),
         has_conversion=plan.has("conversion"),

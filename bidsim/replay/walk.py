@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from bidsim.replay.batches import Batch
 from bidsim.replay.engines import AnyEngine
-from bidsim.replay.levels import LevelScan, OtherLevels, Start, matched_at, sum_scales, whole_sums
+from bidsim.replay.levels import LevelScan, OtherLevels, Start, matched_at, sum_scales, whole_sums, winnable
 from bidsim.replay.plan import Plan
 from bidsim.replay.stream import STREAM_ROWS, stream_sql
 from bidsim.statistics.frontier import MULTIPLIERS, Grid, Levels, Steps, Totals, climb
@@ -154,8 +154,9 @@ class _Walk:
             return
         wanted = [s for s in starts if s.policy > 0 or self.targets]
         # Only rows that can start to win: what every start's own condition begins with.
-        winnable = "observed and price is not null and not undecidable and not blocked"
-        sql = stream_sql(self.plan, [], "formulas", wanted, winnable, sources=self.plan.hashed_sources, labels=())
+        sql = stream_sql(
+            self.plan, [], "formulas", wanted, winnable(self.plan), sources=self.plan.hashed_sources, labels=()
+        )
         self.kept = engine.reduce(sql, partial(_Kept, self.kept.aim))
 
     def stages(self) -> dict[int, tuple[Stage, Stage]]:

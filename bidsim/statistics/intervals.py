@@ -314,7 +314,8 @@ def absolute_interval(base: Measured, candidate: Measured, sample: Sample) -> Bo
     if base.kind == "fact":
         return change, change
     if base.draws is not None and candidate.draws is not None:
-        return _drawn(change, candidate.draws - candidate.about - (base.draws - base.about), sample)
+        errors = candidate.draws - candidate.about - (base.draws - base.about)
+        return _apart(_drawn(change, errors, sample), base, candidate, sample)
     if base.parts is None or candidate.parts is None:
         return np.full(len(change), np.nan), np.full(len(change), np.nan)
     if base.kind in ("count", "sum"):
@@ -331,11 +332,12 @@ def relative_interval(base: Measured, candidate: Measured, sample: Sample) -> Bo
     if base.kind == "fact":
         return change, change
     if base.draws is not None and candidate.draws is not None:
-        if not _drawn(ours, base.draws - base.about, sample)[0][0] > 0:
+        if not interval(base, sample)[0][0] > 0:
             # Nothing to compare with: the baseline's may be zero.
             return np.full(len(change), np.nan), np.full(len(change), np.nan)
         errors = (candidate.draws - candidate.about) - theirs / ours * (base.draws - base.about)
-        return _drawn(change, errors / ours, sample)
+        low, high = _apart(_drawn(change * ours, errors, sample), base, candidate, sample)
+        return low / ours, high / ours
     if base.parts is None or candidate.parts is None:
         return np.full(len(change), np.nan), np.full(len(change), np.nan)
     if base.kind in ("count", "log"):
@@ -343,6 +345,20 @@ def relative_interval(base: Measured, candidate: Measured, sample: Sample) -> Bo
         rate = np.where((ours > 0) & (theirs > 0), ratio(theirs, ours), np.nan)
         return _bounds(rate, spread, sample, log=True, shift=-1.0)
     return step_interval(base, base, candidate, sample)
+
+
+def _apart(paired: Bounds, base: Measured, candidate: Measured, sample: Sample) -> Bounds:
+    """The bounds of a difference of distances, not narrower than what each is known by itself, where one of them may be
+    zero: there noise adds to each what it does not add to the other, and pairing takes out too much. Models that are
+    the same differ by nothing whatever."""
+    if base.calibrated is None or candidate.calibrated is None or (paired[0] == paired[1]).all():
+        return paired
+    (low, high), (other_low, other_high) = interval(base, sample), interval(candidate, sample)
+    either = ~((low > 0) & (other_low > 0))
+    return (
+        np.where(either, np.minimum(paired[0], other_low - high), paired[0]),
+        np.where(either, np.maximum(paired[1], other_high - low), paired[1]),
+    )
 
 
 def step_interval(base: Measured, before: Measured, after: Measured, sample: Sample) -> Bounds:

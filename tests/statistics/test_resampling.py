@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ class Market:
         return Sample(0.95, self.rows[None, :], 10**6)
 
     def measured(self, metric: str, draws: Draws) -> Measured:
-        bins = equal_mass_bins(self.grid.negative.sum(axis=0), self.grid.positive.sum(axis=0), SCORE)
+        bins = equal_mass_bins(self.grid.negative.sum(axis=0), self.grid.positive.sum(axis=0), self.grid.score)
         value = {"ece": ece(bins), "calibration_error": calibration_error(bins, float(self.rows.sum()))}
         seen = value.get(metric, draws.seen)
         return Measured(
@@ -94,6 +94,26 @@ def test_equal_models_differ_by_nothing_and_a_calibrated_baseline_has_no_relativ
         if metric == "calibration_error":
             low, high = relative_interval(measured, measured, found.sample)
             assert np.isnan([low[0], high[0]]).all()
+
+
+def test_the_true_difference_between_a_calibrated_and_a_nearly_calibrated_model_is_held() -> None:
+    """Noise makes both look alike, and pairing would take it for knowledge: then the interval is around zero."""
+    near = SCORE * 1.05
+    distance = np.abs(near - SCORE)
+    expected = {"ece": distance.mean(), "miscalibration": (distance**2).mean()}
+    held = dict.fromkeys(expected, 0)
+    for seed in range(20):
+        ours = market(seed, SCORE)
+        theirs = Market(replace(ours.grid, score=near), ours.rows)
+        draws = [resampled(each.grid, each.rows, WEIGHTS) for each in (ours, theirs)]
+        for metric, true in expected.items():
+            base, candidate = (m.measured(metric, d[metric]) for m, d in zip((ours, theirs), draws, strict=True))
+            low, high = absolute_interval(base, candidate, ours.sample)
+            held[metric] += bool(low[0] <= true <= high[0])
+            # Zero is among what the baseline may be: a relative change says nothing.
+            if interval(base, ours.sample)[0][0] == 0:
+                assert np.isnan(relative_interval(base, candidate, ours.sample)[0][0])
+    assert min(held.values()) >= 18, held
 
 
 def test_without_labels_nothing_is_said() -> None:

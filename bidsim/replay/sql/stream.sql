@@ -11,8 +11,7 @@ select
     + 8 * cast(lost as utinyint) as utinyint) as row,
   {%- if has_bid %}
   cast(cast(not undecidable and (bid_log is not null or won){{ ' and won_logged is not null' if has_win }} as utinyint)
-    + 2 * cast(coalesce(case when bid_log is null then false when price is not null
-        then bid_log {{ '>' if ties_lose else '>=' }} price else won end, false) as utinyint)
+    + 2 * cast(coalesce(bid_log {{ '>' if ties_lose else '>=' }} price, bid_log is not null and won) as utinyint)
     + 4 * cast(blocked as utinyint)
     + 8 * cast(bid_log is not null as utinyint)
     + 16 * cast(bid_log is not null and not coalesce({{ entered(bidders[0], any_first_price) }} and
