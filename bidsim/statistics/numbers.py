@@ -8,7 +8,7 @@ them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -182,103 +182,114 @@ def _null(value: float) -> float | None:
     return None if not math.isfinite(value) else float(value)
 
 
-def _segment(family: Family, code: int) -> dict[str, str]:
-    return {} if family.name == OVERALL else {family.name: family.values[code]}
+def _nulls(values: npt.NDArray[Any]) -> list[float | None]:
+    """As `_null`, of all entries."""
+    whole: list[float | None] = np.asarray(values, dtype=np.float64).tolist()
+    for at in np.flatnonzero(~np.isfinite(np.asarray(values, dtype=np.float64))):
+        whole[at] = None
+    return whole
 
 
-Known = Callable[[str, int], Range | None]
-KnownChange = Callable[[str, int], IdentifiedChange | None]
+def _segments(family: Family) -> list[dict[str, str]]:
+    return [{}] if family.name == OVERALL else [{family.name: value} for value in family.values]
+
+
+Known = Callable[[str], Sequence[Range | None]]
+KnownChange = Callable[[str], Sequence[IdentifiedChange | None]]
 
 
 def _identified(tables: Tables, index: int, name: str, values: Values) -> Known:
-    """The identified range of a metric for a segment value; the value itself where every fate is known."""
+    """The identified ranges of a metric by segment value; the value itself where every fate is known."""
     pair = tables.unknown.get((max(index, 1), name))
+    size = len(tables.families[name].values)
     if pair is None:
         exact = {m: (v.value, v.value) for (m, head, _), v in values.items() if head is None and m in ECONOMIC}
-        return lambda metric, code: _range(exact.get(metric), code)
+        return lambda metric: _ranges(exact.get(metric), size)
     ranges = identified(tables.families[name], index, pair)
-    return lambda metric, code: _range(ranges.get(metric), code)
+    return lambda metric: _ranges(ranges.get(metric), size)
 
 
 def _identified_changes(tables: Tables, index: int, name: str) -> KnownChange:
     pair = tables.unknown.get((index, name))
+    size = len(tables.families[name].values)
     if pair is None:
-        return lambda metric, code: None
+        return lambda metric: [None] * size
     ranges = identified_change(tables.families[name], index, pair)
 
-    def known(metric: str, code: int) -> IdentifiedChange | None:
-        absolute, relative = (_range(r, code) for r in ranges.get(metric, (None, None)))
-        return IdentifiedChange(absolute=absolute, relative=relative) if absolute and relative else None
+    def known(metric: str) -> Sequence[IdentifiedChange | None]:
+        absolute, relative = (_ranges(r, size) for r in ranges.get(metric, (None, None)))
+        return [
+            IdentifiedChange.built(absolute=a, relative=r) if a and r else None
+            for a, r in zip(absolute, relative, strict=True)
+        ]
 
     return known
 
 
-def _range(span: Bounds | None, code: int) -> Range | None:
-    """An end that has no bound is null; NaN: nothing to say."""
-    if span is None or np.isnan(span[0][code]):
-        return None
-    return Range.model_construct(low=_null(span[0][code]), high=_null(span[1][code]))
+def _ranges(span: Bounds | None, size: int) -> Sequence[Range | None]:
+    """By segment value. An end that has no bound is null; NaN: nothing to say."""
+    if span is None:
+        return [None] * size
+    return [
+        None if nothing else Range.built(low=low, high=high)
+        for nothing, low, high in zip(np.isnan(span[0]).tolist(), _nulls(span[0]), _nulls(span[1]), strict=True)
+    ]
 
 
 # Tens of thousands of records of plain floats and texts: they are built without validation, which tests make up for.
 def _metrics(policy: str, family: Family, values: Values, sample: Sample, known: Known) -> Iterator[Metric]:
+    segments = _segments(family)
+    nothing = [None] * len(segments)
     for (metric, head, beta), measured in values.items():
-        array, (low, high) = measured.value, interval(measured, sample)
-        for code in range(len(family.values)):
-            value = _null(array[code])
-            yield Metric.model_construct(
-                policy=policy,
-                metric=metric,
-                head=head,
-                segment=_segment(family, code),
-                value=value,
-                low=_null(low[code]),
-                high=_null(high[code]),
-                identified=known(metric, code) if head is None and metric in ECONOMIC else None,
-                beta=beta,
-            )
+        columns = [_nulls(column) for column in (measured.value, *interval(measured, sample))]
+        ranges = known(metric) if head is None and metric in ECONOMIC else nothing
+        for segment, value, low, high, span in zip(segments, *columns, ranges, strict=True):
+            yield Metric.built(
+                policy=policy, metric=metric, head=head, segment=segment, value=value, low=low, high=high,
+                identified=span, beta=beta,
+            )  # fmt: skip
 
 
-def _estimate(value: Floats, bounds: Bounds, code: int) -> Estimate:
-    return Estimate.model_construct(value=_null(value[code]), low=_null(bounds[0][code]), high=_null(bounds[1][code]))
+def _estimates(value: Floats, bounds: Bounds) -> list[Estimate]:
+    columns = [_nulls(column) for column in (value, *bounds)]
+    return [Estimate.built(value=v, low=low, high=high) for v, low, high in zip(*columns, strict=True)]
 
 
 def _differences(
     policy: str, family: Family, baseline: Values, candidate: Values, sample: Sample, known: KnownChange
 ) -> Iterator[Difference]:
+    segments = _segments(family)
+    nothing = [None] * len(segments)
     for (metric, head, beta), change in differences(baseline, candidate, sample):
-        for code in range(len(family.values)):
-            yield Difference.model_construct(
-                policy=policy,
-                metric=metric,
-                head=head,
-                segment=_segment(family, code),
-                baseline=_null(change.baseline[code]),
-                candidate=_null(change.candidate[code]),
-                absolute=_estimate(change.absolute, change.absolute_bounds, code),
-                relative=_estimate(change.relative, change.relative_bounds, code),
-                beta=beta,
-                identified=known(metric, code) if head is None and metric in ECONOMIC else None,
-            )
+        ranges = known(metric) if head is None and metric in ECONOMIC else nothing
+        absolute = _estimates(change.absolute, change.absolute_bounds)
+        relative = _estimates(change.relative, change.relative_bounds)
+        own = _nulls(change.baseline), _nulls(change.candidate)
+        for segment, ours, theirs, a, r, span in zip(segments, *own, absolute, relative, ranges, strict=True):
+            yield Difference.built(
+                policy=policy, metric=metric, head=head, segment=segment, baseline=ours, candidate=theirs,
+                absolute=a, relative=r, beta=beta, identified=span,
+            )  # fmt: skip
 
 
 def _curves(
     tables: Tables, index: int, family: Family, bins: Mapping[str, list[Bins]], sample: Sample
 ) -> Iterator[CalibrationCurve]:
     outline = tables.outline
+    segments = _segments(family)
     for head, by_value in bins.items():
         ranked = tables.ranked[(head, outline.sources[(index, head)], family.name)]
-        for code, b in enumerate(by_value):
+        for segment, b in zip(segments, by_value, strict=True):
             grid, weighted = ranked.grid, outline.weighted
             low, high = bands(b, grid, sample, weighted=weighted) if grid is not None else no_bands(b)
-            columns = (b.predicted, b.observed, b.weight, low, high)
-            yield CalibrationCurve(
+            columns = (b.predicted.tolist(), b.observed.tolist(), b.weight.tolist(), _nulls(low), _nulls(high))
+            yield CalibrationCurve.built(
                 policy=outline.policies[index],
                 head=head,
-                segment=_segment(family, code),
+                segment=segment,
                 bins=[
-                    CalibrationBin(predicted=p, observed=o, weight=w, low=_null(lower), high=_null(upper))
-                    for p, o, w, lower, upper in zip(*(c.tolist() for c in columns), strict=True)
+                    CalibrationBin.built(predicted=p, observed=o, weight=w, low=lower, high=upper)
+                    for p, o, w, lower, upper in zip(*columns, strict=True)
                 ],
             )
 
