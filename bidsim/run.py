@@ -19,6 +19,7 @@ from bidsim.errors import BidsimError
 from bidsim.logs.bringing import Log
 from bidsim.replay.pipeline import Settings, run_replay
 from bidsim.replay.progress import Progress, Silent
+from bidsim.report.svg import start_renderer
 from bidsim.result import Result
 from bidsim.scenario.loading import LoadedScenario, load_scenario
 from bidsim.store.record import SCHEMA, Judged, Record, count_judged, make_record
@@ -71,6 +72,7 @@ def replay_to_directory(
         log=log,
         settings=Settings(threads=threads, memory_bytes=memory_bytes, engine=engine, spark=spark or {}),
         progress=progress,
+        reduced=start_renderer,
     )
     result = replayed.result
     seconds = time.monotonic() - clock

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from bidsim.replay.plan import Plan
 from bidsim.statistics import units
@@ -29,9 +30,8 @@ class Batch:
 
     def __init__(self, plan: Plan, batch: pa.RecordBatch) -> None:
         self.rows = batch.num_rows
-        # NULL becomes NaN.
         self.columns: dict[str, npt.NDArray[Any]] = {
-            name: np.asarray(batch.column(name)) for name in batch.schema.names if name != "unit"
+            name: column_of(batch, name) for name in batch.schema.names if name != "unit"
         }
         self.codes: list[Ints] = [self.columns[f"code_{i}"].astype(np.int64) for i in range(len(plan.segments))]
         self.hashes = self._hashes(plan, batch.column("unit"))
@@ -39,7 +39,11 @@ class Batch:
         self.groups: list[Ints] = [self.bucket]
         for code, buckets in zip(self.codes, plan.buckets, strict=True):
             self.groups.append(code * buckets + self.bucket // (units.BUCKETS // buckets))
-        self.all = Pick(self, None)
+
+    @property
+    def all(self) -> Pick:
+        """All rows. Made each time: a batch that pointed to itself would stay until the collector comes by."""
+        return Pick(self, None)
 
     def cost(self, policy: int) -> npt.NDArray[Any]:
         """What a policy pays where it wins, in 1e-9 CPM times the weight: without first-price auctions, the price."""
@@ -57,6 +61,15 @@ class Batch:
         if plan.unit != "row" and unit.null_count == 0:
             return hash_units(plan, unit, [])
         return hash_units(plan, unit, [self["money"], *self.codes, *(self[f"score_{i}"] for i in plan.hashed_sources)])
+
+
+def column_of(batch: pa.RecordBatch, name: str) -> npt.NDArray[Any]:
+    """A column of a batch; NULL becomes NaN."""
+    column = batch.column(name)
+    if column.null_count and pa.types.is_floating(column.type):
+        # As numpy would do it, which has pandas imported for it where there is one.
+        column = pc.fill_null(column, float("nan"))
+    return np.asarray(column)
 
 
 def hash_units(plan: Plan, unit: pa.Array, own: Sequence[npt.NDArray[Any]]) -> units.Hashes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -73,9 +73,11 @@ def run_replay(
     log: Log | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
+    reduced: Callable[[], object] = lambda: None,
 ) -> Replayed:
     """Replay a scenario. models: bundles of candidates; tables: paths of tables by name, as on the command line.
-    log: what these tables mean, already opened and perhaps brought here.
+    log: what these tables mean, already opened and perhaps brought here. reduced: called when no row is needed any more
+    and one core is enough for what follows.
 
     Raises BidsimError for anything that can't be used; writes nothing but a work folder that is gone at the end.
     """
@@ -134,15 +136,17 @@ def run_replay(
         unknown = find_unknowns(stages, bidders, "outcomes", scanned.families, predict=predict)
         plan.notes |= exchanges(stages, bidders, "outcomes", scanned.families, scanned.logged)
         fidelity = check_fidelity(plan, scanned.logged)
+    reduced()
+    progress.step("computing numbers and intervals")
     outline = outline_of(plan, betas, scanned.units)
     families = {n: replace(f, expected=unknown.expected.get(n, {})) for n, f in families.items()}
     if unknown.expected:
         # Other levels count observed outcomes only: beside expected ones they would compare two populations.
         levels = OtherLevels(levels.frontier, {}, {})
-    reduced = Tables(outline, families, scanned.ranked, levels.matched, levels.stages, unknown.pairs)
-    result = assemble(loaded, Reduced(plan, counts, reduced, levels.frontier, fidelity, removed), as_of)
+    small = Tables(outline, families, scanned.ranked, levels.matched, levels.stages, unknown.pairs)
+    result = assemble(loaded, Reduced(plan, counts, small, levels.frontier, fidelity, removed), as_of)
     result = result.model_copy(update={"diagnostics": {**result.diagnostics, **plan.notes}})
-    return Replayed(judge(result, scenario.gate, fidelity_warns=scenario.fidelity == "warn"), reduced, found)
+    return Replayed(judge(result, scenario.gate, fidelity_warns=scenario.fidelity == "warn"), small, found)
 
 
 def _betas(loaded: LoadedScenario, counts: Mapping[str, int]) -> tuple[float, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from bidsim.replay.batches import Batch
+from bidsim.replay.batches import Batch, column_of
 from bidsim.replay.expected import Expectation, estimate_curves
 from bidsim.replay.fates import settle_fates
 from bidsim.replay.measures import COUNT_BITS, MONEY_SCALE
@@ -24,7 +24,7 @@ from bidsim.replay.plan import Plan
 from bidsim.replay.policies import Bidder
 from bidsim.replay.sql import render
 from bidsim.replay.stages import Stages
-from bidsim.replay.worth import RESULT_SCALE, VALUE_SCALE, Predicted, brings_of, column, predictions_of, wholes_of
+from bidsim.replay.worth import RESULT_SCALE, VALUE_SCALE, Predicted, brings_of, predictions_of, wholes_of
 from bidsim.statistics.identified import SettledPair, Unknown, UnknownPair
 from bidsim.statistics.tallies import OVERALL, Family, Key, Tally
 
@@ -125,19 +125,19 @@ def find_unknowns(
 
 def _add(plan: Plan, batch: pa.RecordBatch, tallies: dict[str, Tally], predicted: Predicted) -> None:
     count = batch.num_rows
-    w = column(batch, "w") if plan.weighted else np.ones(count)
-    wi = column(batch, "wi") if plan.weighted else np.ones(count, dtype=np.int64)
+    w = column_of(batch, "w") if plan.weighted else np.ones(count)
+    wi = column_of(batch, "wi") if plan.weighted else np.ones(count, dtype=np.int64)
     codes = {OVERALL: np.zeros(count, dtype=np.int64)}
-    codes |= {s.name: column(batch, f"code_{i}").astype(np.int64) for i, s in enumerate(plan.segments)}
+    codes |= {s.name: column_of(batch, f"code_{i}").astype(np.int64) for i, s in enumerate(plan.segments)}
     whole: dict[str, npt.NDArray[Any]] = {"rows": wi, **wholes_of(brings_of(plan, batch, predicted), w)}
-    ours = column(batch, "unknown_0") > 0
+    ours = column_of(batch, "unknown_0") > 0
     for policy in plan.policies[1:]:
-        theirs = column(batch, f"unknown_{policy.index}") > 0
+        theirs = column_of(batch, f"unknown_{policy.index}") > 0
         for who, index, mine, other in (
             ("candidate", policy.index, theirs, ours),
             ("baseline", 0, ours, theirs),
         ):
-            money = {name: column(batch, f"{name}_{index}") for name in ("dear", "cheap")}
+            money = {name: column_of(batch, f"{name}_{index}") for name in ("dear", "cheap")}
             for side, mask in (("alone", mine & ~other), ("both", mine & other)):
                 rows = np.flatnonzero(mask)
                 if len(rows) == 0:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from bidsim.replay.batches import column_of
 from bidsim.replay.measures import AMOUNT_BITS
 from bidsim.replay.plan import Plan
 from bidsim.statistics.tallies import Family
@@ -58,10 +59,10 @@ def brings_of(plan: Plan, batch: pa.RecordBatch, predicted: Predicted) -> dict[s
         if result in predicted:
             best = np.zeros(batch.num_rows)
             for source, factor in predicted[result]:
-                best = np.fmax(best, np.minimum(column(batch, f"score_{source}") * factor, 1.0))
-            seen = column(batch, label).astype(np.float64)
+                best = np.fmax(best, np.minimum(column_of(batch, f"score_{source}") * factor, 1.0))
+            seen = column_of(batch, label).astype(np.float64)
             out[result] = np.where(np.isnan(seen), best, seen)
-    value = worth_of(plan, {name: column(batch, name) for name in ("target_cpc", "target_cpa")}, out)
+    value = worth_of(plan, {name: column_of(batch, name) for name in ("target_cpc", "target_cpa")}, out)
     if value is not None:
         out["value"] = value
     return out
@@ -85,8 +86,3 @@ def worth_of(plan: Plan, columns: dict[str, npt.NDArray[Any]], brings: dict[str,
             worth = columns[targets[result]].astype(np.float64) * brings[result]
             value = worth if value is None else np.where(np.isnan(value), worth, value)
     return None if value is None else np.nan_to_num(value, nan=0.0)
-
-
-def column(batch: pa.RecordBatch, name: str) -> npt.NDArray[Any]:
-    """A column of a batch; NULL becomes NaN."""
-    return np.asarray(batch.column(name))

@@ -7,8 +7,11 @@ may add (links, styles, event attributes) stays out of the page. Tokens are repl
 from __future__ import annotations
 
 import re
+import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
@@ -22,6 +25,22 @@ _NUMBER = re.compile(r"-?\d+\.\d{3,}(?:e-?\d+)?")
 _ROUNDED = frozenset(["transform", "d", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r"])
 
 
+@cache
+def start_renderer() -> threading.Thread:
+    """Let vl-convert start its engine, which takes it a good part of a second, beside other work; `render_svg` waits."""
+    thread = threading.Thread(target=_first_picture, name="charts")
+    thread.start()
+    return thread
+
+
+def _first_picture() -> None:
+    import vl_convert
+
+    # What is wrong with the renderer is told where a chart is wanted.
+    with suppress(ValueError):
+        vl_convert.vegalite_to_svg({"data": {"values": []}, "mark": "point"}, allowed_base_urls=[])
+
+
 def render_svg(
     document: Mapping[str, Any], description: str, labels: Mapping[str, tuple[str, str]] | None = None
 ) -> str:
@@ -32,6 +51,7 @@ def render_svg(
     """
     import vl_convert
 
+    start_renderer().join()
     for _ in range(2):
         try:
             text = vl_convert.vegalite_to_svg(dict(document), allowed_base_urls=[])
