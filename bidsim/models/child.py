@@ -1,4 +1,4 @@
-"""The child's side of `sandbox`: `python -m bidsim.models.child` answers the one question that its stdin puts.
+"""The child's side of `sandbox`: `main` in a new interpreter answers the one question that its stdin puts.
 
 The first line of stdin is the question as JSON, the rest the file it is about; the answer is the last line of stdout.
 A child that was asked to serve goes on scoring batches until its parent is gone: each of its threads reads requests
@@ -198,7 +198,3 @@ def _limit(memory: int, seconds: float, writes: int, *, serves: bool) -> None:
             resource.setrlimit(which, (value, value))
         except (ValueError, OSError):  # the system allows less already
             continue
-
-
-if __name__ == "__main__":
-    main()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 PIECE_ROWS = 32_768  # more don't make the libraries faster, and threads would end at more different times
 PIECE_BYTES = 16 << 20
-LOCKED = ("sklearn.skops/1", "vw/1", "catboost/1")  # formats whose scoring holds Python's lock for long
+LOCKED = ("sklearn.skops/1", "vw/1")  # formats whose scoring holds Python's lock for long
 PATIENCE_SECONDS = 1.0  # of waiting for a child until another is started
 _THREAD_MEMORY = 256 << 20  # address space that a thread reserves, more than it uses
 
