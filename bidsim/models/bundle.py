@@ -32,6 +32,7 @@ from bidsim.models.columns import Columns, HashCache
 from bidsim.models.factorization import FactorizationMachine
 from bidsim.models.hashed import HashedLogisticRegression
 from bidsim.models.head import HeadModel
+from bidsim.models.libraries import load_library_head
 from bidsim.models.manifest import (
     MANIFEST_BYTES,
     Examples,
@@ -47,6 +48,8 @@ from bidsim.models.manifest import (
 from bidsim.models.recalibration import recalibrate
 from bidsim.models.sandbox import Limits
 from bidsim.models.scorer import Scorer
+from bidsim.models.serving import ServedScorer
+from bidsim.models.sklearn_pipeline import load_pipeline
 from bidsim.scenario.schema import Head
 
 MANIFEST = "manifest.json"
@@ -87,8 +90,6 @@ class Bundle:
         native = all(isinstance(entry, HashedHead | FactorizationHead) for entry in self.manifest.heads.values())
         if native or os.name != "posix":
             return self.load()
-        from bidsim.models.serving import ServedScorer
-
         return ServedScorer(self, limits, threads)
 
     def load(self, begin: Callable[[str], None] = lambda payload: None) -> BundleScorer:
@@ -132,12 +133,8 @@ class Bundle:
         if isinstance(entry, FactorizationHead):
             return FactorizationMachine.load(entry, features, *payloads, head=head, file=file)
         if isinstance(entry, LibraryHead):
-            from bidsim.models.libraries import load_library_head
-
             categories = payloads[1] if len(payloads) > 1 else None
             return load_library_head(entry, payloads[0], categories, head=head, file=file)
-        from bidsim.models.sklearn_pipeline import load_pipeline  # optional libraries
-
         return load_pipeline(entry, features, payloads[0], head=head, file=file)
 
 

@@ -12,21 +12,17 @@ import mmap
 import os
 import signal
 import socket
-import struct
 import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from bidsim.errors import BidsimError
+from bidsim.models.wire import ANSWER, MARK, REQUEST
 
 if TYPE_CHECKING:
     from bidsim.models.bundle import BundleScorer
 
-REQUEST = struct.Struct("<4Q")  # bytes of shared memory; of the rows, which come first; where scores begin; rows
-ANSWER = struct.Struct("<BI")  # 1: scores are there, 0: a message follows; its bytes
-MARK = 64  # bytes before the scores, the first of which is the number of the head being scored
-IDLE = 255
 _LINE = 64 << 20
 
 

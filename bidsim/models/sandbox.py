@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bidsim.errors import ModelError
+from bidsim.models.libraries import Description
 
 if TYPE_CHECKING:
-    from bidsim.models.libraries import Description
     from bidsim.models.manifest import LibraryFormat
     from bidsim.scenario.schema import Head
 
@@ -60,8 +60,6 @@ def predict_in_child(
 
 def describe_in_child(format: LibraryFormat, data: bytes, file: str, limits: Limits | None = None) -> Description:
     """Ask a library in a child what inputs a model file has. Raises ModelError."""
-    from bidsim.models.libraries import Description
-
     with Child({"do": "describe", "format": format}, data, file, limits or Limits()) as child:
         return Description.from_json(child.answer())
 

@@ -25,8 +25,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bidsim.errors import ModelError
-from bidsim.models.child import ANSWER, IDLE, MARK, REQUEST
 from bidsim.models.sandbox import Child, Limits
+from bidsim.models.wire import ANSWER, IDLE, MARK, REQUEST
 
 if TYPE_CHECKING:
     from bidsim.models.bundle import Bundle
