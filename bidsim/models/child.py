@@ -77,7 +77,7 @@ def _answer(
     if question["do"] == "serve":
         return None, lambda: _serve(scorer, question)
     batch = pa.RecordBatch.from_pydict(question["columns"])
-    return {head: values.tolist() for head, values in scorer.score(batch).items()}, None
+    return {head: values.tolist() for head, values in scorer.score_alone(batch).items()}, None
 
 
 def _serve(scorer: BundleScorer, question: dict[str, Any]) -> None:

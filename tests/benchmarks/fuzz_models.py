@@ -23,16 +23,20 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import csv
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from bidsim.errors import ModelError  # noqa: E402
-from bidsim.models import Bundle, open_bundle, open_model  # noqa: E402
+from bidsim.models import Bundle, Scorer, open_bundle, open_model, open_scorer  # noqa: E402
 from bidsim.models.sandbox import Limits  # noqa: E402
 from tests.benchmarks.warm import left_behind, warm_children  # noqa: E402
 from tests.models.library_models import (  # noqa: E402
@@ -48,7 +52,19 @@ from tests.models.library_models import (  # noqa: E402
 
 # Without gaps, which not every pipeline of scikit-learn takes.
 ROWS = pa.RecordBatch.from_pandas(FRAME.fillna({"x": 0.0}), preserve_index=False)
-Case = tuple[str, Callable[[Path], object], Callable[[Path, int], bytes], Callable[[Path, Limits], Bundle]]
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A file that is no bundle, as `--model` opens it."""
+
+    path: Path
+
+    def scorer(self, limits: Limits) -> Scorer:
+        return open_scorer(self.path, limits).scorer
+
+
+Case = tuple[str, Callable[[Path], object], Callable[[Path, int], bytes], Callable[[Path, Limits], Bundle | Whole]]
 
 
 def as_file(whole: Path, seed: int) -> bytes:
@@ -63,6 +79,12 @@ def as_manifest(whole: Path, seed: int) -> bytes:
     return damage_manifest(open_bundle(whole), seed)
 
 
+def predictions(path: Path) -> None:
+    """A file of predictions, Parquet or CSV."""
+    table = pa.table({"ad_id": range(100, 160), "pctr": np.random.default_rng(1).random(60)})
+    (pq.write_table if path.suffix == ".parquet" else csv.write_csv)(table, path)
+
+
 # By format: the file's name, what makes it, how it is damaged, how it is opened.
 CASES: dict[str, Case] = {
     **{
@@ -71,6 +93,8 @@ CASES: dict[str, Case] = {
     },
     "skops, linear": ("m.bin", partial(skops_bundle, model="linear"), as_payload, open_model),
     "skops, trees": ("m.bin", partial(skops_bundle, model="trees"), as_payload, open_model),
+    "predictions, Parquet": ("p.parquet", predictions, as_file, lambda path, limits: Whole(path)),
+    "predictions, CSV": ("p.csv", predictions, as_file, lambda path, limits: Whole(path)),
     "bundle": ("m.bin", hashed_bundle, as_file, open_model),
     "bundle's manifest": ("m.bin", hashed_bundle, as_manifest, open_model),
 }
