@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -177,14 +178,15 @@ class Engine:
             cursor.register("incoming", reader)
             target = f"to '{quote_path(file)}' (format parquet, compression lz4)"
             with ThreadPoolExecutor(1) as pool:
-                writing = pool.submit(cursor.execute, f"copy (select * from incoming) {target}")
                 try:
+                    writing = pool.submit(cursor.execute, f"copy (select * from incoming) {target}")
                     wait([writing])
                 except KeyboardInterrupt:
                     stopped.set()
                     abandon()
                     for busy in (cursor, *self._streaming):
-                        busy.interrupt()
+                        with suppress(duckdb.Error):  # it has come to its end
+                            busy.interrupt()
                     raise
             writing.result()
         except Exception as error:

@@ -163,6 +163,17 @@ def features(tmp_path: Path, text: str) -> FeatureFile:
     return read_feature_file(tmp_path / "f.yaml")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="libraries run in bidsim's own process there")
+def test_onnx_runtime_leaves_nothing_in_the_home_directory(
+    made: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From 1.32 on it writes an id and what it will report, unless told not to before it is imported."""
+    for name in ("HOME", "XDG_CACHE_HOME", "TMPDIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    made["ONNX"][2].scorer().score(BATCH)
+    assert list(tmp_path.rglob("*")) == []
+
+
 @pytest.mark.parametrize("operator", ["mean over the rows", "random"])
 def test_a_model_whose_predictions_depend_on_other_rows_is_refused(tmp_path: Path, operator: str) -> None:
     """Batches are cut as it suits the machine: a result must not depend on it."""
