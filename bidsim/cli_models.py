@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bidsim.cli_options import parse_tables
 from bidsim.errors import BidsimError
 
 if TYPE_CHECKING:
@@ -92,7 +93,6 @@ def calibrate(
     """Fit a recalibration on rows that will not be judged, and write the model with it."""
     from bidsim.calibrate import Window
     from bidsim.calibrate import calibrate as fit
-    from bidsim.cli import parse_tables
     from bidsim.scenario.loading import load_scenario
     from bidsim.scenario.schema import HEADS
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bidsim.cli_options import parse_memory
 from bidsim.cli_runs import AsOfOption, day_of
 from bidsim.errors import BidsimError
 
@@ -44,7 +45,6 @@ def train(
 
     layout = Layout(root)
     try:
-        from bidsim.cli import parse_memory
         from bidsim.progress import progress_for
         from bidsim.replay.pipeline import Settings
         from bidsim.training.container import do_job
@@ -123,7 +123,6 @@ def submit(
     """Start a training job or, with --space, a tuning job of a scenario. Credentials are those of the aws command."""
     import json
 
-    from bidsim.cli import parse_memory
     from bidsim.scenario.loading import load_scenario
     from bidsim.training.hyperparameters import load_hyperparameters
     from bidsim.training.orders import Machine, Order, training_request, tuning_request

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bidsim.cli_options import parse_memory, parse_tables
 from bidsim.cli_runs import AsOfOption, day_of
 from bidsim.errors import BidsimError
 
@@ -50,7 +51,6 @@ def stress(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> int:
     """Replay again with other market prices and with candidates off by a factor: where does the verdict flip?"""
-    from bidsim.cli import parse_memory, parse_tables
     from bidsim.replay.pipeline import Settings
     from bidsim.scenario.loading import load_scenario
     from bidsim.store.runs import check_free, write_run

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bidsim.cli_options import parse_memory, parse_tables, print_summary
 from bidsim.cli_runs import AsOfOption, day_of
 from bidsim.errors import BidsimError
 
@@ -67,7 +68,6 @@ def extract(
     quiet: QuietOption = False,
 ) -> None:
     """Write labelled examples for training and evaluation, as Parquet with a manifest."""
-    from bidsim.cli import parse_memory, parse_tables
     from bidsim.progress import progress_for
     from bidsim.replay.pipeline import Settings
     from bidsim.scenario.loading import load_scenario
@@ -118,7 +118,6 @@ def train(
 
     On SIGTERM the bundle is written with what has been learned so far, and says so (exit status 143).
     """
-    from bidsim.cli import parse_memory, parse_tables
     from bidsim.progress import progress_for
     from bidsim.replay.pipeline import Settings
     from bidsim.scenario.loading import load_scenario
@@ -200,7 +199,6 @@ def tune(
     quiet: QuietOption = False,
 ) -> int:
     """Search for hyperparameters, then judge the best on the scenario's own window. Exit status as replay's."""
-    from bidsim.cli import parse_memory, parse_tables, print_summary
     from bidsim.progress import progress_for
     from bidsim.replay.pipeline import Settings
     from bidsim.scenario.loading import load_scenario
@@ -291,7 +289,6 @@ def run(
 
     On SIGTERM in training the model so far is saved beside its checkpoint (exit status 143); run again to go on.
     """
-    from bidsim.cli import parse_memory, parse_tables, print_summary
     from bidsim.progress import progress_for
     from bidsim.replay.pipeline import Settings
     from bidsim.scenario.loading import load_scenario

@@ -14,8 +14,12 @@ COMPILED = LIBRARY is not None
 if LIBRARY is not None:
     sum_ones, sum_ints, sum_fixed = LIBRARY.sum_ones, LIBRARY.sum_ints, LIBRARY.sum_fixed
     places, rank, cells, utility = LIBRARY.places, LIBRARY.rank, LIBRARY.cells, LIBRARY.utility
+    text_keys, find_keys = LIBRARY.text_keys, LIBRARY.find_keys
 else:
     sum_ones, sum_ints, sum_fixed = reference.sum_ones, reference.sum_ints, reference.sum_fixed
     places, rank, cells, utility = reference.places, reference.rank, reference.cells, reference.utility
+    text_keys, find_keys = reference.text_keys, reference.find_keys
 
-__all__ = ["COMPILED", "cells", "places", "rank", "sum_fixed", "sum_ints", "sum_ones", "utility"]
+__all__ = [
+    "COMPILED", "cells", "find_keys", "places", "rank", "sum_fixed", "sum_ints", "sum_ones", "text_keys", "utility"
+]  # fmt: skip

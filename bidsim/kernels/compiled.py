@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bidsim.kernels.reference import Floats, Ints, Wide
+from bidsim.kernels.reference import Bytes, Floats, Ints, Keys, Wide
 
 NAME = "_kernels.so"
 # Changes with every change of what a function takes: a library that was left from another version is not used.
-VERSION = 1
+VERSION = 2
 
 _I, _D, _P = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
 
@@ -60,7 +60,10 @@ class Compiled:
         library.rank.argtypes = [_I, _P, _P, _P, _P, _P, _I, _I, _I, _P, _P, _I, _P, _P, _P, _P]
         library.cells.argtypes = [_I, _P, _P, _P, _P, _I, _I, _I, _P, _P]
         library.utility.argtypes = [_I, _P, _P, _P, _P, _P, _D, _D, _I, _I, _I, _P, _I, _P, _P]
-        for name in ("sum_ones", "sum_ints", "places", "rank", "cells", "utility"):
+        library.text_keys.argtypes = [_I, _P, _I, _P, _P, _I, _I, _P]
+        library.find_keys.restype = _I
+        library.find_keys.argtypes = [_I, _I, _P, _I, _P, _I, _P, _P]
+        for name in ("text_keys", "sum_ones", "sum_ints", "places", "rank", "cells", "utility"):
             getattr(library, name).restype = None
 
     def sum_ones(self, n: int, rows: Ints | None, groups: Sequence[Ints], sums: Sequence[Wide]) -> None:
@@ -186,6 +189,24 @@ class Compiled:
             out.ctypes.data,
         )  # fmt: skip
         return out
+
+    def text_keys(
+        self, offsets: npt.NDArray[np.signedinteger[Any]], missing: Bytes | None, content: Bytes, words: int
+    ) -> Keys:
+        n = len(offsets) - 1
+        keys = np.empty((words, n), dtype=np.uint64)
+        long = offsets.dtype == np.int64
+        where = _at(offsets, np.int64 if long else np.int32, n + 1), long, _at(missing, np.uint8, n)
+        self._library.text_keys(n, *where, _at(content, np.uint8, 0), len(content), words, keys.ctypes.data)
+        return keys
+
+    def find_keys(self, known: Keys, keys: Keys, probes: int) -> tuple[Ints, Ints]:
+        keys = np.ascontiguousarray(keys)
+        words, n = keys.shape
+        size = known.shape[1]
+        slots, unknown = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
+        at = n, words, _at(keys, np.uint64, words * n), size, _at(known, np.uint64, words * size), probes
+        return slots, unknown[: int(self._library.find_keys(*at, slots.ctypes.data, unknown.ctypes.data))]
 
 
 def _families(n: int, rows: Ints | None, groups: Sequence[Ints], sums: Sequence[Wide]) -> tuple[Any, Any]:

@@ -1,5 +1,5 @@
 /* Loops over the rows of a batch that numpy would make many passes of: exact sums by group, places among cut points,
- * cells of scores, expected utilities. Every function does what its namesake in reference.py does, to the bit: only
+ * cells of scores, expected utilities, categories by key. Every function does what its namesake in reference.py does, to the bit: only
  * additions, multiplications, divisions and square roots of IEEE 754, no contraction, no function of a libm. Arrays
  * are as long as reference.py says; nothing is allocated, nothing is kept. */
 #include <math.h>
@@ -43,7 +43,7 @@ static inline double nearest(double x) {
 #define BLOCK 512
 
 /* As VERSION of compiled.py. */
-int version(void) { return 1; }
+int version(void) { return 2; }
 
 void sum_ones(int64_t n, const int64_t *rows, int64_t families, const int64_t *const *groups, wide *const *sums) {
   for (int64_t f = 0; f < families; f++) {
@@ -211,4 +211,96 @@ void utility(int64_t n, const int64_t *rows, const double *price, const double *
     }
     out[i] = pays_bid ? (value[row] - b) * p : -a * per_beta * p;
   }
+}
+
+static inline int64_t offset_at(const void *offsets, int64_t wide_offsets, int64_t i) {
+  return wide_offsets ? ((const int64_t *)offsets)[i] : ((const int32_t *)offsets)[i];
+}
+
+/* The last `left` bytes of eight at most, without a look beyond `end`. */
+static inline uint64_t bytes_at(const uint8_t *content, int64_t start, int64_t left, int64_t end) {
+  uint64_t found = 0;
+  if (left <= 0) return 0;
+  if (left > 8) left = 8;
+  if (start + 8 <= end) {
+    memcpy(&found, content + start, 8);
+    return left == 8 ? found : found & (((uint64_t)1 << (8 * left)) - 1);
+  }
+  memcpy(&found, content + start, (size_t)left);
+  return found;
+}
+
+static inline void keys_of(int64_t n, const void *offsets, int64_t wide_offsets, const uint8_t *missing,
+                           const uint8_t *content, int64_t end, int64_t words, uint64_t *keys) {
+  for (int64_t i = 0; i < n; i++) {
+    int64_t start = offset_at(offsets, wide_offsets, i), length = offset_at(offsets, wide_offsets, i + 1) - start;
+    if (missing && missing[i]) length = 0;
+    if (words == 1) { /* a one after the text's last byte tells lengths apart */
+      keys[i] = length < 8 ? bytes_at(content, start, length, end) | ((uint64_t)1 << (8 * length)) : 0;
+      continue;
+    }
+    for (int64_t w = 0; w < words; w++)
+      keys[w * n + i] = bytes_at(content, start + 8 * w, length - 8 * w, end);
+    if (length < 8 * words)
+      keys[(words - 1) * n + i] |= (uint64_t)(length + 1) << 56;
+    else
+      keys[(words - 1) * n + i] = 0;
+  }
+}
+
+/* Texts as keys of `words` words; the last is 0 where a text has too many bytes for them. */
+void text_keys(int64_t n, const void *offsets, int64_t wide_offsets, const uint8_t *missing, const uint8_t *content,
+               int64_t end, int64_t words, uint64_t *keys) {
+  if (words == 1 && !wide_offsets && !missing)
+    keys_of(n, offsets, 0, 0, content, end, 1, keys); /* the usual ones, compiled by themselves */
+  else
+    keys_of(n, offsets, wide_offsets, missing, content, end, words, keys);
+}
+
+static inline int64_t first_slot(const uint64_t *keys, int64_t n, int64_t words, int64_t shift) {
+  const uint64_t mix = 0x9E3779B97F4A7C15u;
+  uint64_t mixed = keys[0] * mix;
+  for (int64_t w = 1; w < words; w++) mixed = (mixed ^ (mixed >> 32) ^ keys[w * n]) * mix;
+  return (int64_t)(mixed >> shift);
+}
+
+static inline int64_t look_for(int64_t n, int64_t words, const uint64_t *keys, int64_t size, int64_t shift,
+                               const uint64_t *known, int64_t probes, int64_t *slots, int64_t *unknown) {
+  int64_t count = 0;
+  const uint64_t *marks = known + (words - 1) * size; /* the word that is written last and makes an entry count */
+  for (int64_t begin = 0; begin < n; begin += BLOCK) {
+    int64_t end = n - begin < BLOCK ? n : begin + BLOCK;
+    for (int64_t i = begin; i < end; i++) {
+      slots[i] = first_slot(keys + i, n, words, shift);
+      __builtin_prefetch(marks + slots[i]);
+    }
+    for (int64_t i = begin; i < end; i++) {
+      uint64_t last = keys[(words - 1) * n + i];
+      int64_t slot = slots[i], step = last ? 0 : probes;
+      for (; step < probes; step++, slot = (slot + 1) & (size - 1)) {
+        uint64_t mark = __atomic_load_n(marks + slot, __ATOMIC_ACQUIRE);
+        if (mark == last) {
+          int64_t w = 0;
+          while (w < words - 1 && known[w * size + slot] == keys[w * n + i]) w++;
+          if (w == words - 1) break;
+        }
+        if (!mark) step = probes;
+      }
+      if (step < probes)
+        slots[i] = slot;
+      else
+        unknown[count++] = i;
+    }
+  }
+  return count;
+}
+
+/* The slots of keys in a table of `size`, a power of two above 1: of a row that it lacks, the first, and the row is
+ * among the unknown, whose number is returned. */
+int64_t find_keys(int64_t n, int64_t words, const uint64_t *keys, int64_t size, const uint64_t *known, int64_t probes,
+                  int64_t *slots, int64_t *unknown) {
+  int64_t shift = 64;
+  for (int64_t rest = size; rest > 1; rest >>= 1) shift--;
+  if (words == 1) return look_for(n, 1, keys, size, shift, known, probes, slots, unknown);
+  return look_for(n, words, keys, size, shift, known, probes, slots, unknown);
 }

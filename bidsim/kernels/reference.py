@@ -16,6 +16,8 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Wide = npt.NDArray[np.uint64]
+Bytes = npt.NDArray[np.uint8]
+Keys = npt.NDArray[np.uint64]  # shape (words, n), see models/keys.py
 
 _LOW, _LIMB = np.uint64(0xFFFFFFFF), np.uint64(32)
 # So many whole numbers below 2^20 have a sum that a double holds exactly.
@@ -277,3 +279,80 @@ def _looked_up(
         outer * (u + 1.0) * sixth * y[3] - outer * (u - 2.0) * sixth * y[0]
     )
     return np.asarray((smooth + low) + across * (high - low))
+
+
+MAX_WORDS = 5
+MIX = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio: multiplying spreads what is close together
+_MASKS = np.array([(1 << 8 * length) - 1 for length in range(9)], dtype=np.uint64)
+_TAGS = np.array([(length + 1) << 56 for length in range(8 * MAX_WORDS)], dtype=np.uint64)
+_NEAR = 3  # slots looked at together after the first, before all others
+
+
+def text_keys(offsets: npt.NDArray[np.signedinteger[Any]], missing: Bytes | None, content: Bytes, words: int) -> Keys:
+    """Texts as keys, shape (words, n): their bytes in words of eight, and their length in the last word's last byte.
+
+    offsets: shape (n + 1,), int32 or int64, into content; missing: 1 where a text counts as empty. A key of one word has
+    a one after the text's last byte. The last word is 0 where a text has 8 * words bytes or more.
+    """
+    first, end = int(offsets[0]), int(offsets[-1])
+    starts = offsets[:-1].astype(np.int64) - first
+    lengths = np.diff(offsets).astype(np.int64)
+    if missing is not None:
+        lengths = np.where(missing, 0, lengths)
+    padded = np.concatenate([content[first:end], np.zeros(8 * words, dtype=np.uint8)])
+    # Eight bytes from every position, overlapping.
+    view = np.ndarray((len(padded) - 7,), dtype="<u8", buffer=padded, strides=(1,))
+    keys = np.empty((words, len(lengths)), dtype=np.uint64)
+    for word in range(words):
+        # `take` copies the whole view first, which pays where texts are short.
+        found = view.take(starts + 8 * word) if len(padded) < 8 * len(lengths) else view[starts + 8 * word]
+        np.bitwise_and(found, _MASKS.take(np.clip(lengths - 8 * word, 0, 8)), out=keys[word])
+    if words == 1:
+        keys += _MASKS.take(lengths, mode="clip") + np.uint64(1)
+    else:
+        keys[-1] |= _TAGS.take(lengths, mode="clip")
+    keys[-1, lengths >= 8 * words] = 0
+    return keys
+
+
+def find_keys(known: Keys, keys: Keys, probes: int) -> tuple[Ints, Ints]:
+    """(slots, unknown): where keys stand in an open-addressing table, and the rows whose key it lacks.
+
+    known: shape (words, slots), a power of two of them, 0 in the last word where a slot is free. A key stands within
+    `probes` slots from its first one, with no free one before it; unknown rows have their first slot.
+    """
+    slots = first_slots(keys, known.shape[1])
+    here = _equal(known, keys, slots)
+    rows = np.flatnonzero(~here | (keys[-1] == 0))
+    unknown = [rows[keys[-1, rows] == 0]]
+    rows = rows[keys[-1, rows] != 0]
+    step = 1
+    for width in (min(_NEAR, probes - 1), max(0, probes - 1 - _NEAR)):
+        near = (slots[rows, None] + np.arange(step, step + width)) & (known.shape[1] - 1)
+        same = _equal(known, keys[:, rows, None], near)
+        which = same.argmax(axis=1) if width else np.zeros(len(rows), dtype=np.int64)
+        found = same.any(axis=1)
+        slots[rows[found]] = near[found, which[found]]
+        ended = ~found & (known[-1].take(near) == 0).any(axis=1)
+        unknown.append(rows[ended])
+        # `slots` still is the first place for the others.
+        rows = rows[~found & ~ended]
+        step += width
+    return slots, np.sort(np.concatenate([*unknown, rows]))
+
+
+def first_slots(keys: Keys, size: int) -> Ints:
+    """Where the search for a key begins in a table of `size`, a power of two above 1."""
+    mixed = keys[0] * MIX
+    for word in keys[1:]:
+        mixed = (mixed ^ (mixed >> _LIMB) ^ word) * MIX
+    mixed >>= np.uint64(65 - size.bit_length())
+    return np.asarray(mixed.view(np.int64))
+
+
+def _equal(known: Keys, keys: Keys, slots: Ints) -> npt.NDArray[np.bool_]:
+    """Whether a slot, or each of several, holds the key of its row; the word that makes an entry count is read first."""
+    same: npt.NDArray[np.bool_] = known[-1].take(slots) == keys[-1]
+    for word in range(len(known) - 1):
+        same &= known[word].take(slots) == keys[word]
+    return same

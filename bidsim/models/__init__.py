@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from bidsim.models.bundle import Bundle, open_bundle, write_bundle
-from bidsim.models.factorization import FactorizationMachine, pack_factorization
-from bidsim.models.hashed import HashedLogisticRegression, hash_matrix, pack_hashed
+from bidsim.models.factorization import FactorizationMachine
+from bidsim.models.hashed import HashedLogisticRegression, hash_matrix
 from bidsim.models.manifest import FactorizationSpec, Feature, HashedSpec, Manifest
-from bidsim.models.native import pack_native
+from bidsim.models.native import pack_factorization, pack_hashed, pack_native
 from bidsim.models.opening import Opened, open_scorer
 from bidsim.models.packing import open_model
 from bidsim.models.scorer import Scorer
@@ -40,7 +40,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "pack_sklearn":
-        from bidsim.models.sklearn_pipeline import pack_sklearn
+        from bidsim.models.sklearn_packing import pack_sklearn
 
         return pack_sklearn
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -32,6 +32,7 @@ from bidsim.models.columns import Columns, HashCache
 from bidsim.models.factorization import FactorizationMachine
 from bidsim.models.hashed import HashedLogisticRegression
 from bidsim.models.head import HeadModel
+from bidsim.models.libraries import load_library_head
 from bidsim.models.manifest import (
     MANIFEST_BYTES,
     Examples,
@@ -47,6 +48,8 @@ from bidsim.models.manifest import (
 from bidsim.models.recalibration import recalibrate
 from bidsim.models.sandbox import Limits
 from bidsim.models.scorer import Scorer
+from bidsim.models.serving import ServedScorer
+from bidsim.models.sklearn_pipeline import load_pipeline
 from bidsim.scenario.schema import Head
 
 MANIFEST = "manifest.json"
@@ -87,8 +90,6 @@ class Bundle:
         native = all(isinstance(entry, HashedHead | FactorizationHead) for entry in self.manifest.heads.values())
         if native or os.name != "posix":
             return self.load()
-        from bidsim.models.serving import ServedScorer
-
         return ServedScorer(self, limits, threads)
 
     def load(self, begin: Callable[[str], None] = lambda payload: None) -> BundleScorer:
@@ -132,12 +133,8 @@ class Bundle:
         if isinstance(entry, FactorizationHead):
             return FactorizationMachine.load(entry, features, *payloads, head=head, file=file)
         if isinstance(entry, LibraryHead):
-            from bidsim.models.libraries import load_library_head
-
             categories = payloads[1] if len(payloads) > 1 else None
             return load_library_head(entry, payloads[0], categories, head=head, file=file)
-        from bidsim.models.sklearn_pipeline import load_pipeline  # optional libraries
-
         return load_pipeline(entry, features, payloads[0], head=head, file=file)
 
 
@@ -175,7 +172,7 @@ class BundleScorer:
         missing = sorted(set(self.features) - set(examples.columns))
         if missing:
             raise ModelError(f"the manifest's examples lack column {missing[0]}; pack it again", file=self._file)
-        scores = self.score(batch)
+        scores = self.score_alone(batch)
         for head, expected in examples.predictions.items():
             got = scores.get(head)
             if got is None or not np.allclose(got, expected, rtol=self._tolerance(head), atol=1e-12):
@@ -185,6 +182,21 @@ class BundleScorer:
                     "install these versions or pack the model again",
                     file=self._file,
                 )
+
+    def score_alone(self, batch: pa.RecordBatch) -> dict[str, NDArray[np.float64]]:
+        """As `score`, of a few rows. Raises ModelError where a row's prediction depends on the rows around it."""
+        scores = self.score(batch)
+        half = batch.num_rows // 2
+        parts = [self.score(part) for part in (batch.slice(0, half), batch.slice(half))] if half else []
+        for head in self.heads if parts else ():
+            alone = np.concatenate([part[head] for part in parts])
+            if not np.allclose(alone, scores[head], rtol=self._tolerance(head), atol=1e-12, equal_nan=True):
+                raise ModelError(
+                    f"head {head} predicts otherwise for the same row when other rows are around it, as a model does that "
+                    "draws at random or takes means over its input; export it as it is used to score one request",
+                    file=self._file,
+                )
+        return scores
 
     def _tolerance(self, head: Head) -> float:
         """The libraries sum in float32, in an order that depends on the processor."""

@@ -1,4 +1,4 @@
-"""The child's side of `sandbox`: `python -m bidsim.models.child` answers the one question that its stdin puts.
+"""The child's side of `sandbox`: `main` in a new interpreter answers the one question that its stdin puts.
 
 The first line of stdin is the question as JSON, the rest the file it is about; the answer is the last line of stdout.
 A child that was asked to serve goes on scoring batches until its parent is gone: each of its threads reads requests
@@ -12,21 +12,17 @@ import mmap
 import os
 import signal
 import socket
-import struct
 import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from bidsim.errors import BidsimError
+from bidsim.models.wire import ANSWER, MARK, REQUEST
 
 if TYPE_CHECKING:
     from bidsim.models.bundle import BundleScorer
 
-REQUEST = struct.Struct("<4Q")  # bytes of shared memory; of the rows, which come first; where scores begin; rows
-ANSWER = struct.Struct("<BI")  # 1: scores are there, 0: a message follows; its bytes
-MARK = 64  # bytes before the scores, the first of which is the number of the head being scored
-IDLE = 255
 _LINE = 64 << 20
 
 
@@ -81,7 +77,7 @@ def _answer(
     if question["do"] == "serve":
         return None, lambda: _serve(scorer, question)
     batch = pa.RecordBatch.from_pydict(question["columns"])
-    return {head: values.tolist() for head, values in scorer.score(batch).items()}, None
+    return {head: values.tolist() for head, values in scorer.score_alone(batch).items()}, None
 
 
 def _serve(scorer: BundleScorer, question: dict[str, Any]) -> None:
@@ -198,7 +194,3 @@ def _limit(memory: int, seconds: float, writes: int, *, serves: bool) -> None:
             resource.setrlimit(which, (value, value))
         except (ValueError, OSError):  # the system allows less already
             continue
-
-
-if __name__ == "__main__":
-    main()

@@ -7,10 +7,8 @@ value, and nothing where it is missing. Two terms that collide share weight and 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -132,20 +130,3 @@ class FactorizationMachine:
     def _at(self, hashed: int) -> tuple[float, Floats]:
         place = index_of(hashed, self.spec.bits)
         return float(self.weights[place]), self.factors[place].astype(np.float64)
-
-
-def pack_factorization(
-    path: str | os.PathLike[str],
-    models: Mapping[str, FactorizationMachine],
-    *,
-    training_window: tuple[str, str] | None = None,
-    versions: Mapping[str, str] | None = None,
-    note: str | None = None,
-) -> Any:
-    """Write a bundle of factorization machines by head; they must agree on the features they share.
-
-    Returns the Bundle. See `bidsim.models.native.pack_native`, which takes heads of both native kinds.
-    """
-    from bidsim.models.native import pack_native
-
-    return pack_native(path, models, training_window=training_window, versions=versions, note=note)

@@ -12,8 +12,6 @@ the weights.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,23 +125,6 @@ def hash_cells(columns: Columns, spec: HashedSpec) -> tuple[NDArray[np.int64], N
     parts += [_cells(columns.term(cross), rows, spec.bits) for cross in spec.crosses]
     row, column, value = (np.concatenate([part[i] for part in parts]) if parts else rows[:0] for i in range(3))
     return row, column, value.astype(np.float64)
-
-
-def pack_hashed(
-    path: str | os.PathLike[str],
-    models: Mapping[str, HashedLogisticRegression],
-    *,
-    training_window: tuple[str, str] | None = None,
-    versions: Mapping[str, str] | None = None,
-    note: str | None = None,
-) -> Any:
-    """Write a bundle of hashed models by head; they must agree on the features they share. Returns the Bundle.
-
-    See `bidsim.models.native.pack_native`, which takes heads of both native kinds.
-    """
-    from bidsim.models.native import pack_native
-
-    return pack_native(path, models, training_window=training_window, versions=versions, note=note)
 
 
 def index_of(hashes: Any, bits: int) -> Any:

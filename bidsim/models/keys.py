@@ -1,9 +1,10 @@
 """From the values of a column to what is known of them, without a Python object for any row.
 
 A value becomes an exact key of one to five 64-bit words, read straight from Arrow's buffers: whole numbers as they
-are, texts of up to 39 bytes as their bytes and their length. `KeyTable` finds the hashes of keys in an open-addressing
-table, all rows at once. Two values never share a key, so that a known value costs some array reads and a row whose
-value has no key (a longer text) is merely unknown.
+are, texts of up to 39 bytes as their bytes and their length. Keys have the shape (words, rows), and 0 in the last word
+where a value has none. `KeyTable` finds the hashes of keys in an open-addressing table, all rows at once. Two values
+never share a key, so that a known value costs some array reads and a row whose value has no key (a longer text) is
+merely unknown. The loops are among the compiled ones (`bidsim.kernels`).
 """
 
 from __future__ import annotations
@@ -18,18 +19,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-Keys = NDArray[np.uint64]  # shape (words, rows); the last word is 0 where the value has no key
+from bidsim import kernels
+from bidsim.kernels.reference import MAX_WORDS, MIX, Keys, first_slots
+
 Hashes = NDArray[np.uint64]
 Derived = NDArray[Any]
 Derive = Callable[[Hashes], Derived]
-MAX_WORDS = 5
-PROBES = (3, 20)  # slots looked at after the first, all at once
+PROBES = 24  # slots looked at for a key
 # Slots of a table for each key: few keys are in each other's way, fewer still in tables that take little memory.
 SPARE, MORE_SPARE, LEAST_SLOTS, SMALL_SLOTS = 4, 16, 1 << 14, 1 << 18
-_MIX = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio: multiplying spreads what is close together
-_ONE, _HALF = np.uint64(1), np.uint64(32)
-_MASKS = np.array([(1 << 8 * length) - 1 for length in range(9)], dtype=np.uint64)
-_TAGS = np.array([(length + 1) << 56 for length in range(8 * MAX_WORDS)], dtype=np.uint64)
+_ONE = np.uint64(1)
 
 
 def keys_of(array: pa.Array) -> Keys | None:
@@ -40,7 +39,7 @@ def keys_of(array: pa.Array) -> Keys | None:
         keys: Keys = some.to_numpy(zero_copy_only=False).view(np.uint64)
         if array.null_count:
             return np.stack([keys, _ONE + np.asarray(array.is_null()).astype(np.uint64)])
-        return (keys + _MIX)[None, :]  # so that 0 has a key; one number far from all ids has none
+        return (keys + MIX)[None, :]  # so that 0 has a key; one number far from all ids has none
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         return _text_keys(array)
     return None
@@ -51,35 +50,14 @@ def _text_keys(array: pa.Array) -> Keys:
     _, where, content = array.buffers()
     if where is None or rows == 0:
         return np.zeros((1, rows), dtype=np.uint64)
-    width = "<i8" if pa.types.is_large_string(array.type) else "<i4"
-    offsets = np.frombuffer(where, dtype=width)[array.offset : array.offset + rows + 1].astype(np.int64, copy=False)
-    first, end = int(offsets[0]), int(offsets[-1])
-    starts = offsets[:-1] - first if first else offsets[:-1]
-    lengths = np.diff(offsets)
-    if array.null_count:
-        lengths = np.where(np.asarray(array.is_valid()), lengths, 0)
-    longest = int(lengths.max())
+    kind: type[np.signedinteger[Any]] = np.int64 if pa.types.is_large_string(array.type) else np.int32
+    offsets = np.frombuffer(where, dtype=kind)[array.offset : array.offset + rows + 1]
+    missing = np.asarray(array.is_null()).view(np.uint8) if array.null_count else None
+    lengths = offsets[1:] - offsets[:-1]
+    longest = int(lengths.max() if missing is None else np.where(missing, 0, lengths).max())
     words = min(MAX_WORDS, longest // 8 + 1)
-    padded = np.zeros(end - first + 8 * words, dtype=np.uint8)
-    if content is not None:
-        padded[: end - first] = np.frombuffer(content, dtype=np.uint8)[first:end]
-    # Eight bytes from every position, overlapping.
-    view = np.ndarray((len(padded) - 7,), dtype="<u8", buffer=padded, strides=(1,))
-    keys = np.empty((words, rows), dtype=np.uint64)
-    for word in range(words):
-        left = lengths if words == 1 else np.clip(lengths - 8 * word, 0, 8)
-        # `take` copies the whole view first, which pays where texts are short.
-        found = view.take(starts + 8 * word if word else starts) if len(padded) < 8 * rows else view[starts + 8 * word]
-        masks = _MASKS.take(left, mode="clip")
-        np.bitwise_and(found, masks, out=keys[word])
-    if words == 1:  # a one after the text's last byte tells lengths apart
-        keys += masks
-        keys += _ONE
-    else:
-        keys[-1] |= _TAGS.take(lengths, mode="clip")
-    if longest >= 8 * words:
-        keys[-1, lengths >= 8 * words] = 0
-    return keys
+    texts = np.empty(0, dtype=np.uint8) if content is None else np.frombuffer(content, dtype=np.uint8)
+    return kernels.text_keys(offsets, missing, texts[: int(offsets[-1])], words)
 
 
 @dataclass(frozen=True)
@@ -133,12 +111,12 @@ class KeyTable:
     def find(self, keys: Keys, hash_rows: Callable[[NDArray[np.int64]], Hashes]) -> Found:
         """The keys of all rows; hash_rows gives the hashes of those rows whose value is new, and the table keeps them."""
         at = self._at
-        slots, unknown = self._search(at.keys, keys)
+        slots, unknown = kernels.find_keys(at.keys, keys, PROBES)
         if len(unknown):
             hashes = hash_rows(unknown)
             self._add(keys[:, unknown], hashes)
             at = self._at
-            slots, still = self._search(at.keys, keys)
+            slots, still = kernels.find_keys(at.keys, keys, PROBES)
             # Rows that another thread's start from the beginning took away are known no more, but only those.
             others = hashes[np.searchsorted(unknown, still)] if np.isin(still, unknown).all() else hash_rows(still)
             return Found(self, slots, still, others, at)
@@ -150,36 +128,6 @@ class KeyTable:
             with self._lock:
                 at.by_owner[id(owner)] = (owner, derive, derive(at.hashes))
         return at.by_owner[id(owner)][2]
-
-    def _search(self, known: Keys, keys: Keys) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The slots of keys, and the rows whose key is unknown."""
-        slots = _first_slots(keys, known.shape[1])
-        wrong = known[0].take(slots) != keys[0]
-        for word in range(1, self._words):
-            wrong |= known[word].take(slots) != keys[word]
-        if not keys[-1].all():
-            wrong |= keys[-1] == 0
-        rows = np.flatnonzero(wrong)
-        unknown = [rows[keys[-1, rows] == 0]]
-        rows = rows[keys[-1, rows] != 0]
-        step = 1
-        for width in PROBES:
-            if not len(rows):
-                break
-            near = (slots[rows, None] + np.arange(step, step + width)) & (known.shape[1] - 1)
-            same = known[0].take(near) == keys[0, rows, None]
-            for word in range(1, self._words):
-                same &= known[word].take(near) == keys[word, rows, None]
-            which = same.argmax(axis=1)
-            each = np.arange(len(rows))
-            here = same[each, which]
-            slots[rows[here]] = near[here, which[here]]
-            ended = ~here & (known[-1].take(near) == 0).any(axis=1)
-            unknown.append(rows[ended])
-            # `slots` still is the first place for the others.
-            rows = rows[~here & ~ended]
-            step += width
-        return slots, np.sort(np.concatenate([*unknown, rows]))
 
     def _add(self, keys: Keys, hashes: Hashes) -> None:
         """Remember the hashes of keys, each of which may come several times."""
@@ -195,7 +143,7 @@ class KeyTable:
         if keys.shape[1] > self._limit:
             return
         with self._lock:
-            _, unknown = self._search(self._at.keys, keys)  # another thread may have been faster
+            _, unknown = kernels.find_keys(self._at.keys, keys, PROBES)  # another thread may have been faster
             keys, hashes = keys[:, unknown], hashes[unknown]
             if self._count + len(hashes) > self._limit:
                 self._count, self._at = 0, self._empty(LEAST_SLOTS)
@@ -221,9 +169,9 @@ class KeyTable:
 def _place(at: _Slots, keys: Keys, hashes: Hashes, ages: NDArray[np.int64]) -> None:
     """Put distinct keys that the table lacks into free slots; a key that finds none within `PROBES` is left out."""
     known = at.keys
-    slots = _first_slots(keys, known.shape[1])
+    slots = first_slots(keys, known.shape[1])
     rows = np.arange(len(hashes))
-    for _ in range(1 + sum(PROBES)):
+    for _ in range(PROBES):
         free = np.flatnonzero(known[-1].take(slots) == 0)
         _, first = np.unique(slots[free], return_index=True)
         placed = free[first]
@@ -238,12 +186,3 @@ def _place(at: _Slots, keys: Keys, hashes: Hashes, ages: NDArray[np.int64]) -> N
         rows, slots = rows[left], (slots[left] + 1) & (known.shape[1] - 1)
         if not len(rows):
             return
-
-
-def _first_slots(keys: Keys, size: int) -> NDArray[np.int64]:
-    """Where the search for a key begins in a table of `size`, a power of two."""
-    mixed = keys[0] * _MIX
-    for word in keys[1:]:
-        mixed = (mixed ^ (mixed >> _HALF) ^ word) * _MIX
-    mixed >>= np.uint64(65 - size.bit_length())
-    return np.asarray(mixed.view(np.int64))

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from bidsim.errors import ModelError
 from bidsim.models.bundle import Bundle, write_bundle
+from bidsim.models.factorization import FactorizationMachine
+from bidsim.models.hashed import HashedLogisticRegression
 from bidsim.models.manifest import FactorizationHead, Feature, HashedHead, Manifest, TrainingWindow
 
 
@@ -54,3 +56,27 @@ def pack_native(
         note=note,
     )
     return write_bundle(path, manifest, payloads)
+
+
+def pack_hashed(
+    path: str | os.PathLike[str],
+    models: Mapping[str, HashedLogisticRegression],
+    *,
+    training_window: tuple[str, str] | None = None,
+    versions: Mapping[str, str] | None = None,
+    note: str | None = None,
+) -> Bundle:
+    """As `pack_native`, of hashed logistic regressions."""
+    return pack_native(path, models, training_window=training_window, versions=versions, note=note)
+
+
+def pack_factorization(
+    path: str | os.PathLike[str],
+    models: Mapping[str, FactorizationMachine],
+    *,
+    training_window: tuple[str, str] | None = None,
+    versions: Mapping[str, str] | None = None,
+    note: str | None = None,
+) -> Bundle:
+    """As `pack_native`, of factorization machines."""
+    return pack_native(path, models, training_window=training_window, versions=versions, note=note)

@@ -113,6 +113,8 @@ def open_model(path: Path, limits: Limits | None = None) -> Bundle:
         return bundle_from_bytes(path, data)
     head = _head_of(path, data)
     bundle = pack_models({head: path}, FeatureFile(), out=path, limits=limits)
+    if bundle.payload(bundle.manifest.heads[head].payloads[0]) != data:
+        raise ModelError("the file changed while it was read; try again when it is whole", file=str(path))
     return bundle.of_file(data)
 
 

@@ -17,12 +17,13 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bidsim.errors import ModelError
+from bidsim.models.libraries import Description
 
 if TYPE_CHECKING:
-    from bidsim.models.libraries import Description
     from bidsim.models.manifest import LibraryFormat
     from bidsim.scenario.schema import Head
 
@@ -30,6 +31,9 @@ _ANSWER = 64 << 20
 _MANIFEST = 1 << 21  # bytes of a bundle that hold its manifest
 # Read at import by the libraries' thread pools: bidsim scores several batches at once instead.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+# The child finds bidsim where this process has it, also where that is on no path of a new interpreter's.
+_START = "import sys; sys.path.append(sys.argv[1]); from bidsim.models.child import main; main()"
+_ROOT = str(Path(__file__).resolve().parents[2])
 _ADVICE = "the file is damaged or made to do this: fetch it again or save it again where it was trained"
 
 
@@ -56,8 +60,6 @@ def predict_in_child(
 
 def describe_in_child(format: LibraryFormat, data: bytes, file: str, limits: Limits | None = None) -> Description:
     """Ask a library in a child what inputs a model file has. Raises ModelError."""
-    from bidsim.models.libraries import Description
-
     with Child({"do": "describe", "format": format}, data, file, limits or Limits()) as child:
         return Description.from_json(child.answer())
 
@@ -95,7 +97,7 @@ class Child:
         said = {"memory": limits.memory + 10 * len(data) + memory, "seconds": self._seconds, "writes": writes}
         self._data = data
         # -P: a file in the working directory must not pass for a module.
-        command = [sys.executable, "-P", "-m", "bidsim.models.child"]
+        command = [sys.executable, "-P", "-c", _START, _ROOT]
         posix = os.name == "posix"
         life, self._life = os.pipe() if posix else (-1, -1)
         self._header = json.dumps({**question, **said, "file": file, "life": life}).encode() + b"\n"

@@ -25,8 +25,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bidsim.errors import ModelError
-from bidsim.models.child import ANSWER, IDLE, MARK, REQUEST
 from bidsim.models.sandbox import Child, Limits
+from bidsim.models.wire import ANSWER, IDLE, MARK, REQUEST
 
 if TYPE_CHECKING:
     from bidsim.models.bundle import Bundle
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 PIECE_ROWS = 32_768  # more don't make the libraries faster, and threads would end at more different times
 PIECE_BYTES = 16 << 20
-LOCKED = ("sklearn.skops/1", "vw/1", "catboost/1")  # formats whose scoring holds Python's lock for long
+# Formats whose scoring holds Python's lock for long. They get whole batches: each call of a pipeline costs a millisecond.
+LOCKED = ("sklearn.skops/1", "vw/1")
 PATIENCE_SECONDS = 1.0  # of waiting for a child until another is started
 _THREAD_MEMORY = 256 << 20  # address space that a thread reserves, more than it uses
 
@@ -50,6 +51,7 @@ class ServedScorer:
         threads = threads or os.cpu_count() or 1
         locked = any(entry.format in LOCKED for entry in bundle.manifest.heads.values())
         self._turns = 1 if locked else threads
+        self._piece_rows = None if locked else PIECE_ROWS
         self._more = threads - 1 if locked else 0
         self._waited = 0.0
         self._lock = threading.Lock()
@@ -67,7 +69,7 @@ class ServedScorer:
         )
         rows = batch.num_rows
         scores = {str(head): np.empty(rows, dtype=np.float64) for head in self.heads}
-        pieces = max(1, -(-rows // PIECE_ROWS), -(-given.nbytes // PIECE_BYTES))
+        pieces = max(1, -(-rows // (self._piece_rows or rows or 1)), -(-given.nbytes // PIECE_BYTES))
         step = max(1, -(-rows // pieces))
         waiting: deque[tuple[_Channel, int]] = deque()
 

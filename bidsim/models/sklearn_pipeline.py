@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import threading
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib import import_module, metadata
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,9 +25,8 @@ from numpy.typing import NDArray
 
 from bidsim.errors import ModelError
 from bidsim.models import sklearn_trees
-from bidsim.models.columns import Columns, HashCache
-from bidsim.models.manifest import Examples, Feature, Manifest, SkopsHead, TrainingWindow
-from bidsim.scenario.schema import Head
+from bidsim.models.columns import Columns
+from bidsim.models.manifest import Feature, SkopsHead
 
 if TYPE_CHECKING:
     from bidsim.models.bundle import Bundle
@@ -37,7 +34,6 @@ if TYPE_CHECKING:
 MAX_UNPACKED = 2 << 30
 MAX_SCHEMA = 64 << 20
 MAX_INNER_MEMBERS = 100_000
-EXAMPLES = 20
 TRUSTED = (
     "numpy.dtype",  # every plain pipeline holds one
     "sklearn.calibration._CalibratedClassifier",
@@ -80,8 +76,8 @@ def load_pipeline(
     entry: SkopsHead, features: tuple[Feature, ...], payload: bytes, *, head: str, file: str
 ) -> SkopsPipeline:
     """From a bundle's entry and payload. Raises ModelError where the payload is unsafe, too large or unreadable."""
-    skops_io = _library("skops.io", file)
-    _library("pandas", file)
+    skops_io = library("skops.io", file)
+    library("pandas", file)
     schema = _check_sizes(payload, head, file)
     try:
         with _LOADING:
@@ -118,54 +114,6 @@ def model_input(entry: SkopsHead, columns: Columns) -> Any:
     return [{name: v for name, v in zip(values, row, strict=True) if v == v} for row in rows]
 
 
-def pack_sklearn(
-    path: str | os.PathLike[str],
-    *,
-    ctr: Any = None,
-    cvr: Any = None,
-    ctcvr: Any = None,
-    features: Sequence[str | Feature],
-    example: Any = None,
-    input: Literal["dataframe", "array", "dicts"] = "dataframe",
-    training_window: tuple[str, str] | None = None,
-    note: str | None = None,
-) -> Any:
-    """Write fitted scikit-learn classifiers (or pipelines) as a bundle. Returns the opened Bundle.
-
-    ctr, cvr, ctcvr: the fitted object of each head; at least one. features: the inputs in the order of fitting; a
-    plain name takes its type from `example`. example: pandas DataFrame of some training rows; up to 20 of them are
-    kept with their predictions and checked whenever the bundle is loaded, so give it.
-    input: what the object's predict_proba takes. Raises ModelError where the result could not be loaded again.
-    """
-    from bidsim.models.bundle import write_bundle
-
-    file = str(path)
-    skops_io = _library("skops.io", file)
-    given: tuple[tuple[Head, Any], ...] = (("ctr", ctr), ("cvr", cvr), ("ctcvr", ctcvr))
-    fitted = {head: model for head, model in given if model is not None}
-    if not fitted:
-        raise ModelError("nothing to pack: give at least one of ctr, cvr and ctcvr", file=file)
-    declared = tuple(f if isinstance(f, Feature) else _declare(f, example, file) for f in features)
-    names = tuple(feature.name for feature in declared)
-    entries = {head: SkopsHead(payloads=(f"{head}/pipeline.skops",), features=names, input=input) for head in fitted}
-    payloads = {f"{head}/pipeline.skops": bytes(skops_io.dumps(model)) for head, model in fitted.items()}
-    loaded = {
-        head: load_pipeline(entries[head], declared, payloads[f"{head}/pipeline.skops"], head=head, file=file)
-        for head in fitted
-    }
-    manifest = Manifest(
-        heads=dict(entries),
-        features=declared,
-        training_window=None
-        if training_window is None
-        else TrainingWindow(start=training_window[0], end=training_window[1]),
-        versions=_versions(),
-        examples=None if example is None else _examples(example, declared, entries, fitted, loaded, file),
-        note=note,
-    )
-    return write_bundle(Path(path), manifest, payloads)
-
-
 def seen_categories(bundle: Bundle) -> list[tuple[str, list[str]]]:
     """(feature, texts of its categories) of the encoders in the column transformers of a bundle's first head."""
     head = bundle.manifest.order[0]
@@ -199,62 +147,6 @@ def _values(columns: Columns, name: str) -> NDArray[Any]:
     missing: Any = "" if feature.type in ("text", "list") else np.nan
     distinct = np.array([value if value else missing for value in values] + [None], dtype=object)[:-1]
     return distinct[codes]
-
-
-def _declare(name: str, example: Any, file: str) -> Feature:
-    """A feature whose type is read off the example's column."""
-    if example is None or name not in example.columns:
-        raise ModelError(
-            f'the type of feature "{name}" is not known: give an example with that column, or a Feature', file=file
-        )
-    kind = example[name].dtype.kind
-    if kind == "f":
-        return Feature(name=name, type="numeric")
-    if kind in "iu":
-        return Feature(name=name, type="categorical", dtype="int64")
-    return Feature(name=name, type="categorical", dtype="bool" if kind == "b" else "string")
-
-
-def _examples(
-    example: Any,
-    features: tuple[Feature, ...],
-    entries: dict[Head, SkopsHead],
-    fitted: dict[Head, Any],
-    loaded: dict[Head, SkopsPipeline],
-    file: str,
-) -> Examples:
-    """The first rows of the example as log columns, with what the fitted objects predict for them.
-
-    The prediction is of the object itself on the frame as given, so a difference between what it was fitted on and
-    what bidsim will hand it comes out here.
-    """
-    rows = example.head(EXAMPLES)
-    sources = {feature.source: rows[feature.name] for feature in features}
-    columns = {source: tuple(_scalar(value) for value in series.tolist()) for source, series in sources.items()}
-    batch = pa.RecordBatch.from_pydict({name: list(values) for name, values in columns.items()})
-    predictions: dict[Head, tuple[float, ...]] = {}
-    for head, model in loaded.items():
-        given = Columns(batch, features, cache=HashCache(), file=file)
-        mine = model.predict(given)
-        names = list(entries[head].features)
-        frame = rows[names]
-        own: Any = frame if entries[head].input == "dataframe" else frame.to_numpy()
-        if entries[head].input == "dicts":
-            own = model_input(entries[head], given)
-        theirs = np.asarray(fitted[head].predict_proba(own), dtype=np.float64)[:, -1]
-        if not np.allclose(mine, theirs, rtol=1e-9, atol=1e-12):
-            raise ModelError(
-                f"head {head} predicts otherwise from the log's columns than from the example "
-                f"(row {int(np.argmax(np.abs(mine - theirs)))}); declare each feature's type and dtype with Feature",
-                file=file,
-            )
-        predictions[head] = tuple(float(value) for value in mine)
-    return Examples(columns=columns, predictions=predictions)
-
-
-def _scalar(value: Any) -> Any:
-    value = value.item() if hasattr(value, "item") else value
-    return None if value is None or value != value else value
 
 
 def _positive_class(pipeline: Any, head: str, file: str) -> int:
@@ -331,7 +223,7 @@ def _array_size(archive: zipfile.ZipFile, name: str) -> int:
     return size
 
 
-def _library(name: str, file: str) -> Any:
+def library(name: str, file: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
@@ -340,12 +232,12 @@ def _library(name: str, file: str) -> Any:
         ) from error
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in ("numpy", "pandas", "scikit-learn", "skops")}
 
 
 def _versions_text() -> str:
-    return ", ".join(f"{name} {version}" for name, version in _versions().items())
+    return ", ".join(f"{name} {version}" for name, version in versions().items())
 
 
 def _brief(error: BaseException) -> str:

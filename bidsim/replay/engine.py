@@ -8,7 +8,10 @@ Memory is bounded and spills to the work folder.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -52,6 +55,7 @@ class Engine:
         self.threads = threads or os.cpu_count() or 1
         self._files = 0
         self._kept: dict[str, Path] = {}
+        self._streaming: list[duckdb.DuckDBPyConnection] = []
         self._config: dict[str, str | bool | int | float | list[str]] = {
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
@@ -129,6 +133,7 @@ class Engine:
     def stream(self, sql: str, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         """The result in record batches, in the order of the query, never held whole."""
         cursor = self._connection.cursor()
+        self._streaming.append(cursor)
         try:
             reader = self._guard(lambda: cursor.sql(sql).to_arrow_reader(batch_rows))
             while True:
@@ -138,18 +143,31 @@ class Engine:
                 if batch.num_rows:
                     yield batch
         finally:
+            self._streaming.remove(cursor)
             cursor.close()
 
-    def store(self, batches: Iterator[pa.RecordBatch], schema: pa.Schema, file: Path) -> None:
+    def store(
+        self,
+        batches: Iterator[pa.RecordBatch],
+        schema: pa.Schema,
+        file: Path,
+        abandon: Callable[[], None] = lambda: None,
+    ) -> None:
         """Write batches to a Parquet file of the work folder in their order, holding a few at a time.
 
-        An error raised while the batches are made is raised here as it was, not as the engine's.
+        An error raised while the batches are made is raised here as it was, not as the engine's. The engine works on a
+        thread of its own, so that this one hears of an interrupt whatever the engine waits for; abandon: makes who is
+        asked for a batch at that moment give up.
         """
         failed: list[BaseException] = []
+        stopped = threading.Event()
 
         def guarded() -> Iterator[pa.RecordBatch]:
             try:
-                yield from batches
+                for batch in batches:
+                    if stopped.is_set():
+                        raise KeyboardInterrupt
+                    yield batch
             except BaseException as error:
                 failed.append(error)
                 raise
@@ -158,7 +176,19 @@ class Engine:
         try:
             reader = pa.RecordBatchReader.from_batches(schema, guarded())
             cursor.register("incoming", reader)
-            cursor.execute(f"copy (select * from incoming) to '{quote_path(file)}' (format parquet, compression lz4)")
+            target = f"to '{quote_path(file)}' (format parquet, compression lz4)"
+            with ThreadPoolExecutor(1) as pool:
+                try:
+                    writing = pool.submit(cursor.execute, f"copy (select * from incoming) {target}")
+                    wait([writing])
+                except KeyboardInterrupt:
+                    stopped.set()
+                    abandon()
+                    for busy in (cursor, *self._streaming):
+                        with suppress(duckdb.Error):  # it has come to its end
+                            busy.interrupt()
+                    raise
+            writing.result()
         except Exception as error:
             if failed:
                 raise failed[0] from None
@@ -210,7 +240,7 @@ class Engine:
                     yield batch
 
             file = self._file()
-            self.store(counted(), first.schema, file)
+            self.store(counted(), first.schema, file, end)
         finally:
             end()
         self._relate(view, file)

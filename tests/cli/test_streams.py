@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -87,6 +88,72 @@ def test_a_stopped_replay_says_so_and_leaves_nothing(tmp_path: Path, number: int
     assert err.splitlines()[-1] == "bidsim: interrupted; nothing is half-written"
     assert "Traceback" not in err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.parquet", "m.bin", "s.yaml", "tmp"]
+    assert list(temporary.iterdir()) == []
+
+
+# A replay whose model's library never comes back from the rows in which age is 666, and says so by a file.
+HANGS = """
+import subprocess, sys
+code = '''
+import pathlib, re
+from bidsim.models import child
+from bidsim.models.libraries import LibraryModel
+own = LibraryModel.predict
+def predict(self, columns):
+    if (columns.numeric("age") == 666).any():
+        pathlib.Path("hangs").touch()
+        re.match("(a+)+$", "a" * 60 + "b")
+    return own(self, columns)
+LibraryModel.predict = predict
+child.main()
+'''
+real = subprocess.Popen
+subprocess.Popen = lambda command, **rest: real([sys.executable, "-c", code], **rest)
+from bidsim.__main__ import main
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_replay_stops_at_once_while_a_library_hangs_on_a_later_batch(
+    tmp_path: Path, number: int, status: int
+) -> None:
+    """Scoring has minutes for a batch; the engine asks for one, and does not hear of signals while it waits."""
+    lightgbm = pytest.importorskip("lightgbm")
+    table = pa.concat_tables([log()] * 250)
+    ages = table["age"].to_numpy().copy()
+    data = lightgbm.Dataset(ages[:1200, None].astype(float), label=table["click"].to_numpy()[:1200])
+    model = lightgbm.train({"objective": "binary", "verbosity": -1}, data, 3)
+    model.save_model(tmp_path / "ctr.txt")
+    (tmp_path / "f.yaml").write_text("ctr: {features: [age]}")
+    made = bidsim("model", "pack", "--ctr", "ctr.txt", "--features", "f.yaml", "-o", "m.bin", cwd=tmp_path)
+    assert made.status == 0, made.err
+    ages[-1] = 666
+    write_log(tmp_path / "log.parquet", table.set_column(table.column_names.index("age"), "age", pa.array(ages)))
+    write_scenario(tmp_path / "s.yaml", {"logs_tables": {"ad": {"path": "log.parquet"}}})
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    words = ["replay", "--scenario", "s.yaml", "--model", "m.bin", "--out", "runs/x"]
+    with subprocess.Popen(
+        [sys.executable, "-c", HANGS, *words], cwd=tmp_path, env={**os.environ, "TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as running:  # fmt: skip
+        try:
+            deadline = time.monotonic() + 60
+            while not (tmp_path / "hangs").exists():
+                assert running.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            time.sleep(0.5)  # the engine has come to wait for the batch
+            running.send_signal(number)
+            out, err = running.communicate(timeout=60)  # a batch has 120 s
+        finally:
+            running.kill()
+    assert (running.returncode, out) == (status, "")
+    assert err.splitlines()[-1] == "bidsim: interrupted; nothing is half-written"
+    assert "Traceback" not in err
+    assert not (tmp_path / "runs").exists()
     assert list(temporary.iterdir()) == []
 
 

@@ -204,6 +204,69 @@ def test_cells_are_the_same_compiled(rows: Any, weighted: bool) -> None:
     assert cells.table()[1].sum() == (len(bits) if counts is None else counts.sum())
 
 
+TEXT = st.binary(max_size=3) | st.binary(max_size=50) | st.sampled_from([b"\0" * 7, b"\0" * 8, b"\0" * 39, b"\0" * 40])
+
+
+@pytest.mark.parametrize("library", BOTH)
+@settings(deadline=None, max_examples=200)
+@given(
+    texts=st.lists(st.tuples(TEXT, st.booleans()), min_size=1, max_size=20),
+    words=st.integers(1, 5),
+    kind=st.sampled_from([np.int32, np.int64]),
+    before=st.binary(max_size=9),
+    gaps=st.booleans(),
+)
+def test_a_key_is_the_bytes_of_a_text_and_its_length(
+    library: Any, texts: Any, words: int, kind: Any, before: bytes, gaps: bool
+) -> None:
+    content = np.frombuffer(before + b"".join(text for text, _ in texts), dtype=np.uint8)
+    offsets = np.cumsum([len(before), *(len(text) for text, _ in texts)]).astype(kind)
+    missing = np.array([gap for _, gap in texts], dtype=np.uint8) if gaps else None
+    keys = library.text_keys(offsets, missing, content, words)
+    for i, (text, gap) in enumerate(texts):
+        shown = b"" if gap and gaps else text
+        if len(shown) >= 8 * words:
+            assert keys[-1, i] == 0
+            continue
+        place = len(shown) if words == 1 else 8 * words - 1
+        expected = bytearray(shown.ljust(8 * words, b"\0"))
+        expected[place] = 1 if words == 1 else len(shown) + 1
+        assert keys[:, i].astype("<u8").tobytes() == bytes(expected)
+
+
+@pytest.mark.parametrize("library", BOTH)
+@settings(deadline=None, max_examples=200)
+@given(data=st.data(), words=st.integers(1, 3), bits=st.integers(1, 6), probes=st.integers(1, 30))
+def test_keys_are_found_as_probing_slot_after_slot_finds_them(
+    library: Any, data: Any, words: int, bits: int, probes: int
+) -> None:
+    size = 1 << bits
+    word = st.integers(0, 3) | st.integers(0, 2**64 - 1)
+    some = st.lists(st.tuples(*[word] * words), max_size=size)
+    known = np.zeros((words, size), dtype=np.uint64)
+    for key in data.draw(some):
+        place = int(reference.first_slots(np.array([key], dtype=np.uint64).T, size)[0])
+        free = next((s % size for s in range(place, place + size) if not known[-1, s % size]), None)
+        if free is not None:
+            known[:, free] = key
+    asked = [*data.draw(some), *(tuple(key) for key in known.T.tolist())]
+    keys = np.array(asked, dtype=np.uint64).reshape(-1, words).T
+    slots, unknown = library.find_keys(known, keys, probes)
+    expected, lacking = reference.first_slots(keys, size), []
+    for row, key in enumerate(asked):
+        for slot in range(int(expected[row]), int(expected[row]) + probes):
+            if not key[-1] or not known[-1, slot % size]:
+                lacking.append(row)
+                break
+            if tuple(known[:, slot % size].tolist()) == key:
+                expected[row] = slot % size
+                break
+        else:
+            lacking.append(row)
+    assert unknown.tolist() == lacking
+    assert slots.tolist() == expected.tolist()
+
+
 def market(count: int, seed: int) -> dict[str, Any]:
     """Rows of every kind: cheap and dear, far and near, without a bid, with and without a value."""
     draw = np.random.default_rng(seed)

@@ -163,6 +163,37 @@ def features(tmp_path: Path, text: str) -> FeatureFile:
     return read_feature_file(tmp_path / "f.yaml")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="libraries run in bidsim's own process there")
+def test_onnx_runtime_leaves_nothing_in_the_home_directory(
+    made: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From 1.32 on it writes an id and what it will report, unless told not to before it is imported."""
+    for name in ("HOME", "XDG_CACHE_HOME", "TMPDIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    made["ONNX"][2].scorer().score(BATCH)
+    assert list(tmp_path.rglob("*")) == []
+
+
+@pytest.mark.parametrize("operator", ["mean over the rows", "random"])
+def test_a_model_whose_predictions_depend_on_other_rows_is_refused(tmp_path: Path, operator: str) -> None:
+    """Batches are cut as it suits the machine: a result must not depend on it."""
+    from onnx import TensorProto, helper
+
+    if operator == "random":
+        first = helper.make_node("RandomUniformLike", ["a"], ["m"])
+    else:
+        first = helper.make_node("ReduceMean", ["a"], ["m"], axes=[0], keepdims=1)
+    nodes = [first, helper.make_node("Add", ["a", "m"], ["s"]), helper.make_node("Sigmoid", ["s"], ["b"])]
+    given, made = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [None, 1]) for n in ("a", "b"))
+    graph = helper.make_graph(nodes, "g", [given], [made])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "ctr.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(
+        ModelError, match=r"ctr\.onnx: head ctr predicts otherwise for the same row when other rows are"
+    ):
+        open_model(tmp_path / "ctr.onnx")
+
+
 def test_an_onnx_model_without_names_is_packed_with_a_features_file(tmp_path: Path) -> None:
     from skl2onnx import to_onnx
     from sklearn.linear_model import LogisticRegression

@@ -6,16 +6,20 @@ files are refused, so that no model runs for ever or reads what lies beside it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from bidsim.errors import ModelError
 from bidsim.models.libraries import Description, Inputs, dictionary
 from bidsim.models.manifest import LibraryHead
+
+# From 1.32 on the runtime writes an id below the home directory when it is imported and reports its use to its makers.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime
 
 FORBIDDEN = ("Loop", "If", "Scan", "SequenceMap", "Optional")
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")

@@ -62,7 +62,7 @@ class VowpalWabbit:
         entry = given.entry
         columns: list[list[str]] = []
         undefined = np.zeros(given.rows, dtype=bool)
-        for namespace, names in (entry.namespaces or {"": entry.features}).items():
+        for namespace, names in self._namespaces(entry):
             lead = f" |{namespace}"
             for name in names:
                 tokens, broken = _tokens(given, name, (entry.prefixes or {}).get(name, f"{name}="))
@@ -76,6 +76,12 @@ class VowpalWabbit:
             with np.errstate(over="ignore"):
                 scores = 1.0 / (1.0 + np.exp(-scores))
         return np.where(undefined, np.nan, scores)
+
+    @staticmethod
+    def _namespaces(entry: LibraryHead) -> list[tuple[str, tuple[str, ...]]]:
+        """In the order of the features, as the features file has them: the sum of float32 depends on it."""
+        given = [(space, names) for space, names in (entry.namespaces or {"": entry.features}).items() if names]
+        return sorted(given, key=lambda pair: entry.features.index(pair[1][0]))
 
     def _predict(self, lines: list[str]) -> Iterator[float]:
         """What `Workspace.predict` does for each line, without the six objects that it makes for each."""

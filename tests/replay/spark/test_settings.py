@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import bidsim
-from bidsim.cli import parse_engine, parse_spark
+from bidsim.cli_options import parse_engine, parse_spark
 from bidsim.errors import BidsimError, ScenarioError
 from bidsim.replay.spark.session import FIXED, open_session, refused_settings
 
