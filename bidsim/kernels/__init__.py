@@ -14,12 +14,12 @@ COMPILED = LIBRARY is not None
 if LIBRARY is not None:
     sum_ones, sum_ints, sum_fixed = LIBRARY.sum_ones, LIBRARY.sum_ints, LIBRARY.sum_fixed
     places, rank, cells, utility = LIBRARY.places, LIBRARY.rank, LIBRARY.cells, LIBRARY.utility
-    text_keys, find_keys = LIBRARY.text_keys, LIBRARY.find_keys
+    text_keys, find_keys, add_found = LIBRARY.text_keys, LIBRARY.find_keys, LIBRARY.add_found
 else:
     sum_ones, sum_ints, sum_fixed = reference.sum_ones, reference.sum_ints, reference.sum_fixed
     places, rank, cells, utility = reference.places, reference.rank, reference.cells, reference.utility
-    text_keys, find_keys = reference.text_keys, reference.find_keys
+    text_keys, find_keys, add_found = reference.text_keys, reference.find_keys, reference.add_found
 
 __all__ = [
-    "COMPILED", "cells", "find_keys", "places", "rank", "sum_fixed", "sum_ints", "sum_ones", "text_keys", "utility"
+    "COMPILED", "add_found", "cells", "find_keys", "places", "rank", "sum_fixed", "sum_ints", "sum_ones", "text_keys", "utility"
 ]  # fmt: skip

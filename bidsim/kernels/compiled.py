@@ -20,7 +20,7 @@ from bidsim.kernels.reference import Bytes, Floats, Ints, Keys, Wide
 
 NAME = "_kernels.so"
 # Changes with every change of what a function takes: a library that was left from another version is not used.
-VERSION = 2
+VERSION = 3
 
 _I, _D, _P = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
 
@@ -63,6 +63,8 @@ class Compiled:
         library.text_keys.argtypes = [_I, _P, _I, _P, _P, _I, _I, _P]
         library.find_keys.restype = _I
         library.find_keys.argtypes = [_I, _I, _P, _I, _P, _I, _P, _P]
+        library.add_found.restype = _I
+        library.add_found.argtypes = [_I, _I, _P, _I, _P, _I, _P, _P, _P]
         for name in ("text_keys", "sum_ones", "sum_ints", "places", "rank", "cells", "utility"):
             getattr(library, name).restype = None
 
@@ -207,6 +209,15 @@ class Compiled:
         slots, unknown = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
         at = n, words, _at(keys, np.uint64, words * n), size, _at(known, np.uint64, words * size), probes
         return slots, unknown[: int(self._library.find_keys(*at, slots.ctypes.data, unknown.ctypes.data))]
+
+    def add_found(self, known: Keys, keys: Keys, probes: int, derived: Floats, sums: Floats) -> Ints:
+        keys = np.ascontiguousarray(keys)
+        words, n = keys.shape
+        size = known.shape[1]
+        unknown = np.empty(n, dtype=np.int64)
+        at = n, words, _at(keys, np.uint64, words * n), size, _at(known, np.uint64, words * size), probes
+        values = _at(derived, np.float64, size), _at(sums, np.float64, n)
+        return unknown[: int(self._library.add_found(*at, *values, unknown.ctypes.data))]
 
 
 def _families(n: int, rows: Ints | None, groups: Sequence[Ints], sums: Sequence[Wide]) -> tuple[Any, Any]:

@@ -43,7 +43,7 @@ static inline double nearest(double x) {
 #define BLOCK 512
 
 /* As VERSION of compiled.py. */
-int version(void) { return 2; }
+int version(void) { return 3; }
 
 void sum_ones(int64_t n, const int64_t *rows, int64_t families, const int64_t *const *groups, wide *const *sums) {
   for (int64_t f = 0; f < families; f++) {
@@ -264,32 +264,43 @@ static inline int64_t first_slot(const uint64_t *keys, int64_t n, int64_t words,
   return (int64_t)(mixed >> shift);
 }
 
-static inline int64_t look_for(int64_t n, int64_t words, const uint64_t *keys, int64_t size, int64_t shift,
-                               const uint64_t *known, int64_t probes, int64_t *slots, int64_t *unknown) {
-  int64_t count = 0;
+static inline int shift_of(int64_t size) {
+  int shift = 64;
+  for (int64_t rest = size; rest > 1; rest >>= 1) shift--;
+  return shift;
+}
+
+/* Either keeps the slots of rows, or adds what `derived` has there to their sums. */
+static inline int64_t look_for(int64_t n, int64_t words, const uint64_t *keys, int64_t size, const uint64_t *known,
+                               int64_t probes, int64_t *slots, const double *derived, double *sums, int64_t *unknown) {
+  int64_t count = 0, shift = shift_of(size), firsts[BLOCK];
   const uint64_t *marks = known + (words - 1) * size; /* the word that is written last and makes an entry count */
   for (int64_t begin = 0; begin < n; begin += BLOCK) {
-    int64_t end = n - begin < BLOCK ? n : begin + BLOCK;
-    for (int64_t i = begin; i < end; i++) {
-      slots[i] = first_slot(keys + i, n, words, shift);
-      __builtin_prefetch(marks + slots[i]);
+    int64_t length = n - begin < BLOCK ? n - begin : BLOCK;
+    for (int64_t i = 0; i < length; i++) {
+      firsts[i] = first_slot(keys + begin + i, n, words, shift);
+      __builtin_prefetch(marks + firsts[i]);
+      if (derived) __builtin_prefetch(derived + firsts[i]);
     }
-    for (int64_t i = begin; i < end; i++) {
-      uint64_t last = keys[(words - 1) * n + i];
-      int64_t slot = slots[i], step = last ? 0 : probes;
+    for (int64_t i = 0; i < length; i++) {
+      int64_t row = begin + i, slot = firsts[i];
+      uint64_t last = keys[(words - 1) * n + row];
+      int64_t step = last ? 0 : probes;
       for (; step < probes; step++, slot = (slot + 1) & (size - 1)) {
         uint64_t mark = __atomic_load_n(marks + slot, __ATOMIC_ACQUIRE);
         if (mark == last) {
           int64_t w = 0;
-          while (w < words - 1 && known[w * size + slot] == keys[w * n + i]) w++;
+          while (w < words - 1 && known[w * size + slot] == keys[w * n + row]) w++;
           if (w == words - 1) break;
         }
         if (!mark) step = probes;
       }
-      if (step < probes)
-        slots[i] = slot;
-      else
-        unknown[count++] = i;
+      if (step >= probes) {
+        unknown[count++] = row;
+        slot = firsts[i];
+      } else if (derived)
+        sums[row] += derived[slot];
+      if (slots) slots[row] = slot;
     }
   }
   return count;
@@ -299,8 +310,13 @@ static inline int64_t look_for(int64_t n, int64_t words, const uint64_t *keys, i
  * among the unknown, whose number is returned. */
 int64_t find_keys(int64_t n, int64_t words, const uint64_t *keys, int64_t size, const uint64_t *known, int64_t probes,
                   int64_t *slots, int64_t *unknown) {
-  int64_t shift = 64;
-  for (int64_t rest = size; rest > 1; rest >>= 1) shift--;
-  if (words == 1) return look_for(n, 1, keys, size, shift, known, probes, slots, unknown);
-  return look_for(n, words, keys, size, shift, known, probes, slots, unknown);
+  if (words == 1) return look_for(n, 1, keys, size, known, probes, slots, 0, 0, unknown);
+  return look_for(n, words, keys, size, known, probes, slots, 0, 0, unknown);
+}
+
+/* Adds what `derived` has at the slot of each row's key to the row's sum; returns the number of unknown rows. */
+int64_t add_found(int64_t n, int64_t words, const uint64_t *keys, int64_t size, const uint64_t *known, int64_t probes,
+                  const double *derived, double *sums, int64_t *unknown) {
+  if (words == 1) return look_for(n, 1, keys, size, known, probes, 0, derived, sums, unknown);
+  return look_for(n, words, keys, size, known, probes, 0, derived, sums, unknown);
 }

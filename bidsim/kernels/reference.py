@@ -341,6 +341,17 @@ def find_keys(known: Keys, keys: Keys, probes: int) -> tuple[Ints, Ints]:
     return slots, np.sort(np.concatenate([*unknown, rows]))
 
 
+def add_found(known: Keys, keys: Keys, probes: int, derived: Floats, sums: Floats) -> Ints:
+    """Add derived[slot] to the sum of each row whose key the table has; returns the other rows. See `find_keys`."""
+    slots, unknown = find_keys(known, keys, probes)
+    more = derived.take(slots)
+    more[unknown] = 0.0
+    before = sums[unknown]
+    sums += more
+    sums[unknown] = before  # a sum of -0 stays one
+    return unknown
+
+
 def first_slots(keys: Keys, size: int) -> Ints:
     """Where the search for a key begins in a table of `size`, a power of two above 1."""
     mixed = keys[0] * MIX

@@ -18,7 +18,7 @@ are [name] for a numeric feature, [name, value] for a category or one value of a
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -30,7 +30,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bidsim.errors import ModelError
-from bidsim.models.keys import Derive, Found, KeyTable, keys_of
+from bidsim.kernels.reference import Floats, Keys
+from bidsim.models.keys import Derive, Hashes, KeyTable, keys_of
 from bidsim.models.manifest import Feature
 
 Codes = NDArray[np.int64]
@@ -94,6 +95,15 @@ class Term:
     starts: Codes | None = None
 
 
+@dataclass(frozen=True)
+class _Keyed:
+    """A column's keys, the table that knows most of their hashes, and what hashes the rows that it doesn't know."""
+
+    table: KeyTable
+    keys: Keys
+    hash_rows: Callable[[Codes], Hashes]
+
+
 class Columns:
     """One batch seen through the features of a model. Not shared between threads."""
 
@@ -105,7 +115,7 @@ class Columns:
         self._encoded: dict[str, tuple[Codes, list[str]]] = {}
         self._numbers: dict[str, NDArray[np.float64]] = {}
         self._terms: dict[tuple[str, ...], Term] = {}
-        self._found: dict[str, Found | None] = {}
+        self._keyed: dict[str, _Keyed | None] = {}
 
     @property
     def rows(self) -> int:
@@ -157,17 +167,24 @@ class Columns:
             elif self._features[names[0]].type == "list":
                 self._terms[names] = self._list_term(names[0])
             else:
-                found = self._known(names[0])
-                self._terms[names] = self._category_term(names[0]) if found is None else Term(None, found.hashes)
+                keyed = self._keys(names[0])
+                if keyed is None:
+                    self._terms[names] = self._category_term(names[0])
+                else:
+                    self._terms[names] = Term(None, keyed.table.find(keyed.keys, keyed.hash_rows).hashes)
         return self._terms[names]
 
-    def derived(self, names: tuple[str, ...], owner: object, derive: Derive) -> NDArray[Any] | None:
-        """derive(hashes of the term) for each row, by what was derived for values seen before.
+    def add(self, names: tuple[str, ...], owner: object, derive: Derive, sums: Floats) -> bool:
+        """Add derive(hash of the term) to each row's sum, by what was derived for values seen before.
 
-        owner: derives the same from the same hash for ever. None where nothing is remembered: use `term`.
+        owner: derives the same from the same hash for ever. False, with nothing added, where nothing is remembered: use
+        `term`.
         """
-        found = self._known(names[0]) if len(names) == 1 else None
-        return None if found is None else found.derived(owner, derive)
+        keyed = self._keys(names[0]) if len(names) == 1 else None
+        if keyed is None:
+            return False
+        keyed.table.add(keyed.keys, keyed.hash_rows, owner, derive, sums)
+        return True
 
     def unfit(self, name: str, kind: pa.DataType, why: str = "") -> ModelError:
         """The error for a column whose type or content the feature can't take."""
@@ -241,13 +258,13 @@ class Columns:
         codes, values = self.category(name)
         return Term(codes, self._cache.hash_values((name,), values))
 
-    def _known(self, name: str) -> Found | None:
-        """A category through what was seen before; None where the column's type has no keys, or nothing is kept."""
-        if name not in self._found:
-            self._found[name] = self._find(name)
-        return self._found[name]
+    def _keys(self, name: str) -> _Keyed | None:
+        """A category by its values' keys; None where the column's type has none, or nothing is kept."""
+        if name not in self._keyed:
+            self._keyed[name] = self._find(name)
+        return self._keyed[name]
 
-    def _find(self, name: str) -> Found | None:
+    def _find(self, name: str) -> _Keyed | None:
         if not self.rows or self._features[name].type == "list" or self._features[name].cross:
             return None
         column = self.array(name)
@@ -262,7 +279,7 @@ class Columns:
             codes, values = self._distinct(name, some)
             return np.array(_hash_each((name,), map(_measured, values)), dtype=np.uint64)[codes]
 
-        return table.find(keys, hash_rows)
+        return _Keyed(table, keys, hash_rows)
 
     def _combine(self, names: tuple[str, ...]) -> tuple[Codes, list[tuple[str, ...]]]:
         codes, values = self.category(names[0])

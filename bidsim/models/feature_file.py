@@ -11,8 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from bidsim.errors import ModelError
+from bidsim.errors import ModelError, ScenarioError
 from bidsim.models.manifest import Feature, Name, Part, Recalibration, TrainingWindow
+from bidsim.scenario.explaining import explain
+from bidsim.scenario.reading import Lines, line_of, plain
 from bidsim.scenario.schema import Head
 
 MAX_BYTES = 64 << 20
@@ -92,7 +94,6 @@ def read_feature_file(path: Path) -> FeatureFile:
     if len(data) > MAX_BYTES:
         raise ModelError(f"{len(data)} bytes are too many for a features file", file=file)
     try:
-        yaml = YAML(typ="safe", pure=True)
         text = data.decode("utf-8")
         for event in YAML(typ="safe", pure=True).parse(io.StringIO(text)):
             if getattr(event, "anchor", None) or getattr(event, "tag", None):
@@ -100,19 +101,27 @@ def read_feature_file(path: Path) -> FeatureFile:
                 raise ModelError(
                     "anchors, aliases and tags are not allowed; write the values out", file=file, line=line
                 )
-        document: Any = yaml.load(text)
+        document: Any = YAML(typ="rt", pure=True).load(text)  # which knows each key's line
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = None if mark is None else mark.line + 1
-        raise ModelError(f"this is not YAML: {error.problem or error.context}", file=file, line=line) from error
+        said = (error.problem or error.context or "").partition("\n")[0]
+        raise ModelError(
+            f"this is not YAML: {said}", file=file, line=None if mark is None else mark.line + 1
+        ) from error
     except (YAMLError, ValueError, RecursionError) as error:
         raise ModelError(f"this is not YAML: {' '.join(str(error).split())[:200]}", file=file) from error
+    lines: Lines = {}
     try:
-        return FeatureFile.model_validate({} if document is None else _tuples(document))
+        content = plain({} if document is None else document, file, lines)
+    except ScenarioError as error:
+        raise ModelError(error.message, file=file, line=error.line) from error
+    if not isinstance(content, dict):
+        raise ModelError("a features file is a mapping of keys, such as features: ...", file=file, line=1)
+    try:
+        return FeatureFile.model_validate(_tuples(content))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ModelError(f"{place}: {first['msg']}", file=file) from error
+        place, message = explain(error, content, FeatureFile)[0]
+        raise ModelError(message, file=file, line=line_of(lines, place) or 1) from error
 
 
 def _tuples(node: Any) -> Any:

@@ -45,9 +45,9 @@ class HashedLogisticRegression:
                     weight = float(self.weights[index_of(hash_term([name]), self.spec.bits)])
                     z += weight * scaled(columns.numeric(name), self.spec.scaling.get(name))
                 else:
-                    z += self._weigh(columns, (name,))
+                    self._weigh(columns, (name,), z)
             for cross in self.spec.crosses:
-                z += self._weigh(columns, cross)
+                self._weigh(columns, cross, z)
             return np.asarray(1.0 / (1.0 + np.exp(-z)), dtype=np.float64)
 
     def predict_table(self, table: pa.Table | pa.RecordBatch) -> NDArray[np.float64]:
@@ -80,16 +80,15 @@ class HashedLogisticRegression:
             raise ModelError(f"head {head} has weights that are NaN or infinite; train it again", file=file)
         return cls(entry.spec, features, weights, entry.bias)
 
-    def _weigh(self, columns: Columns, names: tuple[str, ...]) -> NDArray[np.float64]:
-        """The term's part of z for each row: summed once per distinct value, then looked up."""
-        known = columns.derived(names, self.weights, self._look_up)
-        if known is not None:
-            return known
+    def _weigh(self, columns: Columns, names: tuple[str, ...], z: NDArray[np.float64]) -> None:
+        """Add the term's part of z for each row: summed once per distinct value, then looked up."""
+        if columns.add(names, self.weights, self._look_up, z):
+            return
         term = columns.term(names)
         each = self._look_up(term.hashes)
         if term.starts is not None:  # lists: several weights to a value
             each = np.add.reduceat(each, term.starts[:-1])
-        return each if term.codes is None else np.asarray(each.take(term.codes), dtype=np.float64)
+        z += each if term.codes is None else each.take(term.codes)
 
     def _look_up(self, hashes: NDArray[np.uint64]) -> NDArray[np.float64]:
         return np.asarray(self.weights.take(index_of(hashes, self.spec.bits)), dtype=np.float64)

@@ -23,8 +23,8 @@ from bidsim import kernels
 from bidsim.kernels.reference import MAX_WORDS, MIX, Keys, first_slots
 
 Hashes = NDArray[np.uint64]
-Derived = NDArray[Any]
-Derive = Callable[[Hashes], Derived]
+Floats = NDArray[np.float64]
+Derive = Callable[[Hashes], Floats]
 PROBES = 24  # slots looked at for a key
 # Slots of a table for each key: few keys are in each other's way, fewer still in tables that take little memory.
 SPARE, MORE_SPARE, LEAST_SLOTS, SMALL_SLOTS = 4, 16, 1 << 14, 1 << 18
@@ -67,14 +67,13 @@ class _Slots:
     keys: Keys
     hashes: Hashes
     ages: NDArray[np.int64]
-    by_owner: dict[int, tuple[object, Derive, Derived]]
+    by_owner: dict[int, tuple[object, Derive, Floats]]
 
 
 @dataclass(frozen=True)
 class Found:
     """Where the values of a column's rows lie in a table. rows: those that it lacks, whose hashes are `others`."""
 
-    table: KeyTable
     slots: NDArray[np.int64]
     rows: NDArray[np.int64]
     others: Hashes
@@ -86,13 +85,6 @@ class Found:
         hashes = self._at.hashes.take(self.slots)
         hashes[self.rows] = self.others
         return hashes
-
-    def derived(self, owner: object, derive: Derive) -> Derived:
-        """derive(hashes) for each row, where an owner always derives the same: once for each value, not each row."""
-        derived = self.table.derived(self._at, owner, derive).take(self.slots)
-        if len(self.rows):
-            derived[self.rows] = derive(self.others)
-        return derived
 
 
 class KeyTable:
@@ -119,10 +111,21 @@ class KeyTable:
             slots, still = kernels.find_keys(at.keys, keys, PROBES)
             # Rows that another thread's start from the beginning took away are known no more, but only those.
             others = hashes[np.searchsorted(unknown, still)] if np.isin(still, unknown).all() else hash_rows(still)
-            return Found(self, slots, still, others, at)
-        return Found(self, slots, unknown, np.empty(0, dtype=np.uint64), at)
+            return Found(slots, still, others, at)
+        return Found(slots, unknown, np.empty(0, dtype=np.uint64), at)
 
-    def derived(self, at: _Slots, owner: object, derive: Derive) -> Derived:
+    def add(
+        self, keys: Keys, hash_rows: Callable[[NDArray[np.int64]], Hashes], owner: object, derive: Derive, sums: Floats
+    ) -> None:
+        """Add derive(hash) to the sum of each row, where an owner always derives the same: once for each value, not row."""
+        at = self._at
+        unknown = kernels.add_found(at.keys, keys, PROBES, self.derived(at, owner, derive), sums)
+        if len(unknown):
+            hashes = hash_rows(unknown)
+            self._add(keys[:, unknown], hashes)
+            sums[unknown] += derive(hashes)
+
+    def derived(self, at: _Slots, owner: object, derive: Derive) -> Floats:
         """derive(hash) by slot."""
         if id(owner) not in at.by_owner:
             with self._lock:

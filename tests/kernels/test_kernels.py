@@ -265,6 +265,12 @@ def test_keys_are_found_as_probing_slot_after_slot_finds_them(
             lacking.append(row)
     assert unknown.tolist() == lacking
     assert slots.tolist() == expected.tolist()
+    derived, sums = np.arange(size) * 0.1, np.full(len(asked), -0.0)
+    assert library.add_found(known, keys, probes, derived, sums).tolist() == lacking
+    known_rows = np.setdiff1d(np.arange(len(asked)), lacking)
+    wanted = np.full(len(asked), -0.0)
+    wanted[known_rows] += derived[expected[known_rows]]
+    assert sums.tobytes() == wanted.tobytes()
 
 
 def market(count: int, seed: int) -> dict[str, Any]:

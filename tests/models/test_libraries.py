@@ -231,7 +231,14 @@ def test_what_the_features_file_gets_wrong_is_named(made: dict[str, Any], tmp_pa
         ("ctr: {features: [ad_id, os]}", r"the model has 3 inputs, the features file lists 2"),
         ("features: {os: categorical, os: numeric}", r"f\.yaml:1: this is not YAML: .*duplicate"),
         ("features: &a {os: categorical}", r"anchors"),
-        ("ctr: {feature: [x]}", r"ctr\.feature"),
+        (
+            "features: {os: categorical}\nctr:\n  feature: [x]",
+            r'f\.yaml:3: unknown key "feature" \(did you mean "features"',
+        ),
+        ("features:\n  os: {typ: list}", r'f\.yaml:2: unknown key "typ" \(did you mean "type"'),
+        ("features:\n  os: category", r"f\.yaml:2: features\.os: must be .*'categorical'.*, got 'category'"),
+        ("ctr:\n  trees: 0", r"f\.yaml:2: ctr\.trees: must be at least 1"),
+        ("[ctr]", r"f\.yaml:1: a features file is a mapping of keys"),
     ):
         with pytest.raises(ModelError, match=said):
             pack_models({"ctr": path}, features(tmp_path, text), out=tmp_path / "m.bin")
