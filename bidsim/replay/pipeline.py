@@ -6,7 +6,6 @@ Rows exist only up to the outcomes; from the statistics on there are only small 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -34,6 +33,7 @@ from bidsim.replay.unknowns import find_unknowns
 from bidsim.replay.walk import walk_levels
 from bidsim.result import Result
 from bidsim.scenario.loading import LoadedScenario, refuse_unsupported
+from bidsim.scratch import scratch
 from bidsim.statistics.tables import Tables
 from bidsim.statistics.utility import RELATIVE_BETAS
 
@@ -88,7 +88,7 @@ def run_replay(
     found = log or open_log(loaded, tables or {})
     engine_bytes = max(LEAST_BYTES - OWN_BYTES, settings.memory_bytes - OWN_BYTES)
     with (
-        tempfile.TemporaryDirectory(prefix="bidsim-", dir=settings.directory) as work,
+        scratch(settings.directory) as work,
         brought(found, Path(work).resolve(), progress.step) as here,
         open_engine(
             loaded,

@@ -16,7 +16,6 @@ import json
 import math
 import multiprocessing
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -34,6 +33,7 @@ from bidsim.logs.opening import open_log
 from bidsim.replay.pipeline import Settings
 from bidsim.replay.progress import Progress, Silent
 from bidsim.scenario.loading import LoadedScenario
+from bidsim.scratch import scratch
 from bidsim.store.runs import write_file
 from bidsim.training.extract import Selection, extract
 from bidsim.training.hyperparameters import Common, Hyperparameters
@@ -129,7 +129,7 @@ def tune(
     outcomes: list[Outcome] = []
     progress.step(f"tuning: {tuning.trials} trials")
     with (
-        tempfile.TemporaryDirectory(prefix="bidsim-", dir=tuning.settings.directory) as work,
+        scratch(tuning.settings.directory) as work,
         brought(open_log(judged, tables), Path(work).resolve(), progress.step) as log,  # once for all trials
         _Workers(jobs, threads) as workers,
     ):
