@@ -28,8 +28,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bidsim.errors import BidsimError
+from bidsim.files import write_file
 from bidsim.store.record import ForecastRecord, Record
-from bidsim.store.runs import write_file
 
 SCHEMA: Literal["bidsim.outcome/1"] = "bidsim.outcome/1"
 COLUMNS = ("metric", "head", "policy", "change", "control", "treatment", "low", "high", "start", "end", "note")

@@ -87,6 +87,9 @@ class Workflow:
     @cached_property
     def keys(self) -> Mapping[StepName, str]:
         """The key of each step. Raises BidsimError where log, models or windows can't be used."""
+        return self._keys()
+
+    def _keys(self) -> Mapping[StepName, str]:
         fingerprints = Fingerprints(self.work / "fingerprints.json")
         judged = fingerprints.of_log(open_log(self.loaded, self.tables))
         log = [judged]
@@ -127,6 +130,8 @@ class Workflow:
         """
         if self.done(step):
             return False
+        if self._keys() != self.keys:  # what it reads would not be what its name says
+            raise BidsimError("the log or a model was changed since these steps began; run again")
         progress = progress or Silent()
         if step == "extract":
             self._extract(progress)
