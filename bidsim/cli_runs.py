@@ -313,6 +313,8 @@ def outcome(
 
     directory = run if run.is_dir() else run.parent
     stored = read_run(directory)
+    if isinstance(stored, str):
+        raise BidsimError(stored, file=str(directory / "run.json"))
     if stored is None:
         raise BidsimError("is no whole run (result.json and run.json), so nothing is recorded", file=str(run))
     recorded = datetime.now(UTC).isoformat(timespec="seconds")

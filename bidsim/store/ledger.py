@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bidsim.errors import BidsimError
 from bidsim.files import write_file
 from bidsim.store.record import ForecastRecord, Record
+from bidsim.versions import other_version, schema_of
 
 SCHEMA: Literal["bidsim.outcome/1"] = "bidsim.outcome/1"
 COLUMNS = ("metric", "head", "policy", "change", "control", "treatment", "low", "high", "start", "end", "note")
@@ -133,17 +134,27 @@ def _after(last: str, now: str) -> str:
         return now
 
 
-def read_outcomes(directory: Path) -> list[Outcome]:
-    """All recordings beside a run's folder, oldest first; what can't be read is passed over."""
+def read_outcomes(directory: Path, others: list[str] | None = None) -> list[Outcome]:
+    """All recordings beside a run's folder, oldest first; what can't be read is passed over.
+
+    others: is told why those of another version of bidsim can't be read.
+    """
     directory = directory.resolve()
     found = []
     for path in directory.parent.glob(f"{glob_escaped(directory.name)}.outcome-*.json"):
         match = NAME.match(path.name)
         try:
-            if match and match["run"] == directory.name and path.stat().st_size <= 8 * MOST_BYTES:
-                found.append(Outcome.model_validate_json(path.read_bytes()))
-        except (OSError, ValidationError):
+            if not match or match["run"] != directory.name or path.stat().st_size > 8 * MOST_BYTES:
+                continue
+            content = path.read_bytes()
+        except OSError:
             continue
+        try:
+            found.append(Outcome.model_validate_json(content))
+        except ValidationError:
+            other = other_version(schema_of(content), SCHEMA, "record it again")
+            if other and others is not None:
+                others.append(other)
     return sorted(found, key=lambda o: (o.recorded, o.source_sha256))
 
 
