@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
+from bidsim.machine import CHART_ADDRESSES, check_addresses
+
 _TAGS = frozenset(["svg", "g", "path", "line", "rect", "circle", "text"])
 _ATTRIBUTES = frozenset(
     {"width", "height", "viewBox", "transform", "d", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r", "opacity"}
@@ -31,6 +33,8 @@ def render_svg(
     fail too, so one retry tells a broken spec from a broken predecessor.
     """
     import vl_convert
+
+    check_addresses(CHART_ADDRESSES, "drawing charts")
 
     for _ in range(2):
         try:

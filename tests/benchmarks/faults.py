@@ -146,8 +146,11 @@ def disk(world: World, given: argparse.Namespace) -> None:
 
 
 def memory(world: World, given: argparse.Namespace) -> None:
-    limits = [machine.address_space(mib) for mib in (150, 300, 500, 800, 1200, 2000)]
-    checked(world, "address space limited", each(world, given, limits))
+    limits = [machine.address_space(mib) for mib in (150, 300, 500, 1200, 3000, 5000, 100_000)]
+    checked(world, "addresses limited (ulimit -v)", each(world, given, limits))
+    if Path("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists():
+        groups = [machine.memory_group(mib) for mib in (500, 1000, 1500, 2500)]
+        checked(world, "memory of the container limited", each(world, given, groups))
 
 
 def log(world: World, given: argparse.Namespace) -> None:

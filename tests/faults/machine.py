@@ -88,6 +88,23 @@ def address_space(mib: int) -> Fault:
     return _limited(f"address space of {mib} MiB", resource.RLIMIT_AS, mib << 20)
 
 
+def memory_group(mib: int) -> Fault:
+    """A bound of the kernel for all processes of the command together, as containers have (control groups, version 1)."""
+
+    @contextmanager
+    def on(place: Path) -> Iterator[dict[str, Any]]:
+        group = Path(f"/sys/fs/cgroup/memory/bidsim-{os.getpid()}")
+        group.mkdir(exist_ok=True)
+        (group / "memory.limit_in_bytes").write_text(str(mib << 20))
+        try:
+            yield {"preexec_fn": lambda: (group / "tasks").write_text(str(os.getpid()))}
+        finally:
+            time.sleep(0.5)
+            group.rmdir()
+
+    return Fault(f"memory of {mib} MiB", on)
+
+
 def _limited(name: str, what: int, limit: int) -> Fault:
     @contextmanager
     def on(place: Path) -> Iterator[dict[str, Any]]:
