@@ -17,7 +17,7 @@ from bidsim.logs.bringing import Log, brought
 from bidsim.logs.opening import open_log
 from bidsim.replay.assemble import Reduced, assemble
 from bidsim.replay.binding import make_plan
-from bidsim.replay.census import census, segment_values
+from bidsim.replay.census import census, check_room, segment_values
 from bidsim.replay.exchanges import exchanges
 from bidsim.replay.fidelity import check_fidelity
 from bidsim.replay.levels import OtherLevels, level_scan, level_starts
@@ -119,6 +119,7 @@ def run_replay(
         plan.notes |= observe(plan, stages, bidders, "outcomes") | training(policies)
         progress.step("reducing to statistics")
         values = segment_values(engine, plan)
+        check_room(plan, values, settings.memory_bytes - OWN_BYTES)
         starts = level_starts(plan, ties_lose)
         levels_of = level_scan(plan, values, ties_lose) if starts else None
         reduction = Reduction(engine, plan, values, counts)
