@@ -55,9 +55,12 @@ def main() -> None:
 
 def _run(signals: Signals | None = None) -> int:
     from bidsim.errors import BidsimError
+    from bidsim.machine import LEAST_ADDRESSES, check_addresses, few_left
 
     signals = signals or Signals()
     try:
+        if not {"--help", "--version"} & set(sys.argv):
+            check_addresses(LEAST_ADDRESSES, "bidsim")
         from bidsim.cli import run
 
         status = run()
@@ -75,8 +78,8 @@ def _run(signals: Signals | None = None) -> int:
             # The reader of our output went away; let the interpreter's own flush at exit not fail again.
             _drop_stdout()
             return EXIT_BROKEN_PIPE
-        if isinstance(error, MemoryError):
-            _say("error: not enough memory; lower --memory or --threads, or free some memory")
+        if few_left(error):
+            _say("error: not enough memory or threads; lower --memory or --threads, or free some memory")
             return EXIT_BAD_INPUT
         if isinstance(error, OSError) and (error.errno in MACHINE or "temporary directory" in str(error)):
             _drop_stdout()

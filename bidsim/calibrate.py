@@ -7,7 +7,6 @@ because a curve fitted on the judged rows would make every model look calibrated
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -33,6 +32,7 @@ from bidsim.replay.policies import resolve
 from bidsim.replay.stages import Stages, facts_text
 from bidsim.scenario.loading import LoadedScenario, refuse_spark
 from bidsim.scenario.schema import HEADS, Bid, Head, Policy
+from bidsim.scratch import scratch
 
 Floats = NDArray[np.float64]
 LEAST_POSITIVES = 50
@@ -82,7 +82,7 @@ def calibrate(
     found = open_log(fitting, tables or {})
     fits = []
     with (
-        tempfile.TemporaryDirectory(prefix="bidsim-") as work,
+        scratch() as work,
         brought(found, Path(work).resolve(), silent) as log,
         Engine(
             log.files, Path(work).resolve(), threads=threads, memory_bytes=memory_bytes, folders=log.folders

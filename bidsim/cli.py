@@ -9,7 +9,7 @@ import sys
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -18,9 +18,6 @@ from bidsim.cli_models import models_app
 from bidsim.cli_options import parse_engine, parse_memory, parse_spark, parse_tables, print_summary
 from bidsim.cli_runs import AnnotationsOption, AsOfOption, ChartsOption, InteractiveOption, annotate, parse_day
 from bidsim.cli_sagemaker import sagemaker_app
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     name="bidsim",

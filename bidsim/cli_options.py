@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def parse_memory(text: str) -> int:
-    """Bytes of a size such as 4GB, 900MB, 1.5GiB. Raises BidsimError."""
+    """Bytes of a size such as 4GB, 900MB, 1.5GiB, or what a container has, where that is less. Raises BidsimError."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
     if not match:
         raise BidsimError(f"--memory {text}: not a size; write something like 4GB or 900MB")
@@ -25,7 +25,15 @@ def parse_memory(text: str) -> int:
         raise BidsimError(f"--memory {text}: bidsim needs at least 1GB")
     if size > 10**18:
         raise BidsimError(f"--memory {text[:40]}: no machine has that much; write something like 4GB")
-    return int(size)
+    from bidsim.machine import memory_limit
+
+    bound = memory_limit()
+    if bound is None:
+        return int(size)
+    if bound < 10**9:
+        raise BidsimError(f"bidsim needs at least 1GB of memory; this container or service has {bound / 1e9:.2f}GB")
+    # A tenth is left for what else counts there, such as pages of files being written.
+    return max(10**9, min(int(size), bound * 9 // 10))
 
 
 def parse_engine(text: str | None) -> str | None:

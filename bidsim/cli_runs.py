@@ -162,8 +162,9 @@ def report(
 
     With another confidence its gate is judged again too, on the run's day.
     """
+    from bidsim.files import write_file
     from bidsim.store.reading import load_run, with_confidence
-    from bidsim.store.runs import check_free, write_file, write_run
+    from bidsim.store.runs import check_free, write_run
 
     saved = load_run(run)
     if confidence is not None:
@@ -263,8 +264,8 @@ def leaderboard(
         _check_target(html, overwrite=True)
     board = make_leaderboard(runs or [Path("runs")], by, head)
     if html is not None:
+        from bidsim.files import write_file
         from bidsim.store.page import render_leaderboard
-        from bidsim.store.runs import write_file
 
         write_file(html, render_leaderboard(board))
         typer.echo(f"page: {html}", err=json)
@@ -312,6 +313,8 @@ def outcome(
 
     directory = run if run.is_dir() else run.parent
     stored = read_run(directory)
+    if isinstance(stored, str):
+        raise BidsimError(stored, file=str(directory / "run.json"))
     if stored is None:
         raise BidsimError("is no whole run (result.json and run.json), so nothing is recorded", file=str(run))
     recorded = datetime.now(UTC).isoformat(timespec="seconds")

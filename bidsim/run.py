@@ -17,6 +17,7 @@ from typing import Any
 
 from bidsim.errors import BidsimError
 from bidsim.logs.bringing import Log
+from bidsim.machine import CHART_ADDRESSES, check_addresses
 from bidsim.replay.pipeline import Settings, run_replay
 from bidsim.replay.progress import Progress, Silent
 from bidsim.report.svg import start_renderer
@@ -59,6 +60,7 @@ def replay_to_directory(
     progress = progress or Silent()
     started = datetime.now(UTC)
     clock = time.monotonic()
+    check_addresses(CHART_ADDRESSES, "the report's charts")
     for folder in (out, charts):
         if folder is not None:
             check_free(folder)

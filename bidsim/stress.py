@@ -11,7 +11,6 @@ by halving.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
@@ -23,6 +22,7 @@ from bidsim.logs.opening import open_log
 from bidsim.replay.pipeline import Settings, run_replay
 from bidsim.result import Result
 from bidsim.scenario.loading import LoadedScenario, Shift, refuse_spark
+from bidsim.scratch import scratch
 
 SCHEMA = "bidsim.stress/1"
 Kind = Literal["prices", "calibration"]
@@ -104,7 +104,7 @@ def stress(
 
     found = open_log(loaded, tables or {})
     with (
-        tempfile.TemporaryDirectory(prefix="bidsim-", dir=settings.directory if settings else None) as work,
+        scratch(settings.directory if settings else None) as work,
         brought(found, Path(work).resolve(), told) as log,  # once for all worlds
     ):
         whole = world("prices", 0.0)

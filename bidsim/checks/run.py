@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from bidsim.replay.sql import render
 from bidsim.replay.stages import Stages
 from bidsim.scenario.loading import LoadedScenario, refuse_spark, refuse_unsupported
 from bidsim.scenario.schema import PREDICTION_COLUMN, Policy
+from bidsim.scratch import scratch
 
 EVENTS = {"time": "seen_at", "click_time": "clicked_at", "conversion_time": "converted_at"}
 
@@ -50,7 +50,7 @@ def run_check(
     found = open_log(loaded, tables or {})
     threads = settings.threads or os.cpu_count() or 1
     with (
-        tempfile.TemporaryDirectory(prefix="bidsim-", dir=settings.directory) as work,
+        scratch(settings.directory) as work,
         brought(found, Path(work).resolve(), progress.step) as log,
         Engine(
             log.files,

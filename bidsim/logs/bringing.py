@@ -35,6 +35,14 @@ class Log:
         """Where rows may still be brought to."""
         return [s.origin.directory for s in self.sources if s.origin is not None and s.origin.directory is not None]
 
+    def check_unchanged(self, error: Exception | None = None) -> None:
+        """Raises LogError where local files have changed since they were opened; error: what that may have led to."""
+        for source in self.sources:
+            try:
+                source.check_unchanged()
+            except LogError as changed:
+                raise changed from error
+
     def describe(self) -> dict[str, Any]:
         """By table, what run.json says of those that lie elsewhere."""
         return {source.name: source.origin.describe() for source in self.sources if source.origin is not None}
@@ -52,9 +60,10 @@ class Asker(Protocol):
 
 @contextmanager
 def brought(log: Log, work: Path, told: Told) -> Iterator[Log]:
-    """The log as local files below the work folder, for as long as that lasts; a local log stays as it is.
+    """The log as local files below the work folder, for as long as that lasts; a local log stays where it is.
 
-    Errors raised inside name the objects, not their local copies.
+    Errors raised inside name the objects, not their local copies. Raises LogError where a local log has changed
+    meanwhile, also in place of an error that this may have caused.
     """
     origins: list[Origin] = []
     try:
@@ -71,10 +80,15 @@ def brought(log: Log, work: Path, told: Told) -> Iterator[Log]:
             origins += [source.origin] if source.origin is not None else []
         yield Log(*sources)
     except BidsimError as error:
+        log.check_unchanged(error)
         for origin in origins:
             error.message = origin.shown(error.message)
             error.file = origin.shown(error.file) if error.file else error.file
         raise
+    except Exception as error:
+        log.check_unchanged(error)
+        raise
+    log.check_unchanged()
 
 
 def bring_rows(

@@ -7,7 +7,6 @@ those of every other log here and the library sees local files only.
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -28,6 +27,7 @@ from bidsim.logs.reaching import open_store
 from bidsim.logs.source import Source
 from bidsim.logs.stores import Store, StoredObject
 from bidsim.logs.tables import Table, TableFile
+from bidsim.scratch import scratch
 
 # Features of a table's protocol that change nothing for a reader of its rows, or are done here.
 READABLE = {"deletionVectors", "timestampNtz", "v2Checkpoint", "vacuumProtocolCheck", "appendOnly", "invariants"}
@@ -101,7 +101,7 @@ def find_delta(name: str, place: str, version: int | None, hint: str) -> Source:
     needed = _log_files(list(things), version)
     if not needed:
         raise LogError(f"table {name}: no Delta table is here (there is no _delta_log); {hint}", file=str(address))
-    with tempfile.TemporaryDirectory(prefix="bidsim-") as folder:
+    with scratch() as folder:
         copy = Path(folder).resolve()
         _copy_log(store, [(key, things[key]) for key in needed], copy, str(address))
         table = _open(name, str(address), copy, version)

@@ -21,7 +21,7 @@ from bidsim.logs.footers import MAGIC as PARQUET_MAGIC
 from bidsim.logs.footers import alone, footer_bytes, shrink
 from bidsim.logs.origins import PART, Span, Told, Wanted, digest_of, show_files, silent
 from bidsim.logs.reaching import open_store
-from bidsim.logs.source import COMPRESSED, DELTA, ENDINGS, Format, Source, ending_of, one_format
+from bidsim.logs.source import COMPRESSED, DELTA, ENDINGS, Format, Source, ending_of, in_hidden_folder, one_format
 from bidsim.logs.stores import Store, StoredObject
 
 # Most footers lie in so many last bytes, and a smaller object is brought whole at once.
@@ -194,7 +194,8 @@ def _match(store: Store, address: Address) -> list[StoredObject]:
         return [thing for thing in store.list(address.fixed) if fits(thing.key)]
     folder = address.key.rstrip("/")
     found = store.list(f"{folder}/" if folder else "")
-    return [thing for thing in found if ending_of(thing.key) in ENDINGS]
+    kept = (thing for thing in found if not in_hidden_folder(thing.key.removeprefix(f"{folder}/")))
+    return [thing for thing in kept if ending_of(thing.key) in ENDINGS]
 
 
 def _groups_in(footer: Path, span: Span | None) -> Callable[[int], bool]:

@@ -15,6 +15,7 @@ from typing import Literal
 
 from bidsim.errors import LogError
 from bidsim.logs.origins import Origin
+from bidsim.logs.steady import Stamp, change, stamp
 
 Format = Literal["parquet", "csv", "ndjson"]
 
@@ -55,11 +56,27 @@ class Source:
     catalog: str = ""
     # What stands for the files in an engine that reads them its own way; empty for DuckDB.
     relation: str = ""
+    # The path that local files were found by, and what they were then.
+    path: Path | None = None
+    stamps: Mapping[str, Stamp] = field(default_factory=dict, repr=False)
 
     @property
     def identities(self) -> tuple[str, ...]:
         """Where each file is, whatever it is called: two sources with one in common share rows."""
         return tuple(map(os.path.realpath, self.files)) if self.origin is None else self.origin.files
+
+    def check_unchanged(self) -> None:
+        """Raises LogError where a local file is no longer what it was when the source was opened, or one came or went."""
+        if self.path is None:
+            return
+        found = change(self.stamps, _expand(self.path))
+        if found is not None:
+            file, what = found
+            raise LogError(
+                f"table {self.name}: the file {what} while the log was read, so nothing is said about it; run again "
+                "once the log is whole, or name only files that nobody writes to any more",
+                file=file,
+            )
 
     @property
     def keeps_row_numbers(self) -> bool:
@@ -95,21 +112,24 @@ def ending_of(path: str) -> str:
     return os.path.splitext(name)[1]
 
 
-def _expand(path: Path, name: str, hint: str) -> list[str]:
+def _expand(path: Path) -> list[str]:
+    """The files that a path means: itself, all log files below a folder, or what a glob matches."""
     text = str(path)
     if path.is_dir():
-        found = [str(p) for p in path.rglob("*") if p.is_file() and ending_of(str(p)) in ENDINGS]
+        found = [str(p) for p in path.rglob("*") if ending_of(str(p)) in ENDINGS and p.is_file()]
+        found = [p for p in found if not in_hidden_folder(p.removeprefix(text))]
     elif glob.has_magic(text) and not path.exists():
         found = [p for p in glob.glob(text, recursive=True) if os.path.isfile(p)]
-    elif path.is_file():
-        found = [text]
     else:
-        raise LogError(f"table {name}: no such file or directory; {hint}", file=text)
+        found = [text] if path.is_file() else []
     # Hidden files and markers (_SUCCESS) are how other writers leave notes in a folder; they are not the log.
     found = [p for p in found if not os.path.basename(p).startswith((".", "_"))]
-    if not found:
-        raise LogError(f"table {name}: no files match; {hint}", file=text)
     return sorted(os.path.abspath(p) for p in found)
+
+
+def in_hidden_folder(below: str) -> bool:
+    """Whether a path below a table's folder lies where writers keep what is not part of it (_temporary/, .staging/)."""
+    return any(part.startswith((".", "_")) and "=" not in part for part in below.replace(os.sep, "/").split("/")[:-1])
 
 
 def _told_by_content(head: bytes) -> Format | None:
@@ -157,13 +177,27 @@ def open_source(name: str, path: Path, format: str | None, hint: str | None = No
     """
     if format is None and (path / "_delta_log").is_dir():
         raise LogError(f"table {name}: {DELTA}", file=str(path))
-    files = _expand(path, name, hint or f"check the path or --table {name}=PATH")
+    hint = hint or f"check the path or --table {name}=PATH"
+    if not (path.exists() or glob.has_magic(str(path))):
+        raise LogError(f"table {name}: no such file or directory; {hint}", file=str(path))
+    place = Path(os.path.abspath(path))
+    files = _expand(place)
+    if not files:
+        raise LogError(f"table {name}: no files match; {hint}", file=str(path))
+    stamps = {}
     for file in files:
         if not os.access(file, os.R_OK):
             raise LogError(f"table {name}: the file can't be read; check its permissions", file=file)
-        if os.path.getsize(file) == 0:
+        try:
+            stamps[file] = stamp(file)
+        except FileNotFoundError:
+            raise LogError(
+                f"table {name}: the file disappeared while the log was opened; run again", file=file
+            ) from None
+        if stamps[file].size == 0:
             raise LogError(f"table {name}: the file is empty", file=file)
-    source = Source(name, tuple(files), one_format(name, str(path), files, format, _head))
+    kind = one_format(name, str(path), files, format, _head)
+    source = Source(name, tuple(files), kind, path=place, stamps=stamps)
     _check_parquet(source)
     return source
 

@@ -7,17 +7,16 @@ encryption, links, comments, prefixes, duplicate names) is refused before any me
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import stat
 import struct
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from bidsim.errors import ModelError
+from bidsim.files import replace_file
 from bidsim.models.kinds import describe
 
 MAX_MEMBERS = 64
@@ -56,24 +55,11 @@ def parse_archive(data: bytes, file: str) -> dict[str, tuple[int, int]]:
 
 
 def write_archive(path: Path, members: Mapping[str, bytes]) -> None:
-    """Write the members in their order, whole or not at all (temporary file in the same folder, fsync, rename)."""
-    data = archive_bytes(members)
+    """Write the members in their order, whole or not at all (written aside in the same folder, synced, renamed)."""
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        replace_file(path, archive_bytes(members))
     except OSError as error:
         raise ModelError(f"can't be written: {error.strerror or error}", file=str(path)) from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp's 0600 would keep a bundle from the user who runs the evaluation
-        os.replace(name, path)
-    except OSError as error:
-        raise ModelError(f"can't be written: {error.strerror or error}", file=str(path)) from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
 
 
 def archive_bytes(members: Mapping[str, bytes]) -> bytes:

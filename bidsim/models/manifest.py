@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from bidsim.errors import ModelError
 from bidsim.scenario.schema import HEADS, Head
+from bidsim.versions import other_version
 
 SCHEMA = "bidsim.bundle/1"
 MANIFEST_BYTES = 1 << 20
@@ -367,9 +368,9 @@ def parse_manifest(data: bytes, file: str) -> Manifest:
         raise bad(f"manifest.json can't be read: {error}") from error
     schema = raw.get("schema") if isinstance(raw, dict) else None
     if schema != SCHEMA:
-        newer = isinstance(schema, str) and schema.startswith("bidsim.bundle/")
-        hint = "it was made by another version of bidsim: update bidsim or" if newer else "it is no bidsim model:"
-        raise ModelError(f"manifest.json has schema {schema!r}, not {SCHEMA!r}; {hint} pack the model again", file=file)
+        other = other_version(schema, SCHEMA, "pack the model again")
+        said = f"manifest.json has schema {str(schema)[:60]!r}, not {SCHEMA!r}; it is no bidsim model: pack the model again"
+        raise ModelError(other or said, file=file)
     try:
         # From the bytes, not from `raw`: strict mode takes JSON arrays for tuples only here.
         return Manifest.model_validate_json(data)

@@ -28,6 +28,7 @@ class PredictionFile:
 
     def __init__(self, path: Path) -> None:
         self._file = str(path)
+        before = _digest(path)
         table = read_table(path)
         self._key, predictions = self._columns(table)
         order, self._keys = self._sorted(table[self._key])
@@ -44,8 +45,9 @@ class PredictionFile:
             self._values[head] = values.to_numpy().astype(np.float64)[order]
         self.heads: tuple[Head, ...] = tuple(head for head in HEADS if head in predictions)
         self.features: tuple[str, ...] = (self._key,)
-        with path.open("rb") as stream:
-            self.sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        self.sha256 = _digest(path)
+        if self.sha256 != before:
+            raise ModelError("the file was changed while it was read; run again", file=self._file)
 
     def score(self, batch: pa.RecordBatch) -> dict[str, NDArray[np.float64]]:
         """See `Scorer.score`."""
@@ -121,6 +123,14 @@ def is_prediction_file(path: Path) -> bool:
         return True
     names = head.partition(b"\n")[0].decode("utf-8", "replace").strip().lstrip("\ufeff")
     return bool({name.strip().strip('"') for name in names.split(",")} & set(COLUMNS)) and "," in names
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"can't be read: {error.strerror or error}", file=str(path)) from error
 
 
 def _plain(column: pa.Array, dtype: np.dtype[np.int64] | np.dtype[np.bytes_]) -> NDArray[np.int64] | NDArray[np.bytes_]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bidsim.errors import LogError
 from bidsim.replay.engines import AnyEngine
 from bidsim.replay.plan import Plan
 from bidsim.replay.sql import render
 
 MOST_VALUES = 5_000
+# Measured (tests/benchmarks/load.py): what the numbers of one value of one policy take, from the sums to the page.
+VALUE_BYTES = 330_000
 
 
 def census(engine: AnyEngine, plan: Plan, rows: str) -> dict[str, int]:
@@ -50,3 +54,15 @@ def segment_values(engine: AnyEngine, plan: Plan) -> list[tuple[str, ...]]:
         rows = engine.rows(f"select cast(value as varchar) from codes_{i} order by code")
         found.append(tuple("null" if r[0] is None else str(r[0]) for r in rows))
     return found
+
+
+def check_room(plan: Plan, values: Sequence[Sequence[str]], memory_bytes: int) -> None:
+    """Raises LogError where the numbers of all segment values of all policies would not fit into the memory given."""
+    count, policies = sum(map(len, values)), len(plan.policies)
+    need = count * policies * VALUE_BYTES
+    if need > memory_bytes:
+        raise LogError(
+            f"the numbers of {count} segment values for {policies} policies need about {need / 1e9:.1f}GB beside what "
+            f"the log takes, and --memory leaves {memory_bytes / 1e9:.1f}GB; raise it, or take fewer candidates at once "
+            "or coarser segments"
+        )

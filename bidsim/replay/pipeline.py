@@ -6,7 +6,6 @@ Rows exist only up to the outcomes; from the statistics on there are only small 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -18,7 +17,7 @@ from bidsim.logs.bringing import Log, brought
 from bidsim.logs.opening import open_log
 from bidsim.replay.assemble import Reduced, assemble
 from bidsim.replay.binding import make_plan
-from bidsim.replay.census import census, segment_values
+from bidsim.replay.census import census, check_room, segment_values
 from bidsim.replay.exchanges import exchanges
 from bidsim.replay.fidelity import check_fidelity
 from bidsim.replay.levels import OtherLevels, level_scan, level_starts
@@ -34,6 +33,7 @@ from bidsim.replay.unknowns import find_unknowns
 from bidsim.replay.walk import walk_levels
 from bidsim.result import Result
 from bidsim.scenario.loading import LoadedScenario, refuse_unsupported
+from bidsim.scratch import scratch
 from bidsim.statistics.tables import Tables
 from bidsim.statistics.utility import RELATIVE_BETAS
 
@@ -90,7 +90,7 @@ def run_replay(
     found = log or open_log(loaded, tables or {})
     engine_bytes = max(LEAST_BYTES - OWN_BYTES, settings.memory_bytes - OWN_BYTES)
     with (
-        tempfile.TemporaryDirectory(prefix="bidsim-", dir=settings.directory) as work,
+        scratch(settings.directory) as work,
         brought(found, Path(work).resolve(), progress.step) as here,
         open_engine(
             loaded,
@@ -121,6 +121,7 @@ def run_replay(
         plan.notes |= observe(plan, stages, bidders, "outcomes") | training(policies)
         progress.step("reducing to statistics")
         values = segment_values(engine, plan)
+        check_room(plan, values, settings.memory_bytes - OWN_BYTES)
         starts = level_starts(plan, ties_lose)
         levels_of = level_scan(plan, values, ties_lose) if starts else None
         reduction = Reduction(engine, plan, values, counts)

@@ -15,6 +15,9 @@ from functools import cache
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
+from bidsim.errors import BidsimError
+from bidsim.machine import CHART_ADDRESSES, check_addresses
+
 _TAGS = frozenset(["svg", "g", "path", "line", "rect", "circle", "text"])
 _ATTRIBUTES = frozenset(
     {"width", "height", "viewBox", "transform", "d", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r", "opacity"}
@@ -36,8 +39,9 @@ def start_renderer() -> threading.Thread:
 def _first_picture() -> None:
     import vl_convert
 
-    # What is wrong with the renderer is told where a chart is wanted.
-    with suppress(ValueError):
+    # What is wrong is told where a chart is wanted.
+    with suppress(BidsimError, ValueError):
+        check_addresses(CHART_ADDRESSES, "drawing charts")
         vl_convert.vegalite_to_svg({"data": {"values": []}, "mark": "point"}, allowed_base_urls=[])
 
 
@@ -51,6 +55,7 @@ def render_svg(
     """
     import vl_convert
 
+    check_addresses(CHART_ADDRESSES, "drawing charts")
     start_renderer().join()
     for _ in range(2):
         try:

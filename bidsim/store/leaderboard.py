@@ -147,9 +147,14 @@ def make_leaderboard(directories: Sequence[Path], by: str | None = None, head: s
     metric, head = _metric(found, by, head)
     way = "up" if metric in HIGHER_IS_BETTER else "down" if metric in LOWER_IS_BETTER else "one"
     # Neither more nor less of it is better: calibration and its like are best near 1.
-    boards = _boards(found.runs, metric, head, way) if found.runs else []
+    others: list[str] = []
+    boards = _boards(found.runs, metric, head, way, others) if found.runs else []
+    passed_over = [
+        found.passed_over,
+        f"{len(others)} recorded outcome{'s' * (len(others) != 1)} passed over: {others[0]}" if others else "",
+    ]
     better = {"up": "higher is better", "down": "lower is better", "one": "closer to 1 is better"}[way]
-    return Leaderboard(metric, head, better, boards, found.passed_over, track_record(found.runs))
+    return Leaderboard(metric, head, better, boards, "; ".join(filter(None, passed_over)), track_record(found.runs))
 
 
 def _metric(found: Scan, by: str | None, head: str | None) -> tuple[str, str | None]:
@@ -176,7 +181,9 @@ def _metric(found: Scan, by: str | None, head: str | None) -> tuple[str, str | N
     return by, head
 
 
-def _boards(runs: Sequence[StoredRun], metric: str, head: str | None, way: str) -> list[Board]:
+def _boards(runs: Sequence[StoredRun], metric: str, head: str | None, way: str, others: list[str]) -> list[Board]:
+    """others: is told of recordings that can't be read, see `read_outcomes`."""
+
     import duckdb
 
     by_file = {str(run.directory / "run.json"): run for run in runs}
@@ -184,7 +191,7 @@ def _boards(runs: Sequence[StoredRun], metric: str, head: str | None, way: str) 
         files = [glob_escaped(file) for file in by_file]
         rows = connection.execute(QUERY, {"files": files, "metric": metric, "head": head, "way": way}).fetchall()
     boards: dict[str, Board] = {}
-    online = {file: latest(read_outcomes(run.directory)) for file, run in by_file.items()}
+    online = {file: latest(read_outcomes(run.directory, others)) for file, run in by_file.items()}
     for row in rows:
         (file, started, scenario, fingerprint, comparison, verdict, currency, policy, sha256) = row[:9]
         baseline, value, *changes = row[9:17]

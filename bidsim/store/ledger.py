@@ -21,15 +21,16 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bidsim.errors import BidsimError
+from bidsim.files import write_file
 from bidsim.store.record import ForecastRecord, Record
-from bidsim.store.runs import write_file
+from bidsim.versions import other_version, schema_of
 
 SCHEMA: Literal["bidsim.outcome/1"] = "bidsim.outcome/1"
 COLUMNS = ("metric", "head", "policy", "change", "control", "treatment", "low", "high", "start", "end", "note")
@@ -109,28 +110,51 @@ def record_outcome(directory: Path, record: Record, file: Path, recorded: str) -
     if not changes:
         raise BidsimError("has no row below its header", file=str(file))
     directory = directory.resolve()
-    # The same file recorded again is the same recording: its name tells.
+    # The same file recorded twice in a row is one recording: its name tells.
     digest = hashlib.sha256(b"\n".join([directory.name.encode(), record.comparison.encode(), raw])).hexdigest()
     target = directory.parent / f"{directory.name}.outcome-{digest[:12]}.json"
-    outcome = Outcome(
-        run=directory.name, recorded=recorded, source_sha256=hashlib.sha256(raw).hexdigest(), changes=changes
-    )
-    if not target.exists():
-        write_file(target, outcome.model_dump_json(by_alias=True, indent=1) + "\n")
+    source = hashlib.sha256(raw).hexdigest()
+    before = read_outcomes(directory)
+    if before and before[-1].source_sha256 == source and target.exists():
+        return target, before[-1]
+    if before:
+        recorded = _after(before[-1].recorded, recorded)
+    outcome = Outcome(run=directory.name, recorded=recorded, source_sha256=source, changes=changes)
+    write_file(target, outcome.model_dump_json(by_alias=True, indent=1) + "\n")
     return target, outcome
 
 
-def read_outcomes(directory: Path) -> list[Outcome]:
-    """All recordings beside a run's folder, oldest first; what can't be read is passed over."""
+def _after(last: str, now: str) -> str:
+    """A time of recording that comes after the last one, also within a second and where the clock was set back."""
+    try:
+        if now > last:
+            return now
+        return (datetime.fromisoformat(last) + timedelta(microseconds=1)).isoformat(timespec="microseconds")
+    except (ValueError, OverflowError):  # no time of ours
+        return now
+
+
+def read_outcomes(directory: Path, others: list[str] | None = None) -> list[Outcome]:
+    """All recordings beside a run's folder, oldest first; what can't be read is passed over.
+
+    others: is told why those of another version of bidsim can't be read.
+    """
     directory = directory.resolve()
     found = []
     for path in directory.parent.glob(f"{glob_escaped(directory.name)}.outcome-*.json"):
         match = NAME.match(path.name)
         try:
-            if match and match["run"] == directory.name and path.stat().st_size <= 8 * MOST_BYTES:
-                found.append(Outcome.model_validate_json(path.read_bytes()))
-        except (OSError, ValidationError):
+            if not match or match["run"] != directory.name or path.stat().st_size > 8 * MOST_BYTES:
+                continue
+            content = path.read_bytes()
+        except OSError:
             continue
+        try:
+            found.append(Outcome.model_validate_json(content))
+        except ValidationError:
+            other = other_version(schema_of(content), SCHEMA, "record it again")
+            if other and others is not None:
+                others.append(other)
     return sorted(found, key=lambda o: (o.recorded, o.source_sha256))
 
 

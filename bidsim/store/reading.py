@@ -16,6 +16,7 @@ from bidsim.statistics.numbers import with_confidence as requantified
 from bidsim.statistics.tables import Tables
 from bidsim.statistics.tallies import OVERALL
 from bidsim.store.statistics import read_tables
+from bidsim.versions import other_version
 
 MOST_BYTES = 2**31
 LEAST_CONFIDENCE = 0.5
@@ -90,7 +91,8 @@ def _problem(text: bytes, error: ValidationError) -> str:
     if not isinstance(document, dict) or "schema" not in document:
         return f"is JSON, but no result of a replay; {WHAT}"
     if document["schema"] != SCHEMA:
-        return f'has the schema "{str(document["schema"])[:60]}"; this version of bidsim reads {SCHEMA}'
+        other = other_version(document["schema"], SCHEMA, "replay the log again")
+        return other or f'has the schema "{str(document["schema"])[:60]}"; this version of bidsim reads {SCHEMA}'
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     return f"is not a valid result: {where}: {first['msg']}"

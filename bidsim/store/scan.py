@@ -14,7 +14,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bidsim.errors import BidsimError
-from bidsim.store.record import Record, RunFile
+from bidsim.store.record import SCHEMA, Record, RunFile
+from bidsim.versions import UPGRADE, other_version, schema_of
 
 MOST_BYTES = 64 * 2**20
 
@@ -34,17 +35,25 @@ class StoredRun:
 
 @dataclass(frozen=True)
 class Scan:
-    """unfinished: folders of writers that are at work or were stopped; foreign: folders that hold no run."""
+    """unfinished: folders of writers that are at work or were stopped; foreign: folders that hold no run; others: why a
+    run of another version can't be read, for each."""
 
     runs: list[StoredRun] = field(default_factory=list)
     unfinished: int = 0
     foreign: int = 0
+    others: list[str] = field(default_factory=list)
 
     @property
     def passed_over(self) -> str:
         """'2 folders passed over: 1 unfinished, 1 without a run', or ''."""
-        parts = [(self.unfinished, "unfinished"), (self.foreign, "without a run")]
-        total = self.unfinished + self.foreign
+        newer = sum(UPGRADE in why for why in self.others)
+        parts = [
+            (self.unfinished, "unfinished"),
+            (self.foreign, "without a run"),
+            (newer, UPGRADE),
+            (len(self.others) - newer, "made by an older bidsim"),
+        ]
+        total = self.unfinished + self.foreign + len(self.others)
         said = ", ".join(f"{n} {word}" for n, word in parts if n)
         return f"{total} folder{'s' * (total != 1)} passed over: {said}" if total else ""
 
@@ -53,6 +62,7 @@ def scan(directories: Sequence[Path]) -> Scan:
     """All runs directly below the folders (or that the folders are). Raises BidsimError for what is no folder."""
     runs: dict[Path, StoredRun] = {}
     unfinished = foreign = 0
+    others: list[str] = []
     for directory in directories:
         if not os.path.isdir(directory):
             raise BidsimError("no such folder; give the folder that holds your runs", file=str(directory))
@@ -62,11 +72,13 @@ def scan(directories: Sequence[Path]) -> Scan:
                 unfinished += any(os.path.exists(path / name) for name in ("result.json", "run.json", "report.html"))
                 continue
             found = read_run(path)
-            if found is None:
+            if isinstance(found, str):
+                others.append(found)
+            elif found is None:
                 foreign += 1
             else:
                 runs[path.resolve()] = found
-    return Scan([runs[key] for key in sorted(runs)], unfinished, foreign)
+    return Scan([runs[key] for key in sorted(runs)], unfinished, foreign, others)
 
 
 def _folders(directory: Path) -> Iterator[Path]:
@@ -77,13 +89,17 @@ def _folders(directory: Path) -> Iterator[Path]:
         raise BidsimError(f"can't be read: {error.strerror}", file=str(directory)) from None
 
 
-def read_run(directory: Path) -> StoredRun | None:
-    """The run of a folder; None where there is none, or not a whole one."""
+def read_run(directory: Path) -> StoredRun | str | None:
+    """The run of a folder; None where there is none, or not a whole one; of one of another version why it can't be read."""
     file = directory / "run.json"
     try:
         if not os.path.isfile(directory / "result.json") or os.path.getsize(file) > MOST_BYTES:
             return None
-        found = RunFile.model_validate_json(file.read_bytes())
-    except (OSError, ValidationError, RecursionError):
+        content = file.read_bytes()
+    except OSError:
         return None
+    try:
+        found = RunFile.model_validate_json(content)
+    except (ValidationError, RecursionError):
+        return other_version(schema_of(content), SCHEMA, "replay the log again")
     return StoredRun(directory, found.started, found.record)

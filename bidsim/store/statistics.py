@@ -27,6 +27,7 @@ from bidsim.statistics.identified import SUMS as FATE_SUMS
 from bidsim.statistics.split import SUMS, Stage
 from bidsim.statistics.tables import AtLevel, Matched, Outline, Ranked, ScoreGrid, Tables
 from bidsim.statistics.tallies import LIMB, OVERALL, Family, Key
+from bidsim.versions import other_version
 
 SCHEMA = "bidsim.statistics/1"
 MOST_BYTES = 2**30
@@ -179,10 +180,8 @@ def read_tables(file: Path) -> Tables:
         raise BidsimError(f"the statistics can't be read ({str(error).splitlines()[0][:120]})", file=name) from error
     if not isinstance(given, dict) or given.get("schema") != SCHEMA:
         found = given.get("schema") if isinstance(given, dict) else None
-        raise BidsimError(
-            f"the statistics are {found or 'of no known schema'}, this bidsim reads {SCHEMA}; replay the log again",
-            file=name,
-        )
+        other = other_version(found, SCHEMA, "replay the log again")
+        raise BidsimError(other or f"the statistics are of no known schema, not {SCHEMA}; replay again", file=name)
     try:
         return _Reader(table, given).tables()
     except (KeyError, IndexError, TypeError, ValueError, pa.ArrowException) as error:

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bidsim.errors import BidsimError
+from bidsim.files import write_file
 from bidsim.models.manifest import CurvePoint, CurveRound
 from bidsim.scenario.schema import Head
-from bidsim.store.runs import write_file
 
 META = "meta"
 

@@ -7,7 +7,6 @@ behind can be put beside other runs as it is. A gate that fails is a result, not
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from bidsim.replay.pipeline import Settings
 from bidsim.replay.progress import Progress
 from bidsim.result import Result
 from bidsim.scenario.loading import LoadedScenario
+from bidsim.scratch import scratch
 from bidsim.store.reading import load_run
 from bidsim.training.contract import Layout, read_job
 from bidsim.training.hyperparameters import Hyperparameters
@@ -65,7 +65,7 @@ def do_job(
         if line is not None:
             say(line)
 
-    with tempfile.TemporaryDirectory(prefix="bidsim-", dir=settings.directory) as work:
+    with scratch(settings.directory) as work:
         workflow = Workflow(
             job.loaded,
             hyperparameters,

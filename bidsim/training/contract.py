@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from bidsim.errors import BidsimError
+from bidsim.files import write_file
 from bidsim.scenario.explaining import nearest
 from bidsim.scenario.loading import LoadedScenario, load_scenario, parse_scenario
-from bidsim.store.runs import write_file
 from bidsim.training.hyperparameters import read_mapping
 from bidsim.training.windows import changed
 

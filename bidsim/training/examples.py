@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bidsim.errors import BidsimError
 from bidsim.scenario.schema import SAMPLE_HEAD, Head
+from bidsim.versions import other_version, schema_of
 
 SCHEMA: Literal["bidsim.extraction/1"] = "bidsim.extraction/1"
 MANIFEST = "manifest.json"
@@ -172,6 +173,9 @@ def open_extraction(directory: Path) -> Extraction:
             f"is no extraction ({MANIFEST}: {error.strerror}); make one with bidsim extract", file=str(directory)
         ) from error
     except ValidationError as error:
+        other = other_version(schema_of(data), SCHEMA, "extract again")
+        if other:
+            raise BidsimError(other, file=str(file)) from error
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(p) for p in first["loc"])
         raise BidsimError(f"{place}: {first['msg']}; extract again", file=str(file)) from error

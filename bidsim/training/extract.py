@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +34,7 @@ from bidsim.replay.progress import Progress, Silent
 from bidsim.replay.stages import Stages, facts_text
 from bidsim.scenario.loading import LoadedScenario, refuse_spark, refuse_unsupported
 from bidsim.scenario.schema import Bid, Head, Policy, PolicyColumns
+from bidsim.scratch import scratch
 from bidsim.store.runs import check_free
 from bidsim.training.examples import (
     HEAD_SAMPLE,
@@ -179,7 +179,7 @@ def _extract_set(
     names = tuple(dict.fromkeys(loaded.scenario.features))
     policies[1].scorer = _Reader(names)  # makes the plan bind the features
     with (
-        tempfile.TemporaryDirectory(prefix="bidsim-", dir=settings.directory) as work,
+        scratch(settings.directory) as work,
         brought(found, Path(work).resolve(), progress.step) as log,
         Engine(
             log.files,

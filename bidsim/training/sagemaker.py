@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from bidsim.errors import BidsimError
-from bidsim.store.runs import write_file
+from bidsim.files import write_file
 from bidsim.training.container import BUNDLE
 from bidsim.training.contract import NOT_OURS
 from bidsim.training.hyperparameters import Hyperparameters

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from bidsim.errors import BidsimError
+from bidsim.files import aside_of, clear_dead, sync, write_file
 from bidsim.logs.bringing import Log
 from bidsim.logs.source import Source
-from bidsim.store.runs import aside_of, clear_dead, sync, write_file
 from bidsim.training.examples import sha256_of
 
 KEY_DIGITS = 16

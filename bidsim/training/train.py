@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from bidsim.replay.progress import Progress as Telling
 from bidsim.replay.progress import Silent
 from bidsim.scenario.loading import LoadedScenario
 from bidsim.scenario.schema import HEADS, Head
+from bidsim.scratch import scratch
 from bidsim.training.checkpoint import Checkpoint, Standing
 from bidsim.training.curve import Measures, Progress, round_of, thinned
 from bidsim.training.examples import Extraction
@@ -115,7 +115,7 @@ def train(
         raise Stopped("training was stopped before anything was learned; nothing was written")
     stopped = len(curves) < len(problems) or any(curve.stopped for curve in curves.values())
     telling.step("checking the calibration")
-    with tempfile.TemporaryDirectory(prefix="bidsim-") as work:
+    with scratch() as work:
         bundle = _pack(extraction, hyperparameters, trainings, problems, Path(work) / "m.bin")
         ordered = {head: curves[head] for head in HEADS if head in curves}
         note = _note(extraction, [h for h in problems if h not in curves], stopped)
@@ -137,7 +137,7 @@ def extracted_for(
     progress: Telling | None = None,
 ) -> Iterator[Extraction]:
     """The extraction that the hyperparameters ask for, in a folder that is gone afterwards. Raises BidsimError."""
-    with tempfile.TemporaryDirectory(prefix="bidsim-", dir=settings.directory if settings else None) as work:
+    with scratch(settings.directory if settings else None) as work:
         yield extract(
             loaded,
             Path(work) / "examples",

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bidsim.errors import BidsimError
+from bidsim.files import write_file
 from bidsim.gate.bounds import HIGHER_IS_BETTER, LOWER_IS_BETTER
 from bidsim.logs.bringing import Log
 from bidsim.models.bundle import Bundle, open_bundle
@@ -27,7 +28,6 @@ from bidsim.scenario.explaining import nearest
 from bidsim.scenario.loading import LoadedScenario
 from bidsim.scenario.schema import HEADS, Head
 from bidsim.store.reading import load_run
-from bidsim.store.runs import write_file
 from bidsim.training.examples import open_extraction
 from bidsim.training.hyperparameters import Hyperparameters
 from bidsim.training.train import Abandoned, Miscalibrated, train

@@ -16,7 +16,6 @@ import json
 import math
 import multiprocessing
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -29,12 +28,13 @@ from statistics import median
 from typing import Any
 
 from bidsim.errors import BidsimError
+from bidsim.files import write_file
 from bidsim.logs.bringing import brought
 from bidsim.logs.opening import open_log
 from bidsim.replay.pipeline import Settings
 from bidsim.replay.progress import Progress, Silent
 from bidsim.scenario.loading import LoadedScenario
-from bidsim.store.runs import write_file
+from bidsim.scratch import scratch
 from bidsim.training.extract import Selection, extract
 from bidsim.training.hyperparameters import Common, Hyperparameters
 from bidsim.training.space import Space
@@ -103,7 +103,8 @@ def tune(
     progress = progress or Silent()
     window, selection, tables = _windows(tuning)
     judged = changed(window, gate=None, candidates=None, segments=None, name=f"{tuning.loaded.name[:190]} tuning")
-    directory = tuning.work / f"tune-{_key(tuning, judged, selection, tables)}"
+    key = _key(tuning, judged, selection, tables)
+    directory = tuning.work / f"tune-{key}"
     as_of = _begin(directory, tuning)
     examples = directory / "examples"
     if not examples.is_dir():
@@ -129,10 +130,12 @@ def tune(
     outcomes: list[Outcome] = []
     progress.step(f"tuning: {tuning.trials} trials")
     with (
-        tempfile.TemporaryDirectory(prefix="bidsim-", dir=tuning.settings.directory) as work,
+        scratch(tuning.settings.directory) as work,
         brought(open_log(judged, tables), Path(work).resolve(), progress.step) as log,  # once for all trials
         _Workers(jobs, threads) as workers,
     ):
+        if _key(tuning, judged, selection, tables) != key:  # what trials read would not be what the search's name says
+            raise BidsimError("the log or a model was changed since the search began; run again")
         for first in range(0, tuning.trials, BATCH):
             study.sampler = optuna.samplers.TPESampler(seed=_seed(tuning.seed, first // BATCH), constant_liar=True)
             thresholds = _thresholds(outcomes)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -32,6 +31,7 @@ from bidsim.replay.progress import Progress, Silent
 from bidsim.run import replay_to_directory
 from bidsim.scenario.loading import LoadedScenario, refuse_spark, refuse_unsupported
 from bidsim.scenario.schema import Bid, Policy
+from bidsim.scratch import scratch
 from bidsim.training.examples import open_extraction
 from bidsim.training.extract import content_sha256, extract
 from bidsim.training.hyperparameters import Hyperparameters
@@ -87,6 +87,9 @@ class Workflow:
     @cached_property
     def keys(self) -> Mapping[StepName, str]:
         """The key of each step. Raises BidsimError where log, models or windows can't be used."""
+        return self._keys()
+
+    def _keys(self) -> Mapping[StepName, str]:
         fingerprints = Fingerprints(self.work / "fingerprints.json")
         judged = fingerprints.of_log(open_log(self.loaded, self.tables))
         log = [judged]
@@ -127,6 +130,8 @@ class Workflow:
         """
         if self.done(step):
             return False
+        if self._keys() != self.keys:  # what it reads would not be what its name says
+            raise BidsimError("the log or a model was changed since these steps began; run again")
         progress = progress or Silent()
         if step == "extract":
             self._extract(progress)
@@ -151,7 +156,7 @@ class Workflow:
         policies = resolve(loaded, [], self.baseline)
         found = open_log(loaded, self.tables)
         with (
-            tempfile.TemporaryDirectory(prefix="bidsim-", dir=self.settings.directory) as work,
+            scratch(self.settings.directory) as work,
             brought(found, Path(work).resolve(), silent) as log,
             Engine(log.files, Path(work).resolve(), threads=1, memory_bytes=1 << 29, folders=log.folders) as engine,
         ):

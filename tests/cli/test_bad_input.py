@@ -390,3 +390,23 @@ def test_csv_files_of_one_table_need_one_header(tmp_path: Path) -> None:
     assert re.match(
         r"logs/b.csv:1: .*differs from that of logs/a.csv; CSV files of one table need the same header", said
     )
+
+
+def test_more_segment_values_than_memory_holds_numbers_of_are_told(tmp_path: Path) -> None:
+    """Before the work of hours is done, not by the kernel after it."""
+    write_log(tmp_path / "log.parquet")
+    write_scenario(tmp_path / "s.yaml", {"segments": ["request_id"]})
+    words = [
+        "--scenario",
+        tmp_path / "s.yaml",
+        "--table",
+        f"ad={tmp_path}/log.parquet",
+        "--out",
+        tmp_path / "out",
+        "-q",
+    ]
+    said = bidsim("replay", *words, "--memory", "1.2GB")
+    assert said.status == 2
+    assert "the numbers of 1203 segment values for 2 policies need about 0.8GB beside what the log takes" in said.err
+    assert "--memory leaves 0.6GB; raise it, or take fewer candidates at once or coarser segments" in said.err
+    assert not (tmp_path / "out").exists()

@@ -105,7 +105,10 @@ def test_rules_that_cannot_be_used_are_refused_with_their_line(
         (b"{", "is not valid JSON"),
         (b"\xff\xfe", "is not valid JSON"),
         (b"[1]", "is JSON, but no result"),
-        (b'{"schema": "bidsim.result/9"}', 'has the schema "bidsim.result/9"'),
+        (
+            b'{"schema": "bidsim.result/9"}',
+            'made by a newer bidsim: upgrade bidsim to read it (its schema is "bidsim.result/9"',
+        ),
         (b'{"schema": "bidsim.result/1", "name": 3}', "is not a valid result"),
     ],
 )

@@ -79,3 +79,20 @@ def test_a_replay_with_a_file_is_the_replay_with_the_same_columns(tmp_path: Path
     numbers = [[(m.metric, m.policy, m.segment, m.value) for m in r.metrics] for r in (by_file, by_column)]
     assert numbers[0] == numbers[1]
     assert by_file.policies[1].sha256 is not None
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a run would carry the hash of other predictions than those that it replayed."""
+    from bidsim.models import predictions
+
+    file = write(tmp_path / "p.csv", {"request": [1, 2], "pctr": [0.1, 0.2]})
+    read = predictions.read_table
+
+    def then_written(path: Path) -> pa.Table:
+        table = read(path)
+        write(file, {"request": [1, 2], "pctr": [0.1, 0.3]})
+        return table
+
+    monkeypatch.setattr(predictions, "read_table", then_written)
+    with pytest.raises(ModelError, match=r"p.csv: the file was changed while it was read; run again"):
+        open_scorer(file)

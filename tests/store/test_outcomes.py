@@ -69,6 +69,24 @@ def test_recording_again_is_once_and_a_later_outcome_counts(run: Path, tmp_path:
     assert entry.online.change == 0.5
 
 
+def test_what_is_recorded_later_counts_whatever_the_clock_says(run: Path, tmp_path: Path) -> None:
+    """Within one second, after the clock was set back, and also where an earlier file is recorded once more."""
+    from bidsim.store.ledger import record_outcome
+    from bidsim.store.scan import read_run
+
+    ledger = tmp_path / "ab.csv"
+    stored = read_run(run)
+    assert stored is not None
+    clock = ["2026-12-01T10:00:00+00:00"] * 4 + ["2025-01-01T00:00:00+00:00"] * 4
+    for change, now in zip([1, 2, 3, 4, 2, 5, 1, 4], clock, strict=True):
+        ledger.write_text(f"metric,change\ncpa,-{change}%\n")
+        record_outcome(run, stored.record, ledger, now)
+        entry = make_leaderboard([run.parent], "cpa").boards[0].entries[0]
+        assert entry.online is not None
+        assert entry.online.change == -change / 100
+    assert len(read_outcomes(run)) == 5
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

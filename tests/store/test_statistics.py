@@ -114,7 +114,7 @@ def test_what_is_not_such_a_file_is_refused_in_one_sentence(tmp_path: Path) -> N
     with pytest.raises(BidsimError, match="can't be read"):
         read_tables(file)
     pq.write_table(pa.table({"a": [1]}), file)
-    with pytest.raises(BidsimError, match=f"this bidsim reads {SCHEMA}"):
+    with pytest.raises(BidsimError, match=f"of no known schema, not {SCHEMA}; replay again"):
         read_tables(file)
     content = tables_to_parquet(run(tmp_path, make_log(4, 200)).tables)
     table = pq.read_table(pa.BufferReader(content))

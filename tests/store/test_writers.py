@@ -14,9 +14,11 @@ import pytest
 from stored import make
 
 from bidsim.errors import BidsimError
+from bidsim.files import aside_of, write_file
+from bidsim.models.archive import write_archive
 from bidsim.result import Result
 from bidsim.store.leaderboard import make_leaderboard
-from bidsim.store.runs import aside_of, write_file, write_run
+from bidsim.store.runs import write_run
 from bidsim.store.scan import scan
 
 WRITER = """
@@ -80,14 +82,17 @@ def test_what_a_killed_writer_began_is_cleared_by_the_next_of_that_place(tmp_pat
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     stem = aside_of(tmp_path / "run").name.rpartition(".")[0]
     (tmp_path / f"{stem}.{int(gone.stdout)}-abc").mkdir()
+    (tmp_path / f".m.bin{stem.removeprefix('.run')}.{int(gone.stdout)}").touch()
     (tmp_path / f"{stem}.{os.getppid()}-abc").mkdir()
     (tmp_path / f".run.elsewhere.{int(gone.stdout)}-abc").mkdir()
     (tmp_path / f"{stem.replace('.run', '.run2')}.{int(gone.stdout)}-abc").mkdir()
     write_run(tmp_path / "run", {"a": "1"})
     write_file(tmp_path / "f", "1")
+    write_archive(tmp_path / "m.bin", {"a": b"1"})
     assert {p.name for p in tmp_path.iterdir()} == {
         "run",
         "f",
+        "m.bin",
         f"{stem}.{os.getppid()}-abc",
         f".run.elsewhere.{int(gone.stdout)}-abc",
         f"{stem.replace('.run', '.run2')}.{int(gone.stdout)}-abc",

@@ -39,6 +39,17 @@ def steps_done(of: Workflow) -> list[str]:
     return done
 
 
+def test_a_log_that_changes_between_two_steps_is_told(tmp_path: Path) -> None:
+    """Otherwise a step would be kept under the name of a log that it never saw."""
+    of = workflow(write_market(tmp_path))
+    assert of.do("extract")
+    assert of.do("train")
+    pq.write_table(market().slice(0, 5900), tmp_path / "log.parquet")
+    with pytest.raises(BidsimError, match="changed since these steps began; run again"):
+        of.do("evaluate")
+    assert not of.done("evaluate")
+
+
 def test_a_rerun_does_only_what_is_missing_or_changed(tmp_path: Path) -> None:
     scenario = write_market(tmp_path)
     assert steps_done(workflow(scenario)) == list(STEPS)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bidsim.errors import BidsimError
+from bidsim.scratch import PREFIX, lock
 
 # What a scenario may set, by beginning.
 HARMLESS = (
@@ -155,7 +156,8 @@ def ship_file(session: Any, name: str, write: Callable[[Path], object], *, pytho
     if name in known:
         return
     if not _folder:
-        _folder.append(Path(tempfile.mkdtemp(prefix="bidsim-spark-")))
+        _folder.append(Path(tempfile.mkdtemp(prefix=f"{PREFIX}spark-")))
+        lock(_folder[0])
         atexit.register(shutil.rmtree, _folder[0], ignore_errors=True)
     target = _folder[0] / name
     if not target.exists():

@@ -1,0 +1,87 @@
+"""Files and folders that appear whole or not at all: written aside, synced, renamed.
+
+What is written aside is called by machine and process, so that the next one for the same place can clear away what a
+killed one had begun, and leaves alone what another is writing at this moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import platform
+import re
+import shutil
+from pathlib import Path
+
+from bidsim.errors import BidsimError
+
+
+def aside_of(target: Path) -> Path:
+    """Where this process writes what will take its place as `target`: hidden beside it, and called by machine and process."""
+    return target.parent / f".{target.name}.{_node()}.{os.getpid()}"
+
+
+def clear_dead(target: Path) -> None:
+    """Remove what processes of this machine that were killed had begun to write aside for `target`."""
+    for path in target.parent.glob(f".{glob.escape(target.name)}.{_node()}.*"):
+        pid = path.name.rpartition(".")[2].partition("-")[0]
+        if pid.isdigit() and not _alive(int(pid)):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def _node() -> str:
+    return re.sub(r"[^A-Za-z0-9-]", "-", platform.node())
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write one file whole or not at all, in place of what it was. Raises BidsimError, leaving nothing behind."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, content)
+    except OSError as error:
+        raise BidsimError(f"can't be written: {error.strerror}", file=str(path)) from error
+
+
+def replace_file(path: Path, content: str | bytes) -> None:
+    """The same in a folder that is there. Raises OSError."""
+    aside = aside_of(path)
+    try:
+        clear_dead(path)
+        write_synced(aside, content)
+        os.replace(aside, path)
+        sync(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+
+
+def write_synced(path: Path, content: str | bytes) -> None:
+    """Write a file and have the system write it to the disk. Raises OSError."""
+    with open(path, "wb") as stream:
+        stream.write(content.encode("utf-8") if isinstance(content, str) else content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def sync(directory: Path) -> None:
+    """Have the system write a folder or a file to the disk."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
