@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bidsim.errors import BidsimError
+from bidsim.visible import visible_json
 
 if TYPE_CHECKING:
     from bidsim.models.bundle import Bundle
@@ -61,7 +62,7 @@ def inspect(file: FileArgument) -> None:
 
     from bidsim.models.bundle import open_bundle
 
-    typer.echo(json.dumps(_inspected(open_bundle(file)), indent=2, ensure_ascii=False))
+    typer.echo(visible_json(json.dumps(_inspected(open_bundle(file)), indent=2, ensure_ascii=False)))
 
 
 @models_app.command()
