@@ -24,7 +24,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from hostile import bundles, expressions, logs, names, runs, scenarios  # noqa: E402
+from hostile import bundles, expressions, logs, names, places, runs, scenarios  # noqa: E402
 from hostile.trial import End, Make, attempt  # noqa: E402
 
 KINDS: dict[str, Make] = {
@@ -32,6 +32,7 @@ KINDS: dict[str, Make] = {
     **expressions.CLASSES,
     **bundles.CLASSES,
     **logs.CLASSES,
+    **places.CLASSES,
     **names.CLASSES,
     **runs.CLASSES,
 }

@@ -43,9 +43,9 @@ FILES = [
 TESTS = {
     "bidsim/gate": (["tests/gate"], ["tests/cli/test_gate.py", "tests/store/test_statistics.py"]),
     "bidsim/statistics": (
-        [f"tests/statistics/test_{name}.py" for name in ("intervals", "multiway", "references", "winning")],
+        [f"tests/statistics/test_{name}.py" for name in ("intervals", "multiway", "winning")],
         [
-            "tests/statistics/test_resampling.py",
+            *(f"tests/statistics/test_{name}.py" for name in ("references", "resampling")),
             *(f"tests/replay/test_{name}.py" for name in ("split", "oracle", "levels", "invariants")),
             "tests/statistics/test_experiment.py",
         ],
@@ -205,6 +205,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", help="files")
     parser.add_argument("--again", type=Path, help="what survived before")
     parser.add_argument("--keep", type=Path, default=Path("survivors.json"))
+    parser.add_argument("--trust", action="store_true", help="that the tests pass without a mutant")
     parser.add_argument("--minutes", type=float, default=1e6, help="then it stops, after however many")
     parser.add_argument("--seconds", type=float, default=600, help="limit of the tests of one mutant")
     args = parser.parse_args()
@@ -227,7 +228,7 @@ def main() -> int:
         for name in ("bidsim", "tests", "scenarios", "README.md", "pyproject.toml", "CHANGELOG.md"):
             source = ROOT / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, work / name)
-        for first, then in TESTS.values():
+        for first, then in TESTS.values() if not args.trust else ():
             assert run_tests(work, [*first, *then], 3600) == "survived", f"{first} {then} fail without a mutant"
         began = time.monotonic()
         rows: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)

@@ -22,28 +22,9 @@ from hostile.scenarios import EXTREMES
 from hostile.trial import Trial
 
 NAMES = [
-    "../evil",
-    "/tmp/evil",
-    "ctr/../../evil",
-    "C:\\evil",
-    "ctr\\evil",
-    "ctr//w",
-    "./ctr/weights.f32",
-    "ctr/\x00w",
-    "ctr/\u202ew",
-    "ctr/é",
-    "CTR/weights.f32",
-    "ctr/weights.f32",
-    "manifest.json",
-    "MANIFEST.JSON",
-    "",
-    "ctr/",
-    "x" * 300,
-    "x" * 65_000,
-    "ctr/\x1b[31m",
-    "con",
-    "~root",
-]
+    "../evil", "/tmp/evil", "ctr/../../evil", "C:\\evil", "ctr\\evil", "ctr//w", "./ctr/weights.f32", "ctr/\x00w", "ctr/\u202ew", "ctr/é",
+    "CTR/weights.f32", "ctr/weights.f32", "manifest.json", "MANIFEST.JSON", "", "ctr/", "x" * 300, "x" * 65_000, "ctr/\x1b[31m", "con", "~root",
+]  # fmt: skip
 
 
 def _members(folder: Path) -> dict[str, bytes]:
@@ -184,24 +165,10 @@ def _rezipped(draw: random.Random, kind: str, members: dict[str, bytes]) -> byte
 
 
 TEXTS = [
-    b"",
-    b"{}",
-    b"[]",
-    b"null",
-    b"[" * 100_000,
-    b'{"a":' * 50_000,
-    b"{" + b",".join(b'"k%d":1' % i for i in range(100_000)) + b"}",
-    b" " * (1 << 20),
-    b"x" * (3 << 20),
-    b'{"schema": "bidsim.bundle/1", "schema": 1}',
-    b"\xff\xfe",
-    b"\xef\xbb\xbf{}",
-    b'{"a": NaN}',
-    b'{"a": 1e999}',
-    b'{"a": ' + b"9" * 5000 + b"}",
-    b'{"a": "\\ud800"}',
-    b'{"a": "' + b"x" * (1 << 19) + b'"}',
-]
+    b"", b"{}", b"[]", b"null", b"[" * 100_000, b'{"a":' * 50_000, b"{" + b",".join(b'"k%d":1' % i for i in range(100_000)) + b"}", b" " * (1 << 20),
+    b"x" * (3 << 20), b'{"schema": "bidsim.bundle/1", "schema": 1}', b"\xff\xfe", b"\xef\xbb\xbf{}", b'{"a": NaN}', b'{"a": 1e999}',
+    b'{"a": ' + b"9" * 5000 + b"}", b'{"a": "\\ud800"}', b'{"a": "' + b"x" * (1 << 19) + b'"}',
+]  # fmt: skip
 
 
 def manifest(draw: random.Random, folder: Path) -> Trial:
@@ -277,29 +244,12 @@ def _changed(draw: random.Random, document: Any) -> str:
 
 
 PREDICTIONS = [
-    b"",
-    b"request_id,pctr\n",
-    b"request_id,pctr\nr00000,0.1\nr00000,0.2\n",
-    b"request_id,pctr\n" + b"x,1e999\n" * 100,
-    b"pctr\n0.1\n",
-    b"request_id,pctr,pcvr\n" + b"r00001,nan,inf\n",
-    b"request_id,pctr,pctr\nr1,1,1\n",
-    b'request_id,pctr\n"r1\n',
-    b"request_id,pctr\n\xff,1\n",
-    b"request_id,pctr\nr1,<b>\n",
-    b"request_id;pctr\nr1;1\n",
-    b"\x1b[31m,pctr\n1,1\n",
-    b"request_id,pctr\n" + b"r,0.5," * 3000,
-    b"a,b,c\n1,2,3\n",
-    b"request_id,pctr\n" + b"x" * 100_000 + b",1\n",
-    b"PAR1PAR1",
-    b"PAR1" + bytes(100) + b"PAR1",
-    b"\xef\xbb\xbfrequest_id,pctr\nr00001,0.5\n",
-    b"ad_id,spot_id,pctr\n3,top,0.1\n",
-    b"request_id,pctr\n" + b"\n" * 1000,
-    b"ts,pctr\n0001-01-01,0.5\n",
-    b"age,pctr\n1e400,0.5\n18,-1\n",
-]
+    b"", b"request_id,pctr\n", b"request_id,pctr\nr00000,0.1\nr00000,0.2\n", b"request_id,pctr\n" + b"x,1e999\n" * 100, b"pctr\n0.1\n",
+    b"request_id,pctr,pcvr\n" + b"r00001,nan,inf\n", b"request_id,pctr,pctr\nr1,1,1\n", b'request_id,pctr\n"r1\n', b"request_id,pctr\n\xff,1\n",
+    b"request_id,pctr\nr1,<b>\n", b"request_id;pctr\nr1;1\n", b"\x1b[31m,pctr\n1,1\n", b"request_id,pctr\n" + b"r,0.5," * 3000, b"a,b,c\n1,2,3\n",
+    b"request_id,pctr\n" + b"x" * 100_000 + b",1\n", b"PAR1PAR1", b"PAR1" + bytes(100) + b"PAR1", b"\xef\xbb\xbfrequest_id,pctr\nr00001,0.5\n",
+    b"ad_id,spot_id,pctr\n3,top,0.1\n", b"request_id,pctr\n" + b"\n" * 1000, b"ts,pctr\n0001-01-01,0.5\n", b"age,pctr\n1e400,0.5\n18,-1\n",
+]  # fmt: skip
 
 
 def predictions(draw: random.Random, folder: Path) -> Trial:
