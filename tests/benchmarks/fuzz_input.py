@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import resource
@@ -106,9 +107,10 @@ def main() -> int:
         for kind in kinds:
             show(kind, args.seed, attempt(KINDS[kind], f"{kind} {args.seed}"))
         return 0
-    jobs = [(kind, seed) for kind in kinds for seed in range(args.first, args.first + args.each)]
+    jobs = [(kind, seed) for seed in range(args.first, args.first + args.each) for kind in kinds]
     rows = {kind: Row() for kind in kinds}
-    run_all(jobs, rows, args)
+    with contextlib.suppress(KeyboardInterrupt):  # what was done so far is told
+        run_all(jobs, rows, args)
     print("\n| input | tried | refused (2) | replayed (0 or 1) | ended badly | most processor time | most memory |")
     print("|---|--:|--:|--:|--:|--:|--:|")
     for kind, row in rows.items():

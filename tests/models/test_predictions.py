@@ -79,3 +79,9 @@ def test_a_replay_with_a_file_is_the_replay_with_the_same_columns(tmp_path: Path
     numbers = [[(m.metric, m.policy, m.segment, m.value) for m in r.metrics] for r in (by_file, by_column)]
     assert numbers[0] == numbers[1]
     assert by_file.policies[1].sha256 is not None
+
+
+def test_a_header_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_bytes(b"requ\xe6st_id,pctr\nr1,0.5\n")
+    with pytest.raises(ModelError, match=r"p\.csv: a column's name is not UTF-8"):
+        open_scorer(tmp_path / "p.csv")
