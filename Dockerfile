@@ -1,5 +1,6 @@
 # The training container of the improvement loop (the last stage, `docker run IMAGE train`) and bidsim as a tool
-# (`--target tool`). Debian's slim image: wheels for the C libraries need glibc. To pin the bytes too, append @sha256:...
+# (`--target tool`). Debian's slim image: wheels for the C libraries need glibc. To pin the bytes too, append @sha256:...;
+# none is given, because no registry was at hand to read it from.
 FROM python:3.12.12-slim-bookworm AS build
 ARG EXTRAS=lightgbm
 # Compiles the loops over rows (bidsim/kernels); stays behind in this stage.
@@ -7,9 +8,15 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends gcc libc6-dev
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
+COPY .ci/image.txt .ci/image-build.txt ./.ci/
 COPY bidsim ./bidsim
-RUN python -m venv /opt/bidsim \
- && /opt/bidsim/bin/pip install --no-cache-dir --no-compile ".[${EXTRAS}]" \
+# All of it is checked by hash (x86-64), apart from what other EXTRAS than lightgbm add.
+RUN python -m venv /opt/build \
+ && /opt/build/bin/pip install --no-cache-dir --require-hashes --requirement .ci/image-build.txt \
+ && /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
+ && python -m venv /opt/bidsim \
+ && /opt/bidsim/bin/pip install --no-cache-dir --no-compile --require-hashes --requirement .ci/image.txt \
+ && /opt/bidsim/bin/pip install --no-cache-dir --no-compile "$(echo /wheel/*.whl)[${EXTRAS}]" \
  && /opt/bidsim/bin/pip uninstall --yes pip
 
 FROM python:3.12.12-slim-bookworm AS base

@@ -81,6 +81,9 @@ def _run(signals: Signals | None = None) -> int:
         if few_left(error):
             _say("error: not enough memory or threads; lower --memory or --threads, or free some memory")
             return EXIT_BAD_INPUT
+        if isinstance(error, RuntimeError) and "start new thread" in str(error):
+            _say("error: this machine or container gives no more threads; lower --threads, or raise its limit")
+            return EXIT_BAD_INPUT
         if isinstance(error, OSError) and (error.errno in MACHINE or "temporary directory" in str(error)):
             _drop_stdout()
             place = f"{error.filename}: " if error.filename else ""
@@ -147,7 +150,9 @@ def _bug() -> int:
 
 
 def _say(text: str) -> None:
-    print(f"bidsim: {text}", file=sys.stderr)
+    from bidsim.visible import visible
+
+    print(f"bidsim: {visible(text)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from bidsim.models.bundle import Bundle
 from bidsim.models.manifest import Isotonic, Platt, TrainingWindow
 from bidsim.models.packing import open_model
 from bidsim.models.recalibration import fit_isotonic, fit_platt, recalibrate
-from bidsim.replay.binding import make_plan
+from bidsim.replay.binding import planned
 from bidsim.replay.engine import Engine
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import resolve
@@ -87,8 +87,8 @@ def calibrate(
         Engine(
             log.files, Path(work).resolve(), threads=threads, memory_bytes=memory_bytes, folders=log.folders
         ) as engine,
+        planned(fitting, engine, log, policies) as plan,
     ):
-        plan = make_plan(fitting, engine, log, policies)
         labelled = {"ctr": plan.has("click"), "cvr": plan.has("click") and plan.has("conversion")}
         labelled["ctcvr"] = plan.has("conversion")
         wanted = heads or tuple(h for h in HEADS if h in bundle.manifest.heads and labelled[h])

@@ -18,6 +18,7 @@ from bidsim.cli_models import models_app
 from bidsim.cli_options import parse_engine, parse_memory, parse_spark, parse_tables, print_summary
 from bidsim.cli_runs import AnnotationsOption, AsOfOption, ChartsOption, InteractiveOption, annotate, parse_day
 from bidsim.cli_sagemaker import sagemaker_app
+from bidsim.visible import visible, visible_json
 
 app = typer.Typer(
     name="bidsim",
@@ -170,7 +171,8 @@ def check(
             settings=Settings(threads=threads, memory_bytes=memory_bytes),
             progress=progress,
         )
-    typer.echo(dumps(report.as_dict(), indent=1, ensure_ascii=False) if json else report.text())
+    shown = visible_json(dumps(report.as_dict(), indent=1, ensure_ascii=False)) if json else visible(report.text())
+    typer.echo(shown)
     return 1 if report.failed else 0
 
 
@@ -278,7 +280,7 @@ def _replay(
             spark=spark,
         )
     if json:
-        typer.echo(result.to_json(), nl=False)
+        typer.echo(visible_json(result.to_json()), nl=False)
     elif not quiet:
         print_summary(result, directory)
     annotate(result, annotations, json=json)

@@ -10,6 +10,7 @@ import typer
 
 from bidsim.cli_options import parse_tables
 from bidsim.errors import BidsimError
+from bidsim.visible import visible_json
 
 if TYPE_CHECKING:
     from bidsim.models.bundle import Bundle
@@ -62,7 +63,7 @@ def inspect(file: FileArgument) -> None:
 
     from bidsim.models.bundle import open_bundle
 
-    typer.echo(json.dumps(_inspected(open_bundle(file)), indent=2, ensure_ascii=False))
+    typer.echo(visible_json(json.dumps(_inspected(open_bundle(file)), indent=2, ensure_ascii=False)))
 
 
 @models_app.command()

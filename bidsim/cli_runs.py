@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bidsim.errors import BidsimError
+from bidsim.visible import visible_json
 
 if TYPE_CHECKING:
     from bidsim.result import Result
@@ -326,4 +327,4 @@ def outcome(
 def _print_json(document: Any) -> None:
     import json
 
-    sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.write(visible_json(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)) + "\n")

@@ -11,6 +11,7 @@ import typer
 from bidsim.cli_options import parse_memory, parse_tables
 from bidsim.cli_runs import AsOfOption, day_of
 from bidsim.errors import BidsimError
+from bidsim.visible import visible_json
 
 if TYPE_CHECKING:
     from bidsim.stress import Stress
@@ -74,7 +75,7 @@ def stress(
     )
     if out is not None:
         write_run(out, {"stress.json": found.to_json()})
-    typer.echo(found.to_json() if json else in_words(found), nl=False)
+    typer.echo(visible_json(found.to_json()) if json else in_words(found), nl=False)
     return 1 if found.verdict == "fail" or (fail_on_flip and found.flips) else 0
 
 

@@ -6,6 +6,8 @@ The command line prints ``str(error)`` as one message and exits with status 2.
 
 from __future__ import annotations
 
+from bidsim.visible import visible
+
 
 class BidsimError(Exception):
     """The scenario, a model, the log or a flag can't be used.
@@ -29,7 +31,7 @@ class BidsimError(Exception):
             place += f":{self.line}"
             if self.column is not None:
                 place += f":{self.column}"
-        return f"{place}: {self.message}" if place else self.message
+        return visible(f"{place}: {self.message}" if place else self.message)
 
 
 class ScenarioError(BidsimError):
@@ -38,6 +40,10 @@ class ScenarioError(BidsimError):
 
 class LogError(BidsimError):
     """The log or the campaign table can't be read, or lacks a column."""
+
+
+class ExpressionError(LogError):
+    """An expression of the scenario has no value for a row of the log; the message goes on after the expression's key."""
 
 
 class ModelError(BidsimError):

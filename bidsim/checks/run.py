@@ -12,7 +12,7 @@ from bidsim.checks.quick import quick_checks
 from bidsim.checks.thorough import duplicates, immaturity, order_of_events, skew, throttling
 from bidsim.logs.bringing import brought
 from bidsim.logs.opening import open_log
-from bidsim.replay.binding import make_plan
+from bidsim.replay.binding import planned
 from bidsim.replay.engine import Engine
 from bidsim.replay.pipeline import LEAST_BYTES, OWN_BYTES, Settings
 from bidsim.replay.plan import Plan
@@ -59,8 +59,8 @@ def run_check(
             threads=threads,
             memory_bytes=max(LEAST_BYTES - OWN_BYTES, settings.memory_bytes - OWN_BYTES),
         ) as engine,
+        planned(loaded, engine, log, policies) as plan,
     ):
-        plan = make_plan(loaded, engine, log, policies)
         plan.budget_amount = plan.budget_period = plan.pace = plan.ripening = None
         plan.internal = False
         for role, sql in plan.seconds.items():

@@ -97,7 +97,8 @@ def _settle_csv(source: Source, engine: Asker) -> Source:
             raise LogError(f"table {source.name}: there is a header and no row", file=source.files[0])
     except LogError as error:
         if error.line is None:
-            raise _broken_row(source, delimiter) or error from error
+            one = error.file or (source.files[0] if len(source.files) == 1 else None)
+            raise _broken_row(source, delimiter) or LogError(error.message, file=one) from error
         raise
     return source
 
@@ -132,10 +133,13 @@ def _settle_ndjson(source: Source, engine: Asker) -> Source:
 
 
 def _first_line(file: str, engine: Asker) -> str:
-    """Read by the engine, which knows every compression; a character that no text holds keeps the line whole."""
+    """Read by the engine, which knows every compression; a character that no text holds keeps the line whole.
+
+    Without quotes a line end within a quoted text is one of another kind than the file's: not strict about it.
+    """
     lines = engine.rows(
         f"select line from read_csv({quote_text(file)}, header = false, auto_detect = false, delim = '\x01', quote = '', "
-        "escape = '', columns = {'line': 'VARCHAR'}) limit 1"
+        "escape = '', columns = {'line': 'VARCHAR'}, strict_mode = false) limit 1"
     )
     return str(lines[0][0] or "") if lines else ""
 

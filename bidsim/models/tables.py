@@ -19,11 +19,16 @@ def read_table(path: str | os.PathLike[str]) -> pa.Table:
         if parquet:
             import pyarrow.parquet as pq
 
-            return pq.ParquetFile(path).read()
-        import pyarrow.csv as csv
+            table = pq.ParquetFile(path).read()
+        else:
+            import pyarrow.csv as csv
 
-        return csv.read_csv(path, convert_options=csv.ConvertOptions(strings_can_be_null=True))
+            table = csv.read_csv(path, convert_options=csv.ConvertOptions(strings_can_be_null=True))
+        _ = table.column_names  # decoded only here
+        return table
+    except UnicodeDecodeError as error:
+        raise ModelError("a column's name is not UTF-8 text", file=file) from error
     except OSError as error:
         raise ModelError(f"can't be read: {error.strerror or error}", file=file) from error
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except pa.ArrowException as error:
         raise ModelError(f"this is neither Parquet nor CSV: {' '.join(str(error).split())[:200]}", file=file) from error

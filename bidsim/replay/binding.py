@@ -6,7 +6,10 @@ needs is carried to it under an internal name.
 
 from __future__ import annotations
 
-from bidsim.errors import LogError, ScenarioError
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from bidsim.errors import BidsimError, ExpressionError, LogError, ScenarioError
 from bidsim.logs.bringing import Log
 from bidsim.replay.columns import (
     TIME_PARTS,
@@ -29,12 +32,35 @@ from bidsim.replay.columns import (
     window_span,
 )
 from bidsim.replay.engines import AnyEngine
-from bidsim.replay.formulas import bind_formulas, later_names, role_names
+from bidsim.replay.formulas import bind_formulas, later_names, role_names, try_amount
 from bidsim.replay.plan import Plan, Prediction, Ripening
 from bidsim.replay.policies import PolicyPlan
 from bidsim.scenario.expressions import quote_identifier
 from bidsim.scenario.loading import LoadedScenario, nearest
 from bidsim.scenario.schema import HEADS, PREDICTION_COLUMN, ROLES, CvrJump
+
+
+@contextmanager
+def planned(loaded: LoadedScenario, engine: AnyEngine, log: Log, policies: list[PolicyPlan]) -> Iterator[Plan]:
+    """The plan, while it is carried out: an expression without a value for some row is told by its key and line."""
+    plan = make_plan(loaded, engine, log, policies)
+    try:
+        yield plan
+    except ExpressionError as error:
+        raise _named(error, loaded, engine, plan) from error
+
+
+def _named(error: ExpressionError, loaded: LoadedScenario, engine: AnyEngine, plan: Plan) -> BidsimError:
+    """The error of the expression at fault, found by computing each one alone."""
+    relation = f"{plan.source.reader()} as s" + join_campaigns(plan.campaigns, plan.campaign_sql)
+    for path, sql in plan.tried:
+        try:
+            engine.rows(f"select max(hash(x)) from (select {sql} as x from {relation})")
+        except ExpressionError as found:
+            return loaded.error(f"{'.'.join(map(str, path))}: {found.message}", *path)
+        except BidsimError:
+            continue
+    return ScenarioError(f"an expression of the scenario {error.message}", file=loaded.file)
 
 
 def make_plan(loaded: LoadedScenario, engine: AnyEngine, log: Log, policies: list[PolicyPlan]) -> Plan:
@@ -85,6 +111,8 @@ def make_plan(loaded: LoadedScenario, engine: AnyEngine, log: Log, policies: lis
     )
     plan.unit = unit_kind(types.get("unit"))
     plan.zone = zone
+    plan.tried = names.tried
+    plan.campaign_sql = campaign_sql
     plan.span = window_span(loaded, roles["time"], time_kind)
     for role in ("time", "click_time", "conversion_time"):
         seconds = event_seconds(loaded, types, roles, role)
@@ -93,12 +121,12 @@ def make_plan(loaded: LoadedScenario, engine: AnyEngine, log: Log, policies: lis
     if roles["exchange"] is not None:
         plan.carry("exchange", roles["exchange"])
     _ripening(plan, loaded)
-    _auction_type(plan, names)
+    _auction_type(plan, names, engine, relation)
     _predictions(plan, names, engine, relation)
     _judged_heads(plan, loaded)
     _features(plan, names, {name for name, _ in log_columns})
-    bind_formulas(plan, names)
-    _budget(plan, names)
+    bind_formulas(plan, names, engine, relation)
+    _budget(plan, names, engine, relation)
     _internal(plan, loaded)
     _require(loaded, plan)
     return plan
@@ -122,13 +150,14 @@ def _ripening(plan: Plan, loaded: LoadedScenario) -> None:
         plan.carry("converted_at", plan.seconds["conversion_time"])
 
 
-def _auction_type(plan: Plan, names: Names) -> None:
+def _auction_type(plan: Plan, names: Names, engine: AnyEngine, relation: str) -> None:
     text = names.loaded.scenario.auction.type
     if text in ("second_price", "first_price"):
         plan.first_price = "true" if text == "first_price" else "false"
         plan.any_first_price = text == "first_price"
         return
     sql = names.compile(text, "auction", "type").sql
+    check_binds(names.loaded, engine, relation, sql, "auction", "type")
     # OpenRTB's `at` numbers them: 1 first price, 2 second price.
     plan.first_price = (
         f"case cast({sql} as varchar) when 'first_price' then true when '1' then true "
@@ -222,7 +251,7 @@ def _features(plan: Plan, names: Names, log_columns: set[str]) -> None:
                 )
 
 
-def _budget(plan: Plan, names: Names) -> None:
+def _budget(plan: Plan, names: Names, engine: AnyEngine, relation: str) -> None:
     budget = names.loaded.scenario.budget
     if budget is None:
         return
@@ -233,6 +262,7 @@ def _budget(plan: Plan, names: Names) -> None:
             names,
             lambda later: Names(names.loaded, later).compile(amount, "budget", "amount", extra=role_names(plan)),
         )
+        try_amount(plan, names, engine, relation, amount, "budget", "amount", extra=role_names(plan))
         plan.budget_amount = f"cast({plan.budget_amount} as double)"
     else:
         plan.budget_amount = f"{budget.amount!r}::double"
@@ -250,7 +280,9 @@ def _budget(plan: Plan, names: Names) -> None:
         else:
             plan.budget_period = f"date_trunc('hour', {local})"
     else:
-        plan.budget_period = f"cast({names.compile(budget.per, 'budget', 'per').sql} as varchar)"
+        period = names.compile(budget.per, "budget", "per").sql
+        check_binds(names.loaded, engine, relation, period, "budget", "per")
+        plan.budget_period = f"cast({period} as varchar)"
     if budget.pacing == "even":
         elapsed, span = _pace(plan, names.loaded, budget.per)
         # A row without a time comes last in its period, when all of the budget is released.

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Literal
 
-from bidsim.errors import BidsimError, LogError
+from bidsim.errors import BidsimError, ExpressionError, LogError
 from bidsim.logs.origins import Span
 from bidsim.logs.source import Source
 from bidsim.replay.engines import AnyEngine
 from bidsim.replay.plan import NUMERIC_ROLES, CampaignTable, Segment
 from bidsim.scenario.expressions import Compiled, compile_expression, quote_identifier
 from bidsim.scenario.loading import LoadedScenario
+from bidsim.scenario.reading import Place
 from bidsim.scenario.schema import ROLES
 
 NUMERIC_TYPES = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN")
@@ -35,6 +36,8 @@ class Names:
         self.loaded = loaded
         self.columns = dict(columns)
         self.source = source
+        # (key, SQL over the log) of what was compiled against the log's own columns.
+        self.tried: list[tuple[Place, str]] = []
 
     def compile(self, text: str, *path: str | int, extra: Mapping[str, str] | None = None) -> Compiled:
         """path: the key of the scenario that holds the text, for messages."""
@@ -46,6 +49,8 @@ class Names:
         compiled = compile_expression(text, {**self.columns, **(extra or {})}, where=where)
         for name in compiled.names - set(extra or {}):
             self.check_whole(name)
+        if self.source is not None:
+            self.tried.append((path, compiled.sql))
         return compiled
 
     def check_whole(self, name: str) -> None:
@@ -150,10 +155,13 @@ def not_numeric(
     mixed = names.source.mixed.get(text.strip('"').lower()) if names.source else None
     if names.source is not None:
         relation = relation.replace(names.source.reader(), engine.bring(names.source, [sql], [], None).reader())
-    found = engine.rows(
-        f"select cast({sql} as varchar) from {relation} "
-        f"where {sql} is not null and try_cast(cast({sql} as varchar) as double) is null limit 1"
-    )
+    try:
+        found = engine.rows(
+            f"select cast({sql} as varchar) from {relation} "
+            f"where {sql} is not null and try_cast(cast({sql} as varchar) as double) is null limit 1"
+        )
+    except ExpressionError:
+        found = []  # its type is reason enough
     why = f", {mixed}" if mixed else f', such as "{str(found[0][0])[:60].strip(chr(34))}"' if found else ""
     return names.loaded.error(
         f"{key}: the log's column is {kind}{why}, a number is needed; mend the log, or write "

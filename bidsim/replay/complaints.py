@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from bidsim.errors import LogError
+from bidsim.errors import ExpressionError, LogError
 from bidsim.logs.columns import broken_json_line
 
 COPY = "copy or write the file again"
@@ -24,6 +24,7 @@ def complaint(text: str, files: Sequence[str], readable: Callable[[str], bool]) 
         or _expression(flat)
         or _gzip(flat)
         or _parquet(flat, files, readable)
+        or _value(text.strip(), flat)
         or LogError(f"the log can't be read: {flat[:300]}")
     )
 
@@ -32,6 +33,10 @@ def _csv(text: str, files: Sequence[str]) -> LogError | None:
     place = re.search(r"CSV Error on Line: (\d+)", text)
     named = re.search(r"(?: file = |sniffing file \")(.+?)(?:\"| delimiter = )", text)
     file = named.group(1) if named else files[0] if len(files) == 1 else None
+    if place is None and "CSV Parser state machine" in text:
+        return LogError(
+            f"not a CSV file that can be read: a quote is lost, or its lines end in several ways; {COPY}", file=file
+        )
     if place is None:
         if "sniffing file" not in text:
             return None
@@ -69,15 +74,24 @@ def _expression(text: str) -> LogError | None:
     if cast and "Error while reading file" not in text:
         column = cast.group(3)
         of = f' of column "{column}"' if column and not column.startswith("carried ") else ""
-        return LogError(
-            f"an expression of the scenario needs a number or time where the log holds the text '{cast.group(1)[:80]}'{of} "
+        return ExpressionError(
+            f"needs a number or time where the log holds the text '{cast.group(1)[:80]}'{of} "
             f"(wanted {cast.group(2)}); write try_cast(... as double) to take such values as missing"
         )
     if re.match(r"Overflow in ", text):
-        return LogError(
-            f"an expression of the scenario leaves the range of whole numbers ({text[:120]}); cast to double"
-        )
+        return ExpressionError(f"leaves the range of whole numbers ({text[:120]}); cast to double")
     return None
+
+
+def _value(text: str, flat: str) -> LogError | None:
+    """What else an expression can't do with a row, where every file can be read."""
+    if "reading file" in flat or not re.match(r"(Conversion|Out of Range|Invalid Input|Not implemented) Error", text):
+        return None
+    why = re.split(r" when casting from source column |! Candidate|, expected format| \^ Error:", flat)[0]
+    why = why if len(why) <= 160 else f"{why[:157]}..."
+    return ExpressionError(
+        f"can't be computed for a row of the log: {why}; mend it, or leave such rows out by case when"
+    )
 
 
 def _gzip(text: str) -> LogError | None:

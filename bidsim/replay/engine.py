@@ -282,7 +282,7 @@ class Engine:
     def _log_error(self, error: Exception) -> BidsimError:
         text = str(error)
         if isinstance(error, duckdb.OutOfMemoryException):
-            said = " ".join(text.split())[:200]
+            said = " ".join(text.split("Possible solutions")[0].removeprefix("Out of Memory Error: ").split())[:200]
             return LogError(f"the memory given is not enough ({said}); raise --memory, or lower --threads")
         if "No space left" in text:
             return LogError("the disk is full while bidsim spilled to it; free some space or set TMPDIR")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from bidsim.replay.columns import Names
+from bidsim.replay.columns import Names, check_binds, is_numeric
+from bidsim.replay.engines import AnyEngine
 from bidsim.replay.plan import Carried, Plan
 from bidsim.replay.policies import PolicyPlan
 from bidsim.scenario.expressions import Compiled
 from bidsim.scenario.loading import LoadedScenario
-from bidsim.scenario.schema import HEADS, PREDICTION_COLUMN
+from bidsim.scenario.schema import HEADS, PREDICTION_COLUMN, ROLES
 
+MONEY_ROLES = ("target_cpc", "target_cpa", "daily_budget")
+SEEN_ROLES = ("price", "bid", "floor")
 OUTCOME_ROLES = ("price", "won", "click", "conversion")
 
 
@@ -25,10 +28,33 @@ def later_names(plan: Plan, names: Names, compile_: Callable[[Mapping[str, str]]
 
 
 def role_names(plan: Plan) -> dict[str, str]:
-    return {r: r for r in ("target_cpc", "target_cpa", "daily_budget") if plan.has(r)}
+    return {r: r for r in MONEY_ROLES if plan.has(r)}
 
 
-def bind_formulas(plan: Plan, names: Names) -> None:
+def try_amount(
+    plan: Plan, names: Names, engine: AnyEngine, relation: str, text: str, *path: str | int, extra: Mapping[str, str]
+) -> None:
+    """Refuse an amount of money that is none, by what it would be over the log itself, and keep that for messages.
+
+    extra: what its names stand for in the step where it will be computed.
+    """
+    known = {r: f"cast({plan.roles[r]} as double)" for r in ROLES if plan.has(r)}
+    over_log = {name: known.get(name, "cast(0.5 as double)") for name in extra}
+    for p in plan.predictions:
+        if p.sql is not None and PREDICTION_COLUMN[p.head] in over_log and extra[PREDICTION_COLUMN[p.head]] == p.valid:
+            over_log[PREDICTION_COLUMN[p.head]] = f"cast({p.sql} as double)"
+    roles = {r: sql for r, sql in known.items() if r in SEEN_ROLES and r not in names.columns}
+    if plan.has("campaign") and "campaign" not in names.columns:
+        roles["campaign"] = str(plan.roles["campaign"])
+    sql = Names(names.loaded, {**names.columns, **roles}).compile(text, *path, extra=over_log).sql
+    kind = check_binds(names.loaded, engine, relation, sql, *path)
+    if not is_numeric(kind) and kind != "VARCHAR":  # the text of a number is one
+        key = ".".join(map(str, path))
+        raise names.loaded.error(f"{key}: gives a {kind}, where an amount of money is needed", *path)
+    names.tried.append((path, f"cast({sql} as double)"))
+
+
+def bind_formulas(plan: Plan, names: Names, engine: AnyEngine, relation: str) -> None:
     loaded = names.loaded
     for policy in plan.policies:
         extra = role_names(plan)
@@ -40,6 +66,10 @@ def bind_formulas(plan: Plan, names: Names) -> None:
         if text is None:
             text, path = _default_formula(plan, policy, loaded), ("bid",)
         policy.formula_text = text
+        roles_too = {"price": "price", "bid": "bid_log", "campaign": "campaign", "floor": "floor_logged"}
+        if loaded.shift.prices != 1.0:  # what the log bid is what it was, whatever others ask
+            roles_too["bid"] = f"(bid_log / {loaded.shift.prices!r}::double)"
+        usable = {r: c for r, c in roles_too.items() if plan.has(r) and r not in names.columns}
 
         def compile_(
             later: Mapping[str, str],
@@ -47,11 +77,8 @@ def bind_formulas(plan: Plan, names: Names) -> None:
             path: tuple[str | int, ...] = path,
             extra: dict[str, str] = extra,
             name: str = policy.name,
+            usable: dict[str, str] = usable,
         ) -> Compiled:
-            roles_too = {"price": "price", "bid": "bid_log", "campaign": "campaign", "floor": "floor_logged"}
-            if loaded.shift.prices != 1.0:  # what the log bid is what it was, whatever others ask
-                roles_too["bid"] = f"(bid_log / {loaded.shift.prices!r}::double)"
-            usable = {r: c for r, c in roles_too.items() if plan.has(r) and r not in names.columns}
             compiled = Names(loaded, {**later, **usable}).compile(text, *path, extra=extra)
             seen = {r for r in OUTCOME_ROLES if plan.roles[r] in {names.columns.get(n) for n in compiled.names}}
             if seen | (compiled.names & {"price"} - set(names.columns)):
@@ -61,6 +88,7 @@ def bind_formulas(plan: Plan, names: Names) -> None:
             return compiled
 
         policy.formula_sql = _never_on_invalid(plan, policy, later_names(plan, names, compile_))
+        try_amount(plan, names, engine, relation, text, *path, extra=extra)
 
 
 def _never_on_invalid(plan: Plan, policy: PolicyPlan, formula: str) -> str:

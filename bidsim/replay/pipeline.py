@@ -16,7 +16,7 @@ from bidsim.gate import judge
 from bidsim.logs.bringing import Log, brought
 from bidsim.logs.opening import open_log
 from bidsim.replay.assemble import Reduced, assemble
-from bidsim.replay.binding import make_plan
+from bidsim.replay.binding import planned
 from bidsim.replay.census import census, check_room, segment_values
 from bidsim.replay.exchanges import exchanges
 from bidsim.replay.fidelity import check_fidelity
@@ -102,8 +102,8 @@ def run_replay(
             memory_bytes=engine_bytes,
             folders=here.folders,
         ) as engine,
+        planned(loaded, engine, here, policies) as plan,
     ):
-        plan = make_plan(loaded, engine, here, policies)
         ties_lose = scenario.auction.ties == "lose"
         never = scenario.budget is not None and scenario.budget.overspend == "never"
         stages = Stages(engine, plan, ties_lose=ties_lose, never=never)

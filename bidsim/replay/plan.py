@@ -111,6 +111,9 @@ class Plan:
     # What the steps found out beside the sums: diagnostics of the result, by name.
     notes: dict[str, Any] = field(default_factory=dict)
     warnings: list[tuple[str, str]] = field(default_factory=list)
+    # (key, SQL over the log) of the scenario's expressions, to find the one at fault.
+    tried: list[tuple[tuple[str | int, ...], str]] = field(default_factory=list)
+    campaign_sql: str | None = None
     # What intervals are clustered by: whole numbers, texts, or (without a unit) each row by itself.
     unit: Literal["whole", "text", "row"] = "row"
     # Digits of fixed-point sums of probabilities and losses; set when the number of rows is known.

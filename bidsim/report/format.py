@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Iterable
 from datetime import datetime
 
+from bidsim.visible import JOINERS
+
 DASH = "–"
 MINUS = "−"
 NAME_LENGTH = 80
@@ -23,8 +25,6 @@ WHOLE = frozenset(
     | {"XOF", "XPF"}
 )
 
-# Format characters that scripts need and that draw nothing by themselves: joiners of emoji, Persian, Indic scripts.
-_JOINERS = "\u200c\u200d"
 _MARKS_IN_A_ROW = 4
 
 
@@ -45,9 +45,9 @@ def clean_name(text: object, length: int = NAME_LENGTH) -> str:
         marks = marks + 1 if category in ("Mn", "Me") else 0
         if c.isspace():
             kept.append(" ")
-        elif (category[0] != "C" or c in _JOINERS) and marks <= _MARKS_IN_A_ROW:
+        elif (category[0] != "C" or c in JOINERS) and marks <= _MARKS_IN_A_ROW:
             kept.append(c)
-    name = " ".join("".join(kept).split()).strip(_JOINERS)
+    name = " ".join("".join(kept).split()).strip(JOINERS)
     if not name:
         return "(empty)"
     return name if len(name) <= length else name[: length - 1].rstrip() + "…"
@@ -61,7 +61,7 @@ def clean_text(text: object) -> str:
 def clean_lines(text: str) -> str:
     """A document of several lines: whatever `clean_name` would drop is shown as its code point instead."""
     return "".join(
-        c if c in "\n" or unicodedata.category(c)[0] != "C" or c in _JOINERS else f"\\u{ord(c):04x}" for c in text
+        c if c in "\n" or unicodedata.category(c)[0] != "C" or c in JOINERS else f"\\u{ord(c):04x}" for c in text
     )
 
 

@@ -191,7 +191,7 @@ def _find(parts: list[str], names: Mapping[str, str]) -> tuple[str, list[str]]:
             return alike[0], parts[length:]
         if alike:
             choice = " or ".join(f'"{name}"' for name in sorted(alike))
-            raise Refused(f'column "{".".join(parts)}" could be {choice}; write it exactly')
+            raise Refused(f'column "{_short(".".join(parts))}" could be {choice}; write it exactly')
     name = ".".join(parts)
     if set(name) & set("“”„‘’‚«»"):
         raise Refused("typographic quotes are not SQL; write text in 'straight' quotes and names in \"straight\" ones")
@@ -203,7 +203,7 @@ def _find(parts: list[str], names: Mapping[str, str]) -> tuple[str, list[str]]:
         known = sorted(names)
         more = f" and {len(known) - 15} more" if len(known) > 15 else ""
         hint = f"; known are {', '.join(known[:15])}{more}" if known else "; no column is known here"
-    raise Refused(f'unknown column "{name}"{hint}')
+    raise Refused(f'unknown column "{_short(name)}"{hint}')
 
 
 def _short(text: str) -> str:

@@ -306,8 +306,8 @@ class Scenario(Block):
     logs_tables: dict[str, LogTable] = Field(
         min_length=1, description="the log, by table name; one table for now, with a path here or given by --table"
     )
-    conditions: list[Expression] = []
-    features: list[str] = []
+    conditions: Annotated[list[Expression], Field(max_length=200)] = []
+    features: Annotated[list[str], Field(max_length=1000)] = []
     remove_anomaly_cvr_cpns: bool | CvrJump = Field(
         default=False,
         validation_alias=AliasChoices("remove_anomaly_cvr_cpns", "remove_anormaly_cvr_cpns"),
@@ -323,16 +323,16 @@ class Scenario(Block):
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] | None = Field(default=None, description="ISO 4217 code")
     timezone: str = "UTC"
     baseline: Policy | None = None
-    candidates: dict[str, Policy] = {}
+    candidates: Annotated[dict[str, Policy], Field(max_length=100)] = {}
     bid: Bid = Bid()
     auction: Auction = Auction()
     outcomes: Literal["observed", "predicted"] = "observed"
     budget: Budget | None = None
-    segments: list[str | Annotated[dict[str, Expression], Field(min_length=1)]] = []
+    segments: Annotated[list[str | Annotated[dict[str, Expression], Field(min_length=1)]], Field(max_length=500)] = []
     intervals: Intervals | None = None
     expected_utility: ExpectedUtility | None = None
     maturity: Maturity | None = None
-    gate: list[Rule] = []
+    gate: Annotated[list[Rule], Field(max_length=2000)] = []
     fidelity: Literal["fail", "warn"] = "fail"
     engine: Literal["duckdb", "spark"] = "duckdb"
     spark: Spark | None = Field(default=None, description="how engine spark runs")

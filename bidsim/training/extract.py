@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from bidsim.errors import BidsimError, LogError
 from bidsim.logs.bringing import brought
 from bidsim.logs.opening import open_log
-from bidsim.replay.binding import make_plan
+from bidsim.replay.binding import planned
 from bidsim.replay.engine import Engine
 from bidsim.replay.pipeline import LEAST_BYTES, OWN_BYTES, Settings
 from bidsim.replay.plan import Plan
@@ -188,8 +188,8 @@ def _extract_set(
             threads=threads,
             memory_bytes=max(LEAST_BYTES - OWN_BYTES, settings.memory_bytes - OWN_BYTES),
         ) as engine,
+        planned(reading, engine, log, policies) as plan,
     ):
-        plan = make_plan(reading, engine, log, policies)
         policies[1].scorer = None
         mature = _mature(plan, part)
         if part.name == "train":

@@ -193,3 +193,20 @@ def test_parquet_files_may_differ_in_what_nobody_reads_and_in_the_order_of_colum
     found = [value(small_result(p, t, bid={"formula": "30"}), "spend") for p, t in
              ((tmp_path, "log"), (tmp_path / "one", "log.parquet"))]  # fmt: skip
     assert found[0] == found[1] != 0.0
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_a_line_end_of_another_kind_within_quotes_is_part_of_the_text(tmp_path: Path, newline: str) -> None:
+    rows = ["ts,user_id,price,click,pctr,pcvr,target_cpa,note"]
+    rows += [f'2026-11-01T00:00:{i:02d},{i},1.5,{i % 2},0.5,0.5,1,"a\rb\nc"' for i in range(20)]
+    (tmp_path / "log.csv").write_bytes((newline.join(rows) + newline).encode())
+    changes = {
+        "sample_type": "imp-click",
+        "columns": {},
+        "bid": {"formula": "2 + pctr"},
+        "segments": ["note"],
+        "candidates": {"v2": {"bid": {"multiplier": 1.0}}},
+    }
+    result = small_result(tmp_path, "log.csv", **changes)
+    found = {m.segment["note"] for m in result.metrics if "note" in m.segment}
+    assert found == {"a\rb\nc"}

@@ -96,3 +96,9 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeyp
     monkeypatch.setattr(predictions, "read_table", then_written)
     with pytest.raises(ModelError, match=r"p.csv: the file was changed while it was read; run again"):
         open_scorer(file)
+
+
+def test_a_header_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_bytes(b"requ\xe6st_id,pctr\nr1,0.5\n")
+    with pytest.raises(ModelError, match=r"p\.csv: a column's name is not UTF-8"):
+        open_scorer(tmp_path / "p.csv")

@@ -48,10 +48,10 @@ def compiled(text: str) -> Compiled:
 
 
 def refused(text: str) -> str:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(ScenarioError) as caught:
         compiled(text)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
     assert str(caught.value).startswith("scenario.yaml:7: ")
     return caught.value.message
 
@@ -162,10 +162,10 @@ PILES = ["(", "-(", "not ", "- ", "+ -", "case ", "case when ", "abs(", "cast(",
 def test_however_deep_or_long_it_is_refused_or_written_at_once(pile: str) -> None:
     for count in (40, 200, 10_000 // len(pile), 20_000):
         for text in (pile * count, pile * count + "price", pile * count + "price" + ")" * count):
-            started = time.perf_counter()
+            started = time.process_time()
             with contextlib.suppress(ScenarioError):
                 compiled(text)
-            assert time.perf_counter() - started < 2
+            assert time.process_time() - started < 2
 
 
 def test_long_but_flat_is_fine(log: Any) -> None:
