@@ -322,9 +322,10 @@ def test_libraries_that_hold_pythons_lock_get_more_children_while_batches_wait(
 
 
 def test_the_child_finds_bidsim_where_its_parent_has_it(two_heads: Bundle, tmp_path: Path) -> None:
-    """Also in a script that put it on the path itself, or a notebook in a checkout."""
-    script = f"import sys; sys.path.append({str(ROOT)!r})\n" + PARENT.format(path=str(two_heads.path), more="", x=1)
+    """Also in a script that put it on the path itself, or a notebook in a checkout, and where another one is installed."""
+    (tmp_path / "bidsim.py").write_text("raise SystemExit('another bidsim')")
+    script = f"import sys; sys.path[:0] = [{str(ROOT)!r}]\n" + PARENT.format(path=str(two_heads.path), more="", x=1)
     script = script.replace("while True:", "if True:")
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=env, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
