@@ -88,7 +88,11 @@ def spoken(status: int, err: str, number: signal.Signals) -> list[str]:
         return []  # before the first line of bidsim: the interpreter's own end
     told = "interrupted; nothing is half-written"
     # A library that was interrupted in the middle of an exec has the interpreter end by the signal: 130 in a shell.
-    if status not in (128 + number, -number) or not any(told in l or "stop" in l for l in lines) or len(lines) > 2:
+    if (
+        status not in (128 + number, -number)
+        or not any(told in line or "stop" in line for line in lines)
+        or len(lines) > 2
+    ):
         return [f"status {status} after {number.name}, said {err[-600:]!r}"]
     return []
 
