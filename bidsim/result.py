@@ -238,7 +238,7 @@ class Result(Record):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     def to_json(self) -> str:
-        """The bytes of result.json: keys in the order of the schema, one line a record, no NaN."""
+        """The bytes of result.json: keys in the order of the schema, one line a key, no NaN."""
         return self.model_dump_json(by_alias=True, indent=1) + "\n"
 
     def __repr__(self) -> str:

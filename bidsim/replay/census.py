@@ -8,10 +8,12 @@ from bidsim.errors import LogError
 from bidsim.replay.engines import AnyEngine
 from bidsim.replay.plan import Plan
 from bidsim.replay.sql import render
+from bidsim.statistics.units import MANY_VALUES
 
 MOST_VALUES = 5_000
-# Measured (tests/benchmarks/load.py): what the numbers of one value of one policy take, from the sums to the page.
-VALUE_BYTES = 330_000
+# Measured (tests/benchmarks/load.py): what the numbers of one value of one policy take, from the sums to the page. Values
+# of segments of few have more buckets.
+VALUE_BYTES, FEW_VALUE_BYTES = 330_000, 1_400_000
 
 
 def census(engine: AnyEngine, plan: Plan, rows: str) -> dict[str, int]:
@@ -59,7 +61,7 @@ def segment_values(engine: AnyEngine, plan: Plan) -> list[tuple[str, ...]]:
 def check_room(plan: Plan, values: Sequence[Sequence[str]], memory_bytes: int) -> None:
     """Raises LogError where the numbers of all segment values of all policies would not fit into the memory given."""
     count, policies = sum(map(len, values)), len(plan.policies)
-    need = count * policies * VALUE_BYTES
+    need = policies * sum(len(v) * (VALUE_BYTES if len(v) > MANY_VALUES else FEW_VALUE_BYTES) for v in values)
     if need > memory_bytes:
         raise LogError(
             f"the numbers of {count} segment values for {policies} policies need about {need / 1e9:.1f}GB beside what "

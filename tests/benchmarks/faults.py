@@ -82,12 +82,17 @@ def disturbed(world: World, given: argparse.Namespace, what: str, sent: Sequence
 def spoken(status: int, err: str, number: signal.Signals) -> list[str]:
     """What is wrong with the words and the status of a command that was told to stop."""
     lines = [line for line in err.splitlines() if line.strip()]
-    if status == 0:  # it was just done
-        return [f"said {err[-300:]}"] if lines else []
+    if status == 0:  # it was just done, or a training at its end
+        return [f"said {err[-300:]}"] if any("asked to stop" not in line for line in lines) else []
     if status in (-number, 1) and "bidsim" not in err.replace("/bidsim", "").replace("-m bidsim", ""):
         return []  # before the first line of bidsim: the interpreter's own end
     told = "interrupted; nothing is half-written"
-    if status != 128 + number or not any(told in line or "stop" in line for line in lines) or len(lines) > 2:
+    # A library that was interrupted in the middle of an exec has the interpreter end by the signal: 130 in a shell.
+    if (
+        status not in (128 + number, -number)
+        or not any(told in line or "stop" in line for line in lines)
+        or len(lines) > 2
+    ):
         return [f"status {status} after {number.name}, said {err[-600:]!r}"]
     return []
 
