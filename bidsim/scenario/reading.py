@@ -20,6 +20,7 @@ from bidsim.errors import ScenarioError
 
 MOST_BYTES = 1_048_576
 MOST_DEPTH = 20
+MOST_SCALARS = 30_000  # keys and values; reading takes a tenth of a millisecond each
 MOST_DIGITS = 300  # Python itself refuses to read whole numbers of over 4,300
 NUMBER_TOO_LONG = re.compile(rf"[-+0-9_.]{{{MOST_DIGITS},}}")
 
@@ -68,7 +69,7 @@ def read_yaml(text: str, file: str, *, list_as: str | None = None) -> tuple[dict
 
 
 def _check_events(text: str, file: str) -> None:
-    depth = documents = 0
+    depth = documents = scalars = 0
     for event in YAML(typ="rt", pure=True).parse(text):
         kind = type(event).__name__
         line = event.start_mark.line + 1 if event.start_mark else None
@@ -88,6 +89,9 @@ def _check_events(text: str, file: str) -> None:
                 raise ScenarioError("directives (% lines) are not allowed in a scenario", file=file, line=1)
             if documents > 1:
                 raise ScenarioError("a second YAML document begins; a scenario is one", file=file, line=line)
+        scalars += kind == "ScalarEvent"
+        if scalars > MOST_SCALARS:
+            raise ScenarioError(f"more than {MOST_SCALARS} keys and values; a scenario is smaller", file=file, line=line)
         depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
         if depth > MOST_DEPTH + 2:
             raise ScenarioError(f"nested more than {MOST_DEPTH} deep", file=file, line=line)
