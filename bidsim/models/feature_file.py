@@ -5,14 +5,14 @@ YAML 1.2, read as strictly as a scenario: no duplicate keys, no anchors or tags,
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from bidsim.errors import ModelError
+from bidsim.errors import ModelError, ScenarioError
 from bidsim.models.manifest import Feature, Name, Part, Recalibration, TrainingWindow
+from bidsim.scenario.reading import line_of, read_yaml
 from bidsim.scenario.schema import Head
 
 MAX_BYTES = 64 << 20
@@ -81,9 +81,6 @@ class FeatureFile(Part):
 
 def read_feature_file(path: Path) -> FeatureFile:
     """Raises ModelError naming the file, and the line or key."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
     file = str(path)
     try:
         data = path.read_bytes()
@@ -92,27 +89,19 @@ def read_feature_file(path: Path) -> FeatureFile:
     if len(data) > MAX_BYTES:
         raise ModelError(f"{len(data)} bytes are too many for a features file", file=file)
     try:
-        yaml = YAML(typ="safe", pure=True)
-        text = data.decode("utf-8")
-        for event in YAML(typ="safe", pure=True).parse(io.StringIO(text)):
-            if getattr(event, "anchor", None) or getattr(event, "tag", None):
-                line = event.start_mark.line + 1
-                raise ModelError(
-                    "anchors, aliases and tags are not allowed; write the values out", file=file, line=line
-                )
-        document: Any = yaml.load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = None if mark is None else mark.line + 1
-        raise ModelError(f"this is not YAML: {error.problem or error.context}", file=file, line=line) from error
-    except (YAMLError, ValueError, RecursionError) as error:
-        raise ModelError(f"this is not YAML: {' '.join(str(error).split())[:200]}", file=file) from error
+        text = data.decode("utf-8-sig")
+        document, lines = read_yaml(text, file, most_scalars=MAX_BYTES) if text.strip() else ({}, {})
+    except UnicodeDecodeError as error:
+        raise ModelError("not UTF-8 text; give the YAML file of the features", file=file) from error
+    except ScenarioError as error:
+        said = error.message.replace("a scenario", "a features file").replace("the scenario", "the features file")
+        raise ModelError(said, file=file, line=error.line, column=error.column) from error
     try:
-        return FeatureFile.model_validate({} if document is None else _tuples(document))
+        return FeatureFile.model_validate(_tuples(document))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ModelError(f"{place}: {first['msg']}", file=file) from error
+        raise ModelError(f"{place}: {first['msg']}", file=file, line=line_of(lines, first["loc"])) from error
 
 
 def _tuples(node: Any) -> Any:

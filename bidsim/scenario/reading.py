@@ -28,16 +28,19 @@ Place = tuple[str | int, ...]
 Lines = dict[Place, int]
 
 
-def read_yaml(text: str, file: str, *, list_as: str | None = None) -> tuple[dict[str, Any], Lines]:
+def read_yaml(
+    text: str, file: str, *, list_as: str | None = None, most_scalars: int = MOST_SCALARS
+) -> tuple[dict[str, Any], Lines]:
     """The one mapping that a text holds, as plain data, and the 1-based line of each key and list entry.
 
-    list_as: a text that is a list is read as the mapping of this key to it. Raises ScenarioError with file and line.
+    list_as: a text that is a list is read as the mapping of this key to it. most_scalars: keys and values.
+    Raises ScenarioError with file and line.
     """
     for number, line in enumerate(text.split("\n"), 1):
         if any((ord(c) < 32 and c not in "\t\r") or ord(c) == 127 for c in line):
             raise ScenarioError("has control characters; a scenario is a YAML text file", file=file, line=number)
     try:
-        _check_events(text, file)
+        _check_events(text, file, most_scalars)
         yaml = YAML(typ="rt", pure=True)
         yaml.allow_duplicate_keys = False
         document = yaml.load(text)
@@ -68,7 +71,7 @@ def read_yaml(text: str, file: str, *, list_as: str | None = None) -> tuple[dict
     return plain(document, file, lines), lines
 
 
-def _check_events(text: str, file: str) -> None:
+def _check_events(text: str, file: str, most_scalars: int) -> None:
     depth = documents = scalars = 0
     for event in YAML(typ="rt", pure=True).parse(text):
         kind = type(event).__name__
@@ -90,8 +93,10 @@ def _check_events(text: str, file: str) -> None:
             if documents > 1:
                 raise ScenarioError("a second YAML document begins; a scenario is one", file=file, line=line)
         scalars += kind == "ScalarEvent"
-        if scalars > MOST_SCALARS:
-            raise ScenarioError(f"more than {MOST_SCALARS} keys and values; a scenario is smaller", file=file, line=line)
+        if scalars > most_scalars:
+            raise ScenarioError(
+                f"more than {most_scalars} keys and values; a scenario is smaller", file=file, line=line
+            )
         depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
         if depth > MOST_DEPTH + 2:
             raise ScenarioError(f"nested more than {MOST_DEPTH} deep", file=file, line=line)
