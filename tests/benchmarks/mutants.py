@@ -207,7 +207,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, default=Path("survivors.json"))
     parser.add_argument("--trust", action="store_true", help="that the tests pass without a mutant")
     parser.add_argument("--minutes", type=float, default=1e6, help="then it stops, after however many")
-    parser.add_argument("--seconds", type=float, default=600, help="limit of the tests of one mutant")
+    parser.add_argument("--seconds", type=float, default=120, help="limit of the tests of one mutant")
     args = parser.parse_args()
     files = [f for f in FILES if not args.only or any(f.startswith(part) for part in args.only)]
     everything = [(file, what, text) for file in files for what, text in all_mutants(file)]

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bidsim.gate.bounds import Bound
+from bidsim.gate.judging import _relative
 
 NUMBERS = st.floats(-100, 100, allow_nan=False).map(lambda x: round(x, 3))
 
@@ -52,3 +53,9 @@ def test_an_interval_that_only_touches_is_not_outside() -> None:
     assert not limit.excludes(0.0, 1.0)
     assert not limit.excludes(3.0, 4.0)
     assert not limit.excludes(0.0, 4.0)
+
+
+def test_a_change_against_a_baseline_without_a_bound_loses_all_of_it_or_knows_nothing() -> None:
+    assert _relative(5.0, math.inf) == -1.0
+    assert _relative(math.inf, math.inf) == math.inf
+    assert _relative(3.0, -2.0) == 2.5
