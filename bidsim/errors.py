@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from bidsim.visible import visible
 
+MOST_CHARACTERS = 4_000  # names in a message may have megabytes
+
 
 class BidsimError(Exception):
     """The scenario, a model, the log or a flag can't be used.
@@ -31,7 +33,8 @@ class BidsimError(Exception):
             place += f":{self.line}"
             if self.column is not None:
                 place += f":{self.column}"
-        return visible(f"{place}: {self.message}" if place else self.message)
+        text = f"{place}: {self.message}" if place else self.message
+        return visible(text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}...")
 
 
 class ScenarioError(BidsimError):

@@ -22,6 +22,10 @@ def test_a_message_shows_what_would_act_as_its_code_point(name: str) -> None:
     assert "\\u" in said
 
 
+def test_a_message_is_no_flood() -> None:
+    assert len(str(LogError("x" * 1_000_000, file="a.parquet"))) < 5_000
+
+
 def test_what_people_write_stays_as_it_is() -> None:
     text = "s.yaml:3: 日本語 – é\u3000\u00a0👨\u200d👩\u200d👧 می\u200cخواهم\n\tsecond line"
     assert visible(text) == visible_json(text) == text

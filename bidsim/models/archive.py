@@ -20,6 +20,7 @@ from bidsim.files import replace_file
 from bidsim.models.kinds import describe
 
 MAX_MEMBERS = 64
+MAX_NAME = 200
 MAX_BYTES = 4 << 30
 _LOCAL = struct.Struct("<4s5H3I2H")  # signature, version, flags, method, time, date, crc, sizes, name and extra lengths
 _END_BYTES = 22  # of the end record, which has no comment
@@ -75,6 +76,8 @@ def name_problem(name: str) -> str | None:
     """Why a member may not be called so, or None."""
     if not name or not name.isascii() or not name.isprintable():
         return f"a member is called {name!r}"
+    if len(name) > MAX_NAME:
+        return f"a member's name has {len(name)} characters"
     path = PurePosixPath(name)
     if "\\" in name or ":" in name or path.is_absolute() or ".." in path.parts or str(path) != name:
         return f"a member is called {name!r}, not a plain relative path"

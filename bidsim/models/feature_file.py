@@ -5,7 +5,6 @@ YAML 1.2, read as strictly as a scenario: no duplicate keys, no anchors or tags,
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +13,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from bidsim.errors import ModelError, ScenarioError
 from bidsim.models.manifest import Feature, Name, Part, Recalibration, TrainingWindow
 from bidsim.scenario.explaining import explain
-from bidsim.scenario.reading import Lines, line_of, plain
+from bidsim.scenario.reading import line_of, read_yaml
 from bidsim.scenario.schema import Head
 
 MAX_BYTES = 64 << 20
@@ -83,9 +82,6 @@ class FeatureFile(Part):
 
 def read_feature_file(path: Path) -> FeatureFile:
     """Raises ModelError naming the file, and the line or key."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
     file = str(path)
     try:
         data = path.read_bytes()
@@ -94,33 +90,17 @@ def read_feature_file(path: Path) -> FeatureFile:
     if len(data) > MAX_BYTES:
         raise ModelError(f"{len(data)} bytes are too many for a features file", file=file)
     try:
-        text = data.decode("utf-8")
-        for event in YAML(typ="safe", pure=True).parse(io.StringIO(text)):
-            if getattr(event, "anchor", None) or getattr(event, "tag", None):
-                line = event.start_mark.line + 1
-                raise ModelError(
-                    "anchors, aliases and tags are not allowed; write the values out", file=file, line=line
-                )
-        document: Any = YAML(typ="rt", pure=True).load(text)  # which knows each key's line
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        said = (error.problem or error.context or "").partition("\n")[0]
-        raise ModelError(
-            f"this is not YAML: {said}", file=file, line=None if mark is None else mark.line + 1
-        ) from error
-    except (YAMLError, ValueError, RecursionError) as error:
-        raise ModelError(f"this is not YAML: {' '.join(str(error).split())[:200]}", file=file) from error
-    lines: Lines = {}
-    try:
-        content = plain({} if document is None else document, file, lines)
+        text = data.decode("utf-8-sig")
+        document, lines = read_yaml(text, file, most_scalars=MAX_BYTES) if text.strip() else ({}, {})
+    except UnicodeDecodeError as error:
+        raise ModelError("not UTF-8 text; give the YAML file of the features", file=file) from error
     except ScenarioError as error:
-        raise ModelError(error.message, file=file, line=error.line) from error
-    if not isinstance(content, dict):
-        raise ModelError("a features file is a mapping of keys, such as features: ...", file=file, line=1)
+        said = error.message.replace("a scenario", "a features file").replace("the scenario", "the features file")
+        raise ModelError(said, file=file, line=error.line, column=error.column) from error
     try:
-        return FeatureFile.model_validate(_tuples(content))
+        return FeatureFile.model_validate(_tuples(document))
     except ValidationError as error:
-        place, message = explain(error, content, FeatureFile)[0]
+        place, message = explain(error, document, FeatureFile)[0]
         raise ModelError(message, file=file, line=line_of(lines, place) or 1) from error
 
 

@@ -20,6 +20,7 @@ from bidsim.errors import ScenarioError
 
 MOST_BYTES = 1_048_576
 MOST_DEPTH = 20
+MOST_SCALARS = 30_000  # keys and values; reading takes a tenth of a millisecond each
 MOST_DIGITS = 300  # Python itself refuses to read whole numbers of over 4,300
 NUMBER_TOO_LONG = re.compile(rf"[-+0-9_.]{{{MOST_DIGITS},}}")
 
@@ -27,16 +28,19 @@ Place = tuple[str | int, ...]
 Lines = dict[Place, int]
 
 
-def read_yaml(text: str, file: str, *, list_as: str | None = None) -> tuple[dict[str, Any], Lines]:
+def read_yaml(
+    text: str, file: str, *, list_as: str | None = None, most_scalars: int = MOST_SCALARS
+) -> tuple[dict[str, Any], Lines]:
     """The one mapping that a text holds, as plain data, and the 1-based line of each key and list entry.
 
-    list_as: a text that is a list is read as the mapping of this key to it. Raises ScenarioError with file and line.
+    list_as: a text that is a list is read as the mapping of this key to it. most_scalars: keys and values.
+    Raises ScenarioError with file and line.
     """
     for number, line in enumerate(text.split("\n"), 1):
         if any((ord(c) < 32 and c not in "\t\r") or ord(c) == 127 for c in line):
             raise ScenarioError("has control characters; a scenario is a YAML text file", file=file, line=number)
     try:
-        _check_events(text, file)
+        _check_events(text, file, most_scalars)
         yaml = YAML(typ="rt", pure=True)
         yaml.allow_duplicate_keys = False
         document = yaml.load(text)
@@ -67,8 +71,8 @@ def read_yaml(text: str, file: str, *, list_as: str | None = None) -> tuple[dict
     return plain(document, file, lines), lines
 
 
-def _check_events(text: str, file: str) -> None:
-    depth = documents = 0
+def _check_events(text: str, file: str, most_scalars: int) -> None:
+    depth = documents = scalars = 0
     for event in YAML(typ="rt", pure=True).parse(text):
         kind = type(event).__name__
         line = event.start_mark.line + 1 if event.start_mark else None
@@ -88,6 +92,11 @@ def _check_events(text: str, file: str) -> None:
                 raise ScenarioError("directives (% lines) are not allowed in a scenario", file=file, line=1)
             if documents > 1:
                 raise ScenarioError("a second YAML document begins; a scenario is one", file=file, line=line)
+        scalars += kind == "ScalarEvent"
+        if scalars > most_scalars:
+            raise ScenarioError(
+                f"more than {most_scalars} keys and values; a scenario is smaller", file=file, line=line
+            )
         depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
         if depth > MOST_DEPTH + 2:
             raise ScenarioError(f"nested more than {MOST_DEPTH} deep", file=file, line=line)

@@ -86,7 +86,10 @@ def values(draw: random.Random, folder: Path) -> Trial:
         )
         at = table.column_names.index(name)
         array = change(draw, table.num_rows)
-        if draw.random() < 0.5 and pa.types.is_floating(array.type) and name in NUMBERS:  # only some rows
+        partly = pa.types.is_floating(array.type) and pa.types.is_primitive(table[name].type)
+        if (
+            draw.random() < 0.5 and partly and not pa.types.is_temporal(table[name].type) and name in NUMBERS
+        ):  # only some rows
             mask = [draw.random() < 0.1 for _ in range(table.num_rows)]
             old = table[name].cast(pa.float64()).to_pylist()
             array = pa.array(

@@ -229,7 +229,7 @@ def test_what_the_features_file_gets_wrong_is_named(made: dict[str, Any], tmp_pa
         ("features: {os: {categories: [ios, web, android]}}", r'the categories of "os" differ'),
         ("ctr: {features: [ad_id, os, x]}", r"in another order; its own is x, os, ad_id"),
         ("ctr: {features: [ad_id, os]}", r"the model has 3 inputs, the features file lists 2"),
-        ("features: {os: categorical, os: numeric}", r"f\.yaml:1: this is not YAML: .*duplicate"),
+        ("features: {os: categorical, os: numeric}", r"f\.yaml:1: the key \"os\" stands twice"),
         ("features: &a {os: categorical}", r"anchors"),
         (
             "features: {os: categorical}\nctr:\n  feature: [x]",

@@ -144,6 +144,13 @@ def test_what_is_wrong_is_named_with_its_line(text: str, message: str) -> None:
     assert refused(text).startswith(message)
 
 
+def test_a_scenario_that_would_take_long_to_read_is_not_read() -> None:
+    many = "".join(f"k{i}: 1\n" for i in range(20_000))
+    assert refused(many) == "scenario.yaml:15001: more than 30000 keys and values; a scenario is smaller"
+    assert "conditions: must have at most 200 entries" in refused(BARE + "conditions:\n" + "  - a > 1\n" * 201)
+    assert "segments: must have at most 500 entries" in refused(BARE + "segments:\n" + "  - a\n" * 501)
+
+
 def test_several_mistakes_are_all_told_each_with_its_line() -> None:
     said = refused(BARE + "bid:\n  max: -1\n  min: -1\nauction:\n  ties: x\n").splitlines()
     assert [line.split(" ")[0] for line in said] == ["scenario.yaml:4:", "scenario.yaml:3:", "scenario.yaml:6:"]

@@ -1,0 +1,61 @@
+"""A bound as numbers: its edges belong to it, and the least excess over an interval is that of its best point."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bidsim.gate.bounds import Bound
+from bidsim.gate.judging import _relative
+
+NUMBERS = st.floats(-100, 100, allow_nan=False).map(lambda x: round(x, 3))
+
+
+def bound(low: float, high: float) -> Bound:
+    return Bound("value", low, high, "words")
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    edges=st.tuples(NUMBERS, NUMBERS),
+    interval=st.tuples(NUMBERS, NUMBERS),
+    kind=st.sampled_from(["both", "low", "high"]),
+)
+def test_the_least_excess_is_that_of_the_best_point_of_the_interval(
+    edges: tuple[float, float], interval: tuple[float, float], kind: str
+) -> None:
+    low, high = sorted(edges)
+    limit = bound(low if kind != "high" else -math.inf, high if kind != "low" else math.inf)
+    start, end = sorted(interval)
+    points = np.linspace(start, end, 2001)
+    best = min(limit.excess(float(x)) for x in points)
+    assert limit.least_excess(start, end) == pytest.approx(best, abs=0.06)
+    assert limit.least_excess(start, end) <= best + 1e-9
+
+
+def test_how_far_beyond_and_on_which_side() -> None:
+    limit = bound(1.0, 3.0)
+    assert [limit.excess(x) for x in (0.5, 1.0, 2.0, 2.75, 4.0)] == [0.5, 0.0, -1.0, -0.25, 1.0]
+    assert [limit.above(x) for x in (0.5, 1.9, 2.0, 2.1, 4.0)] == [False, False, True, True, True]
+    assert limit.holds(3.0 + 1e-13)
+    assert not limit.holds(3.0 + 1e-9)
+    assert not limit.holds(math.inf)
+
+
+def test_an_interval_that_only_touches_is_not_outside() -> None:
+    limit = bound(1.0, 3.0)
+    assert limit.excludes(0.0, 0.9)
+    assert limit.excludes(3.1, 4.0)
+    assert not limit.excludes(0.0, 1.0)
+    assert not limit.excludes(3.0, 4.0)
+    assert not limit.excludes(0.0, 4.0)
+
+
+def test_a_change_against_a_baseline_without_a_bound_loses_all_of_it_or_knows_nothing() -> None:
+    assert _relative(5.0, math.inf) == -1.0
+    assert _relative(math.inf, math.inf) == math.inf
+    assert _relative(3.0, -2.0) == 2.5
