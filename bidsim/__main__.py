@@ -78,11 +78,11 @@ def _run(signals: Signals | None = None) -> int:
             # The reader of our output went away; let the interpreter's own flush at exit not fail again.
             _drop_stdout()
             return EXIT_BROKEN_PIPE
-        if few_left(error):
-            _say("error: not enough memory or threads; lower --memory or --threads, or free some memory")
-            return EXIT_BAD_INPUT
         if isinstance(error, RuntimeError) and "start new thread" in str(error):
             _say("error: this machine or container gives no more threads; lower --threads, or raise its limit")
+            return EXIT_BAD_INPUT
+        if few_left(error):
+            _say("error: not enough memory or threads; lower --memory or --threads, or free some memory")
             return EXIT_BAD_INPUT
         if isinstance(error, OSError) and (error.errno in MACHINE or "temporary directory" in str(error)):
             _drop_stdout()

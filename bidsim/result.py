@@ -21,8 +21,9 @@ class Record(BaseModel):
 
     @classmethod
     def built(cls, **values: Any) -> Self:
-        """A record of values that are known to fit, all fields given: as `model_construct`, which looks at each field anew
-        and so takes ten times as long. A result has tens of thousands of records."""
+        """A record of values that are known to fit, all fields given in their order, which is that of result.json: as
+        `model_construct`, which looks at each field anew and so takes ten times as long. A result has tens of
+        thousands of records."""
         made = cls.__new__(cls)
         put = object.__setattr__
         put(made, "__dict__", values)

@@ -369,7 +369,9 @@ def parse_manifest(data: bytes, file: str) -> Manifest:
     schema = raw.get("schema") if isinstance(raw, dict) else None
     if schema != SCHEMA:
         other = other_version(schema, SCHEMA, "pack the model again")
-        said = f"manifest.json has schema {str(schema)[:60]!r}, not {SCHEMA!r}; it is no bidsim model: pack the model again"
+        said = (
+            f"manifest.json has schema {repr(schema)[:60]}, not {SCHEMA!r}; it is no bidsim model: pack the model again"
+        )
         raise ModelError(other or said, file=file)
     try:
         # From the bytes, not from `raw`: strict mode takes JSON arrays for tuples only here.

@@ -297,14 +297,14 @@ def _curves(
         for segment, b in zip(segments, by_value, strict=True):
             grid, weighted = ranked.grid, outline.weighted
             low, high = bands(b, grid, sample, weighted=weighted) if grid is not None else no_bands(b)
-            columns = (b.predicted.tolist(), b.observed.tolist(), b.weight.tolist(), _nulls(low), _nulls(high))
+            columns = (b.predicted.tolist(), b.observed.tolist(), _nulls(low), _nulls(high), b.weight.tolist())
             yield CalibrationCurve.built(
                 policy=outline.policies[index],
                 head=head,
                 segment=segment,
                 bins=[
-                    CalibrationBin.built(predicted=p, observed=o, weight=w, low=lower, high=upper)
-                    for p, o, w, lower, upper in zip(*columns, strict=True)
+                    CalibrationBin.built(predicted=p, observed=o, low=lower, high=upper, weight=w)
+                    for p, o, lower, upper, w in zip(*columns, strict=True)
                 ],
             )
 

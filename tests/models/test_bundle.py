@@ -298,7 +298,7 @@ def edit(path: Path, original: bytes, change: str) -> Path:
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ("m['schema'] = 'bidsim.bundle/2'", "another version"),
+        ("m['schema'] = 'bidsim.bundle/2'", "newer bidsim"),
         ("m['schema'] = 7", "bidsim.bundle/1"),
         ("m['colour'] = 'red'", "colour"),
         ("m['heads']['ctr']['format'] = 'lightgbm/1'", "ctr"),

@@ -70,8 +70,17 @@ def test_numbers_of_frozen_statistics_are_those_of_the_frozen_result(tmp_path: P
 
     saved = load_run(place(tmp_path))
     again = with_confidence(saved, saved.result.scenario.get("intervals", {}).get("confidence", 0.95))
-    assert again.result.metrics == saved.result.metrics
-    assert again.result.differences == saved.result.differences
+    # A later version may know better how sure a number is, never another number.
+    for before, after in zip(saved.result.metrics, again.result.metrics, strict=True):
+        assert after == before.model_copy(update={"low": after.low, "high": after.high})
+    for one, other in zip(saved.result.differences, again.result.differences, strict=True):
+        bounds = {
+            name: getattr(one, name).model_copy(
+                update={"low": getattr(other, name).low, "high": getattr(other, name).high}
+            )
+            for name in ("absolute", "relative")
+        }
+        assert other == one.model_copy(update=bounds)
 
 
 def test_frozen_bundles_load_and_score(tmp_path: Path) -> None:
