@@ -12,11 +12,11 @@ from hostile.trial import Make, attempt
 
 # How many of each: what is refused at once costs little, a replay a second.
 KINDS: list[tuple[str, Make, int]] = [
-    *((kind, make, 14) for kind, make in {**scenarios.CLASSES, **bundles.CLASSES}.items()),
-    *((kind, make, 10) for kind, make in expressions.CLASSES.items()),
-    *((kind, make, 4) for kind, make in {**logs.CLASSES, **places.CLASSES}.items()),
-    *((kind, make, 6) for kind, make in runs.CLASSES.items()),
-    *((kind, make, 3) for kind, make in names.CLASSES.items()),
+    *((kind, make, 9) for kind, make in {**scenarios.CLASSES, **bundles.CLASSES}.items()),
+    *((kind, make, 6) for kind, make in expressions.CLASSES.items()),
+    *((kind, make, 3) for kind, make in {**logs.CLASSES, **places.CLASSES}.items()),
+    *((kind, make, 4) for kind, make in runs.CLASSES.items()),
+    *((kind, make, 2) for kind, make in names.CLASSES.items()),
 ]
 
 
