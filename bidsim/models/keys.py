@@ -129,7 +129,9 @@ class KeyTable:
         """derive(hash) by slot."""
         if id(owner) not in at.by_owner:
             with self._lock:
-                at.by_owner[id(owner)] = (owner, derive, derive(at.hashes))
+                # Asked again: of two arrays only one would be kept up with the entries that come.
+                if id(owner) not in at.by_owner:
+                    at.by_owner[id(owner)] = (owner, derive, derive(at.hashes))
         return at.by_owner[id(owner)][2]
 
     def _add(self, keys: Keys, hashes: Hashes) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -108,6 +110,26 @@ def test_threads_that_fill_one_table_agree() -> None:
     parts = [np.random.default_rng(seed).integers(0, 4000 + 100 * seed, 2000) for seed in range(40)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda numbers: look_up(table, numbers), parts))
+
+
+def test_threads_that_first_ask_for_an_owner_at_once_share_what_is_derived() -> None:
+    """Of two arrays only one would learn of entries that come: sums of the other thread would lack them, some runs."""
+    table = KeyTable(1, 1000)
+    threads = 8
+    ready, derived = threading.Barrier(threads), []
+
+    def derive(hashes: NDArray[np.uint64]) -> NDArray[np.float64]:
+        derived.append(1)
+        time.sleep(0.05)  # the others come meanwhile
+        return hashes.astype(np.float64)
+
+    def ask(_: int) -> int:
+        ready.wait()
+        return id(table.derived(table._at, OWNER, derive))
+
+    with ThreadPoolExecutor(threads) as pool:
+        assert len(set(pool.map(ask, range(threads)))) == 1
+    assert len(derived) == 1
 
 
 @settings(max_examples=100, deadline=None)
