@@ -49,3 +49,9 @@ def test_an_interval_that_touches_the_edge_has_half_of_what_its_confidence_leave
     chance = _chance(index, bound, {}, 5 * scale, (3 * scale, 7 * scale))
     assert chance(2 * scale) == pytest.approx(0.05)
     assert chance(0.0) == pytest.approx(0.5)
+
+
+def test_a_number_known_exactly_is_beyond_an_edge_or_not() -> None:
+    index: Any = SimpleNamespace(freedom=lambda segment: math.inf, confidence=0.9)
+    chance = _chance(index, Bound("value", 0.0, 3.0, "at most"), {}, 3.5, (3.5, 3.5))
+    assert (chance(0.5), chance(0.0), chance(-0.5)) == (0.0, 1.0, 1.0)
