@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from bidsim.statistics.intervals import Mean, Measured
+from bidsim.statistics.measured import Mean, Measured
 from bidsim.statistics.ranking import Ladder
 from bidsim.statistics.tallies import ratio
 

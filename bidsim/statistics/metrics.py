@@ -17,16 +17,11 @@ from bidsim.statistics.auc import auc_of, grouped_auc, grouped_influence
 from bidsim.statistics.calibration import Bins, calibration_error, ece, ece_if_calibrated
 from bidsim.statistics.intervals import (
     Bounds,
-    Mean,
-    Measured,
     Sample,
     absolute_interval,
-    fact_of,
-    powers,
-    ratio_of,
     relative_interval,
-    total_of,
 )
+from bidsim.statistics.measured import Mean, Measured, fact_of, powers, ratio_of, total_of
 from bidsim.statistics.resampling import resampled
 from bidsim.statistics.tables import Matched, Ranked
 from bidsim.statistics.tallies import Family, ratio

@@ -32,7 +32,8 @@ from bidsim.statistics.bands import bands, no_bands
 from bidsim.statistics.calibration import Bins
 from bidsim.statistics.halves import STRATA
 from bidsim.statistics.identified import identified, identified_change
-from bidsim.statistics.intervals import Bounds, Sample, interval, total_of
+from bidsim.statistics.intervals import Bounds, Sample, interval
+from bidsim.statistics.measured import total_of
 from bidsim.statistics.metrics import (
     ECONOMIC,
     Values,

@@ -18,13 +18,11 @@ import numpy.typing as npt
 
 from bidsim.statistics.intervals import (
     Bounds,
-    Measured,
     Sample,
     absolute_interval,
-    ratio_of,
     step_interval,
-    total_of,
 )
+from bidsim.statistics.measured import Measured, ratio_of, total_of
 from bidsim.statistics.tallies import Family, ratio
 
 Floats = npt.NDArray[np.float64]

@@ -19,7 +19,7 @@ from typing import Any
 from command import write_scenario
 
 from hostile.scenarios import EXTREMES
-from hostile.trial import Trial
+from hostile.trial import QUIETLY, Trial
 
 NAMES = [
     "../evil", "/tmp/evil", "ctr/../../evil", "C:\\evil", "ctr\\evil", "ctr//w", "./ctr/weights.f32", "ctr/\x00w", "ctr/\u202ew", "ctr/é",
@@ -35,22 +35,7 @@ def _members(folder: Path) -> dict[str, bytes]:
 def _trial(draw: random.Random, folder: Path, note: str, data: bytes) -> Trial:
     (folder / "new.bin").write_bytes(data)
     write_scenario(folder / "s.yaml", {"fidelity": "warn"})
-    replay = (
-        "replay",
-        "--scenario",
-        "s.yaml",
-        "--table",
-        "ad=log.parquet",
-        "--out",
-        "out",
-        "--as-of",
-        "2026-11-03",
-        "--quiet",
-        "--threads",
-        "1",
-        "--memory",
-        "1GB",
-    )
+    replay = (*QUIETLY, "--table", "ad=log.parquet")
     words = draw.choice(
         [
             (*replay, "--model", "new.bin"),

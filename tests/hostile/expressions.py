@@ -10,8 +10,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from hostile.scenarios import REPLAY
-from hostile.trial import Trial
+from hostile.trial import QUIETLY, Trial
 
 # Places of an expression, by the kind of value that stands there without the hostility.
 PLACES: list[tuple[str | int, ...]] = [
@@ -196,7 +195,7 @@ def _trial(draw: random.Random, folder: Path, text: str) -> Trial:
     path = folder / "s.yaml"
     path.write_text(json.dumps(document, ensure_ascii=True), encoding="utf-8")
     about = ("s.yaml", "log.parquet", "an expression of the scenario")
-    return Trial(REPLAY, about=about, note=f"{'.'.join(map(str, place))}: {text[:120]!r}")
+    return Trial(QUIETLY, about=about, note=f"{'.'.join(map(str, place))}: {text[:120]!r}")
 
 
 CLASSES = {"expressions": expression, "expressions: bombs": bomb}

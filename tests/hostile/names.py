@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from command import bidsim
 
 from hostile.logs import _table
-from hostile.trial import Trial
+from hostile.trial import REPLAY, Trial
 
 NAMES = [
     "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", "</style><svg onload=alert(1)>", "<!--", "-->", "]]>", "<![CDATA[x]]>", "javascript:alert(1)", '" onmouseover="alert(1)', "' onfocus='alert(1)", "&lt;b&gt;", "&#x3c;b&#x3e;", "&amp;", "{{7*7}}", "{% raw %}",
@@ -67,20 +67,7 @@ def names(draw: random.Random, folder: Path) -> Trial:
     if draw.random() < 0.5:
         (folder / "m.bin").rename(folder / model)
         more = ("--model", model) if not model.startswith("-") else ("--model", f"./{model}")
-    words = (
-        "replay",
-        "--scenario",
-        "s.yaml",
-        "--out",
-        "out",
-        "--as-of",
-        "2026-11-03",
-        "--threads",
-        "1",
-        "--memory",
-        "1GB",
-        *more,
-    )
+    words = (*REPLAY, *more)
     tell = draw.choice([("--annotations",), ("--interactive",), ("--json",), ()])
     kind = draw.random()
     if kind < 0.5:

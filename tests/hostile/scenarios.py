@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from hostile.trial import Trial
+from hostile.trial import QUIETLY, Trial
 
 WHOLE = """\
 name: small
@@ -36,20 +36,6 @@ gate:
   - {metric: cpa, max_increase: 5%, by: campaign, min_rows: 5}
 fidelity: warn
 """
-REPLAY = (
-    "replay",
-    "--scenario",
-    "s.yaml",
-    "--out",
-    "out",
-    "--as-of",
-    "2026-11-03",
-    "--quiet",
-    "--threads",
-    "1",
-    "--memory",
-    "1GB",
-)
 SNIPPETS = [
     b"&a ", b"*a", b"<<: *a\n", b"!!python/object/apply:os.system ['id'] ", b"!!binary aGk= ", b"!x ", b"%YAML 1.1\n---\n", b"---\n", b"...\n",
     b"? ", b": ", b"- ", b"|\n", b">\n", b"'", b'"', b"{", b"}", b"[", b"]", b",", b"#", b"\t", b"\x00", b"\x1b[31m", b"\x7f", b"\xef\xbb\xbf",
@@ -93,7 +79,7 @@ def changed_bytes(draw: random.Random, folder: Path) -> Trial:
             )
             data = bytearray(b"\n".join(lines))
     (folder / "s.yaml").write_bytes(bytes(data))
-    return Trial(REPLAY, about=("s.yaml", "log.parquet", "the expression", "an expression"), note=" ".join(done))
+    return Trial(QUIETLY, about=("s.yaml", "log.parquet", "the expression", "an expression"), note=" ".join(done))
 
 
 def bombs(draw: random.Random, folder: Path) -> Trial:
@@ -134,7 +120,7 @@ def bombs(draw: random.Random, folder: Path) -> Trial:
         ]
     )()
     (folder / "s.yaml").write_bytes(text)
-    return Trial(REPLAY, about=("s.yaml", "log.parquet"), note=repr(text[:60]))
+    return Trial(QUIETLY, about=("s.yaml", "log.parquet"), note=repr(text[:60]))
 
 
 EXTREMES: list[Any] = [
@@ -170,7 +156,7 @@ def wrong_values(draw: random.Random, folder: Path) -> Trial:
         json.dumps(document, ensure_ascii=draw.random() < 0.5), encoding="utf-8", errors="surrogatepass"
     )
     about = ("s.yaml", "log.parquet", "an expression", "canary.csv", "m.bin", *map(str, EXTREMES[60:90]))
-    return Trial(REPLAY, about=about, note="; ".join(paths))
+    return Trial(QUIETLY, about=about, note="; ".join(paths))
 
 
 def _whole() -> dict[str, Any]:

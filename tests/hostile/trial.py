@@ -17,6 +17,21 @@ from command import Said, bidsim, log, write_log, write_model
 
 CANARY = "canary-5b1e9"
 LONGEST_MESSAGE = 6_000
+# What replays the trial's scenario, on a fixed day and with little.
+REPLAY = (
+    "replay",
+    "--scenario",
+    "s.yaml",
+    "--out",
+    "out",
+    "--as-of",
+    "2026-11-03",
+    "--threads",
+    "1",
+    "--memory",
+    "1GB",
+)
+QUIETLY = (*REPLAY, "--quiet")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from bidsim.replay.pipeline import run_replay
 from bidsim.scenario.loading import scenario_from_dict
 from bidsim.statistics import units
 from bidsim.statistics.halves import DESIGN, REPLICATES, STRATA, by_stratum, in_half
-from bidsim.statistics.intervals import interval, total_of
+from bidsim.statistics.intervals import interval
+from bidsim.statistics.measured import total_of
 from bidsim.statistics.numbers import numbers_of
 from bidsim.statistics.tables import Tables
 from bidsim.statistics.tallies import OVERALL

@@ -14,16 +14,13 @@ from scipy import stats
 
 from bidsim.statistics.auc import auc_of
 from bidsim.statistics.intervals import (
-    Measured,
     Sample,
     absolute_interval,
     interval,
-    powers,
-    ratio_of,
     relative_error,
     relative_interval,
-    total_of,
 )
+from bidsim.statistics.measured import Measured, powers, ratio_of, total_of
 from bidsim.statistics.metrics import Values, differences
 from bidsim.statistics.resampling import bucket_weights
 from bidsim.statistics.units import KEPT, UnitCount, buckets_of, hash_texts, hash_whole

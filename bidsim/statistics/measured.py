@@ -1,0 +1,79 @@
+"""A metric as its interval needs it: the value, and what each bucket of units adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from bidsim.statistics.tallies import ratio
+
+Floats = npt.NDArray[np.float64]
+Kind = Literal["count", "sum", "log", "linear", "fact"]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A part of a metric that divides a sum by another, shape (values, buckets) each. influence: what each bucket adds to
+    first order; share: each bucket's share of what is divided by, which its own influence grows with."""
+
+    influence: Floats
+    share: Floats
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A metric of one policy in one family of segments.
+
+    value: shape (values,), NaN where undefined. parts: what each bucket of units adds, shape (values, buckets): for
+    the kinds "count" and "sum" the bucket's own total (a count is never negative, a sum may be), for "log" and
+    "linear" the influence on the value, which sums to zero over buckets. Log: positive, judged on the log scale. A
+    "fact" is about this log and no other: its interval is the value itself.
+    means: what the parts of "log" and "linear" add up from; without them they are one mean over rows.
+    draws: for metrics that are not smooth, the metric in each resampling of the buckets, shape (DRAWS,), one value only;
+    about: its value in the population that the resamplings are of; calibrated: resamplings where it would be zero; root:
+    whether it is a root with a sign.
+    """
+
+    value: Floats
+    parts: Floats | None = None
+    kind: Kind = "linear"
+    draws: Floats | None = None
+    about: float = 0.0
+    calibrated: Floats | None = None
+    root: bool = False
+    means: tuple[Mean, ...] = ()
+
+
+def total_of(parts: Floats, value: Floats, *, signed: bool = False) -> Measured:
+    """A sum over rows. parts: by bucket."""
+    return Measured(value, parts, "sum" if signed else "count")
+
+
+def fact_of(value: Floats) -> Measured:
+    """How many rows of this log could not be used or known: no sample of anything."""
+    return Measured(value, kind="fact")
+
+
+def ratio_of(value: Floats, numerator: Floats, denominator: Floats, *, log: bool = True) -> Measured:
+    """A ratio of two sums given by bucket, shape (values, buckets): influence (n_b - r d_b) / D. value: n / D."""
+    whole = denominator.sum(axis=1, keepdims=True)
+    unscaled = ratio(numerator.sum(axis=1, keepdims=True), whole)
+    z = ratio(numerator - unscaled * denominator, whole)
+    # A value in another unit than the plain ratio (1000 times it, one less) keeps the scale of its influence.
+    return Measured(value, z, "log" if log else "linear", means=(Mean(z, ratio(denominator, whole)),))
+
+
+def powers(value: Floats, factors: Sequence[tuple[Floats, Floats]]) -> tuple[Mean, ...]:
+    """What a product of powers of sums is made of. value: shape (values,); factors: exponents, shape (values,), and sums
+    by bucket, shape (values, buckets)."""
+    shares = [ratio(sums, sums.sum(axis=1, keepdims=True)) for _, sums in factors]
+    z = np.asarray(sum(exponent[:, None] * share for (exponent, _), share in zip(factors, shares, strict=True)))
+    # On the log scale a sum's own curvature is half its share; the logarithm of the product adds half of z to each.
+    return tuple(
+        Mean(value[:, None] * exponent[:, None] * share, (share - z) / 2)
+        for (exponent, _), share in zip(factors, shares, strict=True)
+    )
