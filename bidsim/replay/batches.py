@@ -31,11 +31,14 @@ class Batch:
     def __init__(self, plan: Plan, batch: pa.RecordBatch) -> None:
         self.rows = batch.num_rows
         self.columns: dict[str, npt.NDArray[Any]] = {
-            name: column_of(batch, name) for name in batch.schema.names if name != "unit"
+            name: column_of(batch, name) for name in batch.schema.names if name not in ("unit", "bucket")
         }
         self.codes: list[Ints] = [self.columns[f"code_{i}"].astype(np.int64) for i in range(len(plan.segments))]
-        self.hashes = self._hashes(plan, batch.column("unit"))
-        self.bucket = units.buckets_of(self.hashes)
+        if "bucket" in batch.schema.names:  # set aside by a scan that knew the units
+            self.bucket: Ints = np.asarray(batch.column("bucket")).astype(np.int64)
+        else:
+            self.hashes = self._hashes(plan, batch.column("unit"))
+            self.bucket = units.buckets_of(self.hashes)
         self.groups: list[Ints] = [self.bucket]
         for code, buckets in zip(self.codes, plan.buckets, strict=True):
             self.groups.append(code * buckets + self.bucket // (units.BUCKETS // buckets))

@@ -15,6 +15,9 @@ MOST_VALUES = 5_000
 # of segments of few have more buckets.
 VALUE_BYTES, FEW_VALUE_BYTES = 330_000, 1_400_000
 
+# Counts that only say how to read the log: not of what tells one log from another, whose fingerprint must stay.
+FOR_READING = ("prices_logged",)
+
 
 def census(engine: AnyEngine, plan: Plan, rows: str) -> dict[str, int]:
     """Counts of rows that can't be used as they are. Raises LogError for an empty window or unusable auction types."""

@@ -40,6 +40,7 @@ class Engine:
     """
 
     keeps_order = True
+    local = True
 
     def __init__(
         self,

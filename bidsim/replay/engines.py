@@ -66,6 +66,9 @@ class AnyEngine(Protocol):
     work: Path
     # Whether rows stay in the log's order, so that the first of them are the same ones each time.
     keeps_order: bool
+    # Whether what sums rows runs in this process, and may keep files in `work`.
+    local: bool
+    threads: int
 
     def open(self, source: Source) -> Source:
         """The source as this engine reads it, with types that fit every row. Raises LogError."""

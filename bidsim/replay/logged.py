@@ -62,7 +62,7 @@ class Logged:
         if plan.has("click"):
             count("clicks", np.flatnonzero(batch["click"] == 1))
         if plan.has("conversion"):
-            some = np.flatnonzero(batch["conversion"])
+            some = np.flatnonzero(batch["conversion"] > 0)
             w = batch["w"] if plan.weighted else None
             values = batch["conversion"][some]
             kernels.sum_fixed(

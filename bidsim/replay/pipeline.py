@@ -126,15 +126,18 @@ def run_replay(
         levels_of = level_scan(plan, values, ties_lose) if starts else None
         reduction = Reduction(engine, plan, values, counts)
         betas = _betas(loaded, counts) if result_value(plan) is not None else ()
-        scanned = reduction.run(bidders, "outcomes", betas, starts, levels_of, progress.rows, ties_lose=ties_lose)
+        fates = not plan.budgeted and scenario.outcomes == "observed"
+        scanned = reduction.run(
+            bidders, "outcomes", betas, starts, levels_of, progress.rows, ties_lose=ties_lose, fates=fates
+        )
         progress.step("other bid levels")
         families = scanned.families
         if scanned.levels is not None:
-            levels = walk_levels(engine, plan, scanned.levels, starts, families)
+            levels = walk_levels(engine, plan, scanned.levels, starts, families, scanned.aside)
         else:
             levels, families = sweep_levels(engine, plan, stages, families)
         predict = scenario.outcomes == "predicted"
-        unknown = find_unknowns(stages, bidders, "outcomes", scanned.families, predict=predict)
+        unknown = find_unknowns(stages, bidders, "outcomes", scanned.families, scanned.aside, predict=predict)
         plan.notes |= exchanges(stages, bidders, "outcomes", scanned.families, scanned.logged)
         fidelity = check_fidelity(plan, scanned.logged)
     reduced()

@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from bidsim.replay.aside import Aside, Wanted
 from bidsim.replay.engines import AnyEngine
 from bidsim.replay.levels import LevelScan, Start
 from bidsim.replay.logged import Logged
@@ -32,6 +33,7 @@ from bidsim.replay.worker import (
     Shape,
     Worker,
 )
+from bidsim.replay.worth import sources_of_results
 from bidsim.statistics.auc import auc
 from bidsim.statistics.calibration import bins_by_code, recalibrated_brier
 from bidsim.statistics.ranking import GRID_SHIFT, SMALL, Cuts
@@ -46,13 +48,14 @@ Floats = npt.NDArray[np.float64]
 @dataclass(frozen=True)
 class Scanned:
     """What the scan leaves: sums by family, rank tables by head, source and family, number of units, and where bids start
-    to win, if asked."""
+    to win, if asked; and the rows that it set aside."""
 
     families: dict[str, Family]
     ranked: dict[Place, Ranked]
     units: int
     levels: LevelScan | None
     logged: Logged
+    aside: Aside | None
 
 
 def outline_of(plan: Plan, betas: Sequence[float], units: int) -> Outline:
@@ -80,6 +83,7 @@ class Reduction:
     ) -> None:
         self.engine = engine
         self.plan = plan
+        self.counts = counts
         plan.buckets = [buckets_for(len(v)) for v in values]
         self.families = (OVERALL, *(s.name for s in plan.segments))
         self.labels = dict(zip(self.families, [("",), *values], strict=True))
@@ -108,8 +112,10 @@ class Reduction:
         progress: Callable[[int], None],
         *,
         ties_lose: bool,
+        fates: bool,
     ) -> Scanned:
-        """levels: makes what counts where bids start to win; starts: what it reads."""
+        """levels: makes what counts where bids start to win; starts: what it reads; fates: whether rows of unknown fate are
+        set aside."""
         plan = self.plan
         pairs = [(str(head), source) for head in plan.heads for source in plan.head_sources(head)]
         positives = self._positives(pairs, stream_sql(plan, [], "formulas", (), self._positive(), labels=plan.heads))
@@ -118,8 +124,11 @@ class Reduction:
             for head, source in pairs
             for name in self.families
         }
-        scan = Scan(self.shape, bidders, betas, pairs, ranks, levels)
-        sql = stream_sql(plan, bidders, outcomes, starts, ties_lose=ties_lose)
+        wanted = self._wanted(bidders, starts, fates=fates) if self.engine.local else None
+        scan = Scan(self.shape, bidders, betas, pairs, ranks, levels, wanted)
+        open_rows = wanted is not None and bool(wanted.fates)
+        dearer = wanted is not None and wanted.dearer
+        sql = stream_sql(plan, bidders, outcomes, starts, ties_lose=ties_lose, fates=open_rows, dearer=dearer)
         worker = self.engine.reduce(sql, partial(Worker, scan), progress)
         for (head, source), found in positives.items():
             worker.add_positives(head, source, found)
@@ -127,7 +136,20 @@ class Reduction:
         ranked = {
             place: self._ranked(place, rank, worker, positives[place[:2]], loose) for place, rank in ranks.items()
         }
-        return Scanned(families, ranked, worker.units.value(), worker.levels, worker.logged)
+        return Scanned(families, ranked, worker.units.value(), worker.levels, worker.logged, worker.aside)
+
+    def _wanted(self, bidders: Sequence[Bidder], starts: Sequence[Start], *, fates: bool) -> Wanted | None:
+        """What the scan sets aside; None for nothing."""
+        plan, counts = self.plan, self.counts
+        found = Wanted(
+            plan,
+            self.engine.work,
+            tuple(s.policy for s in starts) if len(plan.policies) > 1 else (),
+            tuple(b.policy for b in bidders) if fates else (),
+            dearer=counts["prices_logged"] - counts["invalid_prices"] < counts["rows"],
+            sources=tuple(dict.fromkeys(i for each in sources_of_results(plan).values() for _, i in each)),
+        )
+        return found if found.kinds else None
 
     def _positive(self) -> str:
         labels = " or ".join(f"y_{head} = 1e0" for head in self.plan.heads) or "false"

@@ -22,9 +22,12 @@ def stream_sql(
     sources: Sequence[int] | None = None,
     labels: Sequence[str] | None = None,
     ties_lose: bool = False,
+    fates: bool = False,
+    dearer: bool = False,
 ) -> str:
     """The text of the stream: see sql/stream.sql. bidders: those whose outcomes are needed, and with them the log's own
-    facts. sources, labels: indices of the predictions and heads of the labels that are needed, None for all."""
+    facts. sources, labels: indices of the predictions and heads of the labels that are needed, None for all.
+    fates: whether rows of unknown fate are looked at, dearer: whether some of them may be wins of unknown cost."""
     wanted = range(len(plan.sources)) if sources is None else sources
     return render(
         "stream",
@@ -40,6 +43,9 @@ def stream_sql(
         labels=plan.labels if labels is None else labels,
         bidders=bidders,
         starts=starts,
+        fates=bidders if fates else (),
+        dearer=dearer,
+        targets=[t for t in ("target_cpc", "target_cpa") if fates and plan.has(t)],
         sources=[(i, plan.sources[i]) for i in wanted],
         segments=plan.segments,
         unit="unit",

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from bidsim.replay.aside import Aside
 from bidsim.replay.batches import Batch, column_of
 from bidsim.replay.expected import Expectation, estimate_curves
 from bidsim.replay.fates import settle_fates
@@ -77,10 +78,13 @@ def find_unknowns(
     bidders: Sequence[Bidder],
     outcomes: str,
     families: dict[str, Family],
+    aside: Aside | None = None,
     *,
     predict: bool,
 ) -> Unknowns:
-    """predict: whether the rows count in expectation. Raises LogError where a log can't tell how bids win."""
+    """aside: where the scan set such rows aside; else they are read anew. predict: whether the rows count in expectation.
+
+    Raises LogError where a log can't tell how bids win."""
     engine, plan = stages.engine, stages.plan
     overall = families[OVERALL]
     if not any(overall.get(n, b.policy)[0] for b in bidders for n in ("unknown_wins", "unknown_outcomes")):
@@ -96,20 +100,12 @@ def find_unknowns(
         campaigns = 1 if place is None else len(families[plan.segments[place].name].values)
         own = {name: by_policy[0] for name, by_policy in predicted.items()}
         expectation = Expectation(plan, estimate_curves(engine, plan, campaigns), own)
-    engine.run(f"create or replace table {BARRIER} as select true as yes")
-    sql = render(
-        "unknowns",
-        weighted=plan.weighted,
-        bidders=bidders,
-        expected=predict,
-        sources=[(i, plan.sources[i]) for i in dict.fromkeys(sources)],
-        segments=plan.segments,
-        outcomes=outcomes,
-        barrier=BARRIER,
-    )
-
     sizes = {name: (len(f.values), f.buckets) for name, f in families.items()}
-    found = engine.reduce(sql, partial(_Sums, plan, sizes, predicted, expectation))
+    make = partial(_Sums, plan, sizes, predicted, expectation)
+    if aside is not None and aside.has("fates"):
+        found = aside.reduce("fates", make, engine.threads)
+    else:
+        found = engine.reduce(_unknown_rows(stages, bidders, outcomes, sources, predict=predict), make)
     pairs: dict[tuple[int, str], UnknownPair | SettledPair] = {}
     for name, family in families.items():
         sums = found.bounds[name].exact(len(family.values), 1)[0]
@@ -121,6 +117,24 @@ def find_unknowns(
             ]
             pairs[(b.policy, name)] = UnknownPair(*parts)
     return Unknowns(pairs, expectation.families(families, found.expected) if expectation else {})
+
+
+def _unknown_rows(
+    stages: Stages, bidders: Sequence[Bidder], outcomes: str, sources: Sequence[int], *, predict: bool
+) -> str:
+    """SQL of the rows of unknown fate. sources: indices of the predictions that are needed."""
+    plan = stages.plan
+    stages.engine.run(f"create or replace table {BARRIER} as select true as yes")
+    return render(
+        "unknowns",
+        weighted=plan.weighted,
+        bidders=bidders,
+        expected=predict,
+        sources=[(i, plan.sources[i]) for i in dict.fromkeys(sources)],
+        segments=plan.segments,
+        outcomes=outcomes,
+        barrier=BARRIER,
+    )
 
 
 def _add(plan: Plan, batch: pa.RecordBatch, tallies: dict[str, Tally], predicted: Predicted) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from bidsim.replay.aside import Aside
 from bidsim.replay.batches import Batch
 from bidsim.replay.engines import AnyEngine
 from bidsim.replay.levels import LevelScan, OtherLevels, Start, matched_at, sum_scales, whole_sums, winnable
@@ -33,9 +34,14 @@ Floats = npt.NDArray[np.float64]
 
 
 def walk_levels(
-    engine: AnyEngine, plan: Plan, whole: LevelScan, starts: Sequence[Start], families: dict[str, Family]
+    engine: AnyEngine,
+    plan: Plan,
+    whole: LevelScan,
+    starts: Sequence[Start],
+    families: dict[str, Family],
+    aside: Aside | None = None,
 ) -> OtherLevels:
-    """Everything about other levels that the scan prepared; one more stream of the log."""
+    """Everything about other levels that the scan prepared, from what it set aside; else from one more stream of the log."""
     names = [s.name for s in plan.segments]
     levels = {p.index: whole.levels(p.index, names) for p in plan.policies}
     frontier = {
@@ -43,7 +49,7 @@ def walk_levels(
         for index, found in levels.items()
     }
     walk = _Walk(plan, whole.grid, families, levels)
-    walk.run(engine, starts)
+    walk.run(engine, starts, aside)
     return OtherLevels(frontier, walk.matched(), walk.stages())
 
 
@@ -149,8 +155,11 @@ class _Walk:
         moved = families[self.campaigns].buckets
         self.kept = _Kept(_Aim(plan, grid, shapes, self.cuts, self.targets, place, moved))
 
-    def run(self, engine: AnyEngine, starts: Sequence[Start]) -> None:
+    def run(self, engine: AnyEngine, starts: Sequence[Start], aside: Aside | None) -> None:
         if not self.cuts:
+            return
+        if aside is not None and aside.has("starts"):
+            self.kept = aside.reduce("starts", partial(_Kept, self.kept.aim), engine.threads)
             return
         wanted = [s for s in starts if s.policy > 0 or self.targets]
         # Only rows that can start to win: what every start's own condition begins with.

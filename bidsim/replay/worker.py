@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from bidsim import kernels
+from bidsim.replay.aside import Aside, Wanted
 from bidsim.replay.batches import Batch, Pick
 from bidsim.replay.levels import LevelScan
 from bidsim.replay.logged import Logged
@@ -115,7 +116,7 @@ class Rank:
 @dataclass(frozen=True)
 class Scan:
     """What one look at all rows is for. pairs: judged heads with a source of their predictions; levels: what counts where
-    bids start to win, if asked."""
+    bids start to win, if asked; wanted: what is set aside for later looks, where it can be."""
 
     shape: Shape
     bidders: Sequence[Bidder]
@@ -123,6 +124,7 @@ class Scan:
     pairs: Sequence[Pair]
     ranks: Mapping[Place, Rank]
     levels: Callable[[], LevelScan] | None
+    wanted: Wanted | None
 
 
 class Worker:
@@ -145,6 +147,7 @@ class Worker:
         self.by_bucket = {pair: Cells(GRID_SHIFT, BUCKETS, unit=unit, means=False) for pair in scan.pairs}
         self.levels = scan.levels() if scan.levels else None
         self.logged = Logged(plan, [b.policy for b in scan.bidders])
+        self.aside = Aside(scan.wanted) if scan.wanted else None
 
     def add(self, incoming: pa.RecordBatch) -> None:
         plan = self.shape.plan
@@ -161,6 +164,8 @@ class Worker:
             self._add_negatives(batch, head, source)
         if self.levels is not None:
             self.levels.add(batch)
+        if self.aside is not None:
+            self.aside.add(batch)
 
     def merge(self, other: Self) -> None:
         for mine, theirs in zip(self.tallies, other.tallies, strict=True):
@@ -175,6 +180,8 @@ class Worker:
             cells.merge(other.by_bucket[pair])
         if self.levels is not None and other.levels is not None:
             self.levels.merge(other.levels)
+        if self.aside is not None and other.aside is not None:
+            self.aside.merge(other.aside)
 
     def _add_negatives(self, batch: Batch, head: str, source: int) -> None:
         shape = self.shape

@@ -22,21 +22,27 @@ Predicted = dict[str, list[tuple[int, float]]]
 
 # That of observed results, so that a world in which nothing is won more gives the very same sums.
 RESULT_SCALE = 2.0**AMOUNT_BITS
+HEADS = {"clicks": "ctr", "conversions": "ctcvr"}
 VALUE_SCALE = 10.0**9
 MOST_VALUE = 1e12  # currency: of one row; beyond it is a mistake in units
 
 
 def predictions_of(plan: Plan, overall: Family) -> Predicted:
     """By result, (source, calibration factor) of every policy's prediction of it from the impression on."""
-    out: dict[str, list[tuple[int, float]]] = {}
-    for result, head, role in (("clicks", "ctr", "click"), ("conversions", "ctcvr", "conversion")):
-        if not plan.has(role):
-            continue
-        found = []
-        for policy in plan.policies:
-            sql = plan.prediction(policy.index, head)
-            if sql is not None:
-                found.append((plan.sources.index(sql), _factor(plan, overall, policy.index, head)))
+    return {
+        result: [(source, _factor(plan, overall, policy, HEADS[result])) for policy, source in found]
+        for result, found in sources_of_results(plan).items()
+    }
+
+
+def sources_of_results(plan: Plan) -> dict[str, list[tuple[int, int]]]:
+    """By result that somebody predicts, (policy, index of its prediction in `Plan.sources`)."""
+    out: dict[str, list[tuple[int, int]]] = {}
+    for result, role in (("clicks", "click"), ("conversions", "conversion")):
+        each = [
+            (policy.index, plan.prediction(policy.index, HEADS[result])) for policy in plan.policies if plan.has(role)
+        ]
+        found = [(index, plan.sources.index(sql)) for index, sql in each if sql is not None]
         if found:
             out[result] = found
     return out
@@ -62,7 +68,8 @@ def brings_of(plan: Plan, batch: pa.RecordBatch, predicted: Predicted) -> dict[s
                 best = np.fmax(best, np.minimum(column_of(batch, f"score_{source}") * factor, 1.0))
             seen = column_of(batch, label).astype(np.float64)
             out[result] = np.where(np.isnan(seen), best, seen)
-    value = worth_of(plan, {name: column_of(batch, name) for name in ("target_cpc", "target_cpa")}, out)
+    targets = {name: column_of(batch, name) for name in ("target_cpc", "target_cpa") if plan.has(name)}
+    value = worth_of(plan, targets, out)
     if value is not None:
         out["value"] = value
     return out

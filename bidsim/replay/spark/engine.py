@@ -38,6 +38,8 @@ class SparkEngine:
     """One replay in a session. files: of the log, which the empty DuckDB may look at for names and types."""
 
     keeps_order = False
+    local = False
+    threads = 1
 
     def __init__(self, session: Any, files: Sequence[str], work: Path, *, owned: bool) -> None:
         self.work = work

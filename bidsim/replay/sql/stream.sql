@@ -1,4 +1,5 @@
 {%- from "bid" import entered -%}
+{%- from "fate_costs" import dear, cheap %}
 -- What the reduction needs of each row, in plain types: numbers without a value are NULL here and NaN in numpy (cheaper
 -- than coalesce), labels 2 for none. Only what the reader asks for is computed.
 -- row: won, undecidable, priced, lost, in bits; policy_<i>: entered, decided win, counted win, unknown win, in bits.
@@ -34,7 +35,7 @@ select
   coalesce(cast(click as utinyint), 2) as click,
   {%- endif %}
   {%- if has_conversion %}
-  coalesce(conversion, 0e0) as conversion,
+  conversion,
   {%- endif %}
   {%- if value and bidders %}
   coalesce({{ value }}, 0e0) as value,
@@ -55,6 +56,15 @@ select
   {%- endfor %}
   {%- for s in starts %}
   {{ s.sql }} as start_{{ s.policy }},
+  {%- endfor %}
+  {%- for b in fates %}
+  {%- if dearer %}
+  case when u_{{ b.key }} then {{ dear(b.key) }} else 0 end as dear_{{ b.policy }},
+  case when u_{{ b.key }} then {{ cheap(b.key) }} else 0 end as cheap_{{ b.policy }},
+  {%- endif %}
+  {%- endfor %}
+  {%- for target in targets %}
+  {{ target }},
   {%- endfor %}
   {%- for i, p in sources %}
   {{ p }} as score_{{ i }},
