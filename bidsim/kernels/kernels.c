@@ -42,6 +42,13 @@ static inline double nearest(double x) {
 
 #define BLOCK 512
 
+/* The same operations on more rows at once where the processor can: no bit of a result depends on it. */
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define VECTORISED __attribute__((target_clones("avx2", "default")))
+#else
+#define VECTORISED
+#endif
+
 /* As VERSION of compiled.py. */
 int version(void) { return 3; }
 
@@ -68,30 +75,44 @@ void sum_ints(int64_t n, const int64_t *rows, const int64_t *values, int64_t fam
   }
 }
 
+/* The rows of a block; returns the number of values that are `most` or more in size, or not numbers, which count as 0. */
+VECTORISED static int64_t wholes(int64_t n, const double *values, const double *weights, double scale, double most,
+                                 double *whole) {
+  int64_t bad = 0;
+  for (int64_t i = 0; i < n; i++) {
+    double value = nearest((weights ? values[i] * weights[i] : values[i]) * scale);
+    int64_t fits = fabs(value) < most;
+    bad += 1 - fits;
+    whole[i] = fits ? value : 0.0;
+  }
+  return bad;
+}
+
 /* Returns the number of values of `most` or more in size, or not numbers, which are left out. */
 int64_t sum_fixed(int64_t n, const int64_t *rows, const double *values, const double *weights, double scale, double most,
                   int64_t families, const int64_t *const *groups, wide *const *sums) {
-  double whole[BLOCK];
-  int64_t bad = 0;
+  double whole[BLOCK], weight[BLOCK];
+  int64_t small[BLOCK], bad = 0;
   for (int64_t begin = 0; begin < n; begin += BLOCK) {
-    int64_t count = n - begin < BLOCK ? n - begin : BLOCK;
-    for (int64_t i = 0; i < count; i++) {
-      double value = values[begin + i];
-      if (weights) value *= weights[rows ? rows[begin + i] : begin + i];
-      value = nearest(value * scale);
-      if (!(fabs(value) < most)) {
-        bad++;
-        value = 0.0;
-      }
-      whole[i] = value;
+    int64_t count = n - begin < BLOCK ? n - begin : BLOCK, large = 0;
+    const double *w = weights && !rows ? weights + begin : 0;
+    if (weights && rows) {
+      for (int64_t i = 0; i < count; i++) weight[i] = weights[rows[begin + i]];
+      w = weight;
     }
+    bad += wholes(count, values + begin, w, scale, most, whole);
+    for (int64_t i = 0; i < count; i++) large |= !(whole[i] < 9e18 && whole[i] > -9e18);
+    if (!large)
+      for (int64_t i = 0; i < count; i++) small[i] = (int64_t)whole[i];
     for (int64_t f = 0; f < families; f++) {
-      const int64_t *group = groups[f];
+      const int64_t *group = rows ? groups[f] : groups[f] + begin, *at = rows ? rows + begin : 0;
       wide *sum = sums[f];
-      for (int64_t i = 0; i < count; i++) {
-        if (whole[i] == 0.0) continue;
-        add_whole(&sum[group[rows ? rows[begin + i] : begin + i]], whole[i]);
-      }
+      if (large)
+        for (int64_t i = 0; i < count; i++) add_whole(&sum[group[at ? at[i] : i]], whole[i]);
+      else if (at)
+        for (int64_t i = 0; i < count; i++) add_int(&sum[group[at[i]]], small[i]);
+      else
+        for (int64_t i = 0; i < count; i++) add_int(&sum[group[i]], small[i]);
     }
   }
   return bad;
@@ -124,17 +145,32 @@ void places(int64_t n, const int64_t *bits, const int64_t *code, int64_t lowest,
     out[i] = place_of(key_of(bits[i], code ? code[i] : 0, lowest, span), shift, table, keys, cuts);
 }
 
-/* Negatives: their weight at their place among the cuts, and the share of positives below each of them by group. */
+/* Negatives: their weight at their place among the cuts, and the share of positives below each of them by group. The
+ * tables are larger than a processor's caches, so every look is announced a few hundred rows ahead. */
 void rank(int64_t n, const int64_t *rows, const int64_t *bits, const int64_t *code, const int64_t *counts,
           const double *weights, int64_t lowest, int64_t span, int64_t shift, const int32_t *table, const int64_t *keys,
           int64_t cuts, const double *beaten, int64_t *histogram, const int64_t *group, wide *lost) {
-  for (int64_t i = 0; i < n; i++) {
-    int64_t row = rows ? rows[i] : i;
-    int64_t at = place_of(key_of(bits[i], code ? code[row] : 0, lowest, span), shift, table, keys, cuts);
-    histogram[at] += counts ? counts[i] : 1;
-    double share = beaten[at];
-    if (weights) share = nearest(share * weights[row]);
-    if (share != 0.0) add_whole(&lost[group[row]], share);
+  int64_t key[BLOCK], at[BLOCK];
+  for (int64_t begin = 0; begin < n; begin += BLOCK) {
+    int64_t count = n - begin < BLOCK ? n - begin : BLOCK;
+    for (int64_t i = 0; i < count; i++) {
+      int64_t row = rows ? rows[begin + i] : begin + i;
+      key[i] = key_of(bits[begin + i], code ? code[row] : 0, lowest, span);
+      __builtin_prefetch(table + (key[i] >> shift));
+    }
+    for (int64_t i = 0; i < count; i++) __builtin_prefetch(keys + table[key[i] >> shift]);
+    for (int64_t i = 0; i < count; i++) {
+      at[i] = place_of(key[i], shift, table, keys, cuts);
+      __builtin_prefetch(beaten + at[i]);
+      __builtin_prefetch(histogram + at[i], 1);
+    }
+    for (int64_t i = 0; i < count; i++) {
+      int64_t row = rows ? rows[begin + i] : begin + i;
+      histogram[at[i]] += counts ? counts[begin + i] : 1;
+      double share = beaten[at[i]];
+      if (weights) share = nearest(share * weights[row]);
+      if (share != 0.0) add_whole(&lost[group[row]], share);
+    }
   }
 }
 
@@ -151,65 +187,89 @@ void cells(int64_t n, const int64_t *rows, const int64_t *bits, const int64_t *c
   }
 }
 
-/* The cube root of a positive number, to a few units in the last place: two steps of Halley's from a guess on its bits. */
-static inline double root3(double x) {
-  int64_t bits;
-  double t;
-  memcpy(&bits, &x, 8);
-  bits = bits / 3 + 0x2A9F7893782DA1CE;
-  memcpy(&t, &bits, 8);
-  for (int step = 0; step < 2; step++) {
-    double cube = t * t * t;
-    t = t * ((cube + (x + x)) / ((cube + cube) + x));
-  }
-  return t;
-}
-
 /* What a bid pays in expectation (second price), or the chance that it wins (first price): see statistics/utility.py.
  * table: P minus the normal approximation, shapes by steps of an octave's 1/2^shape_bits; normal: its values at
- * 1/deviation_steps, beginning one step below -far. out: utility without the value of results. */
-void utility(int64_t n, const int64_t *rows, const double *price, const double *bid, const double *value,
-             const uint8_t *first, double beta, double far, int64_t shape_bits, int64_t octaves, int64_t deviation_steps,
-             const double *table, int64_t width, const double *normal, double *out) {
+ * 1/deviation_steps, beginning one step below -far. out: utility without the value of results.
+ *
+ * In blocks, step by step: divisions and square roots of several rows at once are most of the time saved. The cube root
+ * of a positive number, to a few units in the last place, is two steps of Halley's from a guess on its bits. */
+VECTORISED void utility(int64_t n, const int64_t *rows, const double *price, const double *bid, const double *value,
+                        const uint8_t *first, double beta, double far, int64_t shape_bits, int64_t octaves,
+                        int64_t deviation_steps, const double *table, int64_t width, const double *normal, double *out) {
   int64_t last = octaves << shape_bits;
   double unit = 1.0 / (double)((int64_t)1 << (52 - shape_bits)), sixth = 1.0 / 6.0, per_beta = 1.0 / beta;
-  double most = 2.0 * far * (double)deviation_steps;
-  for (int64_t i = 0; i < n; i++) {
-    int64_t row = rows ? rows[i] : i;
-    double z = price[row] / 1e3, b = bid[row] / 1e3;
-    out[i] = 0.0;
-    if (!(b > 0)) continue;
-    int pays_bid = first && first[row] == 1;
-    double a = beta * z + 1.0, x = beta * b, shape = pays_bid ? a : a + 1.0, p;
-    double ratio = x / shape, middle = 1.0 - 1.0 / (9.0 * shape), spread = sqrt(shape) * 3.0;
-    double reach = far / spread, above = middle + reach, below = middle - reach;
-    if (ratio >= above * above * above)
-      p = 1.0;
-    else if (ratio <= below * below * below) /* a shape below far^2 / 9 has no far end below */
-      p = 0.0;
-    else {
-      double d = (root3(ratio) - middle) * spread;
-      int64_t bits, line;
-      memcpy(&bits, &shape, 8);
-      line = (bits >> (52 - shape_bits)) - ((int64_t)1023 << shape_bits);
-      double across = (double)(bits & (((int64_t)1 << (52 - shape_bits)) - 1)) * unit;
-      if (line >= last) {
-        line = last;
-        across = 0.0;
-      }
-      double column = (d + far) * (double)deviation_steps;
-      if (!(column > 0.0)) column = 0.0; /* the two tests may differ by a rounding */
-      if (column > most) column = most;
-      int64_t j = (int64_t)column;
-      double u = column - (double)j;
-      const double *here = table + line * width + j, *next = here + width, *y = normal + j;
-      double low = here[0] + u * (here[1] - here[0]), high = next[0] + u * (next[1] - next[0]);
-      double inner = (u + 1.0) * (u - 2.0), outer = u * (u - 1.0);
-      double smooth = (inner * (u - 1.0) * 0.5 * y[1] - inner * u * 0.5 * y[2]) +
-                      (outer * (u + 1.0) * sixth * y[3] - outer * (u - 2.0) * sixth * y[0]);
-      p = (smooth + low) + across * (high - low);
+  double steps = (double)deviation_steps, most = 2.0 * far * steps;
+  double z[BLOCK], b[BLOCK], a[BLOCK], shape[BLOCK], ratio[BLOCK], above[BLOCK], below[BLOCK], root[BLOCK], column[BLOCK];
+  double middle[BLOCK], spread[BLOCK];
+  for (int64_t begin = 0; begin < n; begin += BLOCK) {
+    int64_t count = n - begin < BLOCK ? n - begin : BLOCK;
+    if (rows)
+      for (int64_t i = 0; i < count; i++) z[i] = price[rows[begin + i]], b[i] = bid[rows[begin + i]];
+    else
+      for (int64_t i = 0; i < count; i++) z[i] = price[begin + i], b[i] = bid[begin + i];
+    for (int64_t i = 0; i < count; i++) {
+      z[i] = z[i] / 1e3;
+      b[i] = b[i] / 1e3;
+      a[i] = beta * z[i] + 1.0;
+      shape[i] = a[i] + 1.0;
     }
-    out[i] = pays_bid ? (value[row] - b) * p : -a * per_beta * p;
+    if (first)
+      for (int64_t i = 0; i < count; i++)
+        if (first[rows ? rows[begin + i] : begin + i] == 1) shape[i] = a[i];
+    for (int64_t i = 0; i < count; i++) {
+      middle[i] = 1.0 - 1.0 / (9.0 * shape[i]);
+      spread[i] = sqrt(shape[i]) * 3.0;
+      double reach = far / spread[i], high = middle[i] + reach, low = middle[i] - reach;
+      ratio[i] = beta * b[i] / shape[i];
+      above[i] = high * high * high;
+      below[i] = low * low * low;
+    }
+    for (int64_t i = 0; i < count; i++) {
+      int64_t bits;
+      memcpy(&bits, &ratio[i], 8);
+      bits = bits / 3 + 0x2A9F7893782DA1CE;
+      memcpy(&root[i], &bits, 8);
+    }
+    for (int64_t i = 0; i < count; i++) {
+      double t = root[i], x = ratio[i];
+      for (int step = 0; step < 2; step++) {
+        double cube = t * t * t;
+        t = t * ((cube + (x + x)) / ((cube + cube) + x));
+      }
+      column[i] = ((t - middle[i]) * spread[i] + far) * steps;
+    }
+    for (int64_t i = 0; i < count; i++) {
+      int64_t row = rows ? rows[begin + i] : begin + i;
+      double p;
+      out[begin + i] = 0.0;
+      if (!(b[i] > 0)) continue;
+      if (ratio[i] >= above[i])
+        p = 1.0;
+      else if (ratio[i] <= below[i]) /* a shape below far^2 / 9 has no far end below */
+        p = 0.0;
+      else {
+        int64_t bits, line;
+        memcpy(&bits, &shape[i], 8);
+        line = (bits >> (52 - shape_bits)) - ((int64_t)1023 << shape_bits);
+        double across = (double)(bits & (((int64_t)1 << (52 - shape_bits)) - 1)) * unit;
+        if (line >= last) {
+          line = last;
+          across = 0.0;
+        }
+        double at = column[i];
+        if (!(at > 0.0)) at = 0.0; /* the two tests may differ by a rounding */
+        if (at > most) at = most;
+        int64_t j = (int64_t)at;
+        double u = at - (double)j;
+        const double *here = table + line * width + j, *next = here + width, *y = normal + j;
+        double low = here[0] + u * (here[1] - here[0]), high = next[0] + u * (next[1] - next[0]);
+        double inner = (u + 1.0) * (u - 2.0), outer = u * (u - 1.0);
+        double smooth = (inner * (u - 1.0) * 0.5 * y[1] - inner * u * 0.5 * y[2]) +
+                        (outer * (u + 1.0) * sixth * y[3] - outer * (u - 2.0) * sixth * y[0]);
+        p = (smooth + low) + across * (high - low);
+      }
+      out[begin + i] = first && first[row] == 1 ? (value[row] - b[i]) * p : -a[i] * per_beta * p;
+    }
   }
 }
 
