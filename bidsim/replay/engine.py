@@ -30,6 +30,8 @@ from bidsim.replay.engines import Change, Course, Progress, SumsT
 from bidsim.replay.sharing import ordered_map, share, show
 
 BATCH_ROWS = 65_536
+# Sums make hundreds of calls a batch, whatever its size.
+SUMMED_ROWS = 131_072
 
 
 class Engine:
@@ -200,7 +202,7 @@ class Engine:
     def reduce(self, sql: str, make: Callable[[], SumsT], progress: Progress | None = None) -> SumsT:
         """The sums of all rows, shared by the threads in no order."""
         first, *others = states = [make() for _ in range(self.threads)]
-        share(self.stream(sql), lambda batch, state: state.add(batch), states, progress)
+        share(self.stream(sql, SUMMED_ROWS), lambda batch, state: state.add(batch), states, progress)
         for other in others:
             first.merge(other)
         return first
