@@ -7,6 +7,7 @@ Terminated or hung up, it cleans up too, and exits with 128 + the signal as a sh
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import os
 import signal
@@ -50,6 +51,7 @@ def main() -> None:
         status = _run(signals)
     except KeyboardInterrupt:
         status = _interrupted(signals)
+    gc.freeze()  # what is left goes with the process, without one last look through it
     sys.exit(status)
 
 

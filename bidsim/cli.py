@@ -5,6 +5,7 @@ stdout carries only what was asked for (the run's summary, or ``--json``); progr
 
 from __future__ import annotations
 
+import gc
 import sys
 from datetime import date
 from enum import StrEnum
@@ -260,9 +261,15 @@ def _replay(
     spark: dict[str, str] | None = None,
 ) -> int:
     from bidsim.progress import progress_for
-    from bidsim.run import replay_to_directory
+    from bidsim.report.renderer import Renderer
 
-    with progress_for(sys.stderr, quiet=quiet) as progress:
+    # A replay makes hundreds of thousands of records that live to its end: looking through them for cycles to free took a
+    # fifth of a small one's time.
+    gc.set_threshold(500_000, 50, 100)
+    # Before the libraries of a replay are imported, so that it starts beside them.
+    with Renderer() as renderer, progress_for(sys.stderr, quiet=quiet) as progress:
+        from bidsim.run import replay_to_directory
+
         result, directory = replay_to_directory(
             scenario,
             models,
@@ -278,6 +285,7 @@ def _replay(
             command=sys.argv,
             engine=engine,
             spark=spark,
+            draw=renderer.draw,
         )
     if json:
         typer.echo(visible_json(result.to_json()), nl=False)

@@ -20,7 +20,7 @@ from bidsim.logs.bringing import Log
 from bidsim.machine import CHART_ADDRESSES, check_addresses
 from bidsim.replay.pipeline import Settings, run_replay
 from bidsim.replay.progress import Progress, Silent
-from bidsim.report.svg import start_renderer
+from bidsim.report.renderer import Draw, draw_here
 from bidsim.result import Result
 from bidsim.scenario.loading import LoadedScenario, load_scenario
 from bidsim.store.record import SCHEMA, Judged, Record, count_judged, make_record
@@ -48,14 +48,15 @@ def replay_to_directory(
     command: Sequence[str] = (),
     engine: str | None = None,
     spark: Mapping[str, str] | None = None,
+    draw: Draw = draw_here,
 ) -> tuple[Result, Path]:
     """Replay and write the run's folder; returns the result and the folder.
 
     as_of: the day on which the gate is judged, by default today in the scenario's time zone. out: a folder that does
     not exist yet; by default runs/<scenario>-<model>-<hash>, the hash over everything that decides the result's
     content. log: what tables mean, already opened. charts: a new folder for the main charts as PNG and SVG.
-    interactive: a report with tooltips and zoom. engine, spark: see `Settings`. Raises
-    BidsimError, with nothing written.
+    interactive: a report with tooltips and zoom. engine, spark: see `Settings`.
+    draw: who draws the charts. Raises BidsimError, with nothing written.
     """
     progress = progress or Silent()
     started = datetime.now(UTC)
@@ -74,7 +75,6 @@ def replay_to_directory(
         log=log,
         settings=Settings(threads=threads, memory_bytes=memory_bytes, engine=engine, spark=spark or {}),
         progress=progress,
-        reduced=start_renderer,
     )
     result = replayed.result
     seconds = time.monotonic() - clock
@@ -94,7 +94,9 @@ def replay_to_directory(
     pictures = _pictures(result) if charts is not None else {}
     versions = {"bidsim": bidsim_version, "python": platform.python_version(), **_versions()}
     files |= {
-        "report.html": render_report(result, judged=judged.candidates, versions=versions, interactive=interactive),
+        "report.html": render_report(
+            result, judged=judged.candidates, versions=versions, interactive=interactive, draw=draw
+        ),
         "summary.md": render_summary(result, judged=judged.candidates),
         "junit.xml": render_junit(result),
     }

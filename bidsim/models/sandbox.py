@@ -13,14 +13,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bidsim.errors import ModelError
+from bidsim.interpreter import command_of
 from bidsim.models.libraries import Description
 
 if TYPE_CHECKING:
@@ -31,17 +30,6 @@ _ANSWER = 64 << 20
 _MANIFEST = 1 << 21  # bytes of a bundle that hold its manifest
 # Read at import by the libraries' thread pools: bidsim scores several batches at once instead.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-# The child runs this very bidsim, wherever it lies, and gets no other folder on its path by that.
-_START = """
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
-spec = spec_from_file_location("bidsim", sys.argv[1] + "/__init__.py", submodule_search_locations=[sys.argv[1]])
-sys.modules["bidsim"] = bidsim = module_from_spec(spec)
-spec.loader.exec_module(bidsim)
-from bidsim.models.child import main
-main()
-"""
-_PACKAGE = str(Path(__file__).resolve().parents[1])
 _ADVICE = "the file is damaged or made to do this: fetch it again or save it again where it was trained"
 
 
@@ -104,8 +92,7 @@ class Child:
         writes = len(data) if "vw/1" in str(question.get("format", data[:_MANIFEST])) else 0
         said = {"memory": limits.memory + 10 * len(data) + memory, "seconds": self._seconds, "writes": writes}
         self._data = data
-        # -P: a file in the working directory must not pass for a module.
-        command = [sys.executable, "-P", "-c", _START, _PACKAGE]
+        command = command_of("bidsim.models.child")
         posix = os.name == "posix"
         life, self._life = os.pipe() if posix else (-1, -1)
         self._header = json.dumps({**question, **said, "file": file, "life": life}).encode() + b"\n"

@@ -6,7 +6,7 @@ Rows exist only up to the outcomes; from the statistics on there are only small 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -73,11 +73,9 @@ def run_replay(
     log: Log | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
-    reduced: Callable[[], object] = lambda: None,
 ) -> Replayed:
     """Replay a scenario. models: bundles of candidates; tables: paths of tables by name, as on the command line.
-    log: what these tables mean, already opened and perhaps brought here. reduced: called when no row is needed any more
-    and one core is enough for what follows.
+    log: what these tables mean, already opened and perhaps brought here.
 
     Raises BidsimError for anything that can't be used; writes nothing but a work folder that is gone at the end.
     """
@@ -140,7 +138,6 @@ def run_replay(
         unknown = find_unknowns(stages, bidders, "outcomes", scanned.families, scanned.aside, predict=predict)
         plan.notes |= exchanges(stages, bidders, "outcomes", scanned.families, scanned.logged)
         fidelity = check_fidelity(plan, scanned.logged)
-    reduced()
     progress.step("computing numbers and intervals")
     outline = outline_of(plan, betas, scanned.units)
     families = {n: replace(f, expected=unknown.expected.get(n, {})) for n, f in families.items()}

@@ -19,12 +19,13 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from bidsim.report import charts, knowledge, reasons, svg, view
+from bidsim.report import charts, knowledge, reasons, view
 from bidsim.report import format as f
 from bidsim.report.drawing import Drawing
 from bidsim.report.drawings import FEWEST, gate_band, of_campaigns, of_frontier, of_head
 from bidsim.report.interactive import make_script
 from bidsim.report.lookup import Lookup
+from bidsim.report.renderer import Draw, Picture, draw_here
 from bidsim.report.segments import FEW_RESULTS, segment_tables
 from bidsim.report.training import of_training, training_table
 from bidsim.report.words import HEAD_WORDS, WORDS, label
@@ -45,7 +46,7 @@ class Figure:
 
     name: str
     title: str
-    svg: Markup
+    svg: Picture
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,13 @@ def render_report(
     judged: int | None = None,
     versions: Mapping[str, str] | None = None,
     interactive: bool = False,
+    draw: Draw = draw_here,
 ) -> str:
     """report.html: the whole page as text. The same arguments give the same bytes.
 
     judged: how many candidates have been judged on this data, where the store knows. versions: of bidsim, Python and
     the libraries that made the result. interactive: with tooltips and
-    zoom, by a script that the page carries.
+    zoom, by a script that the page carries. draw: who draws the charts.
     """
     css = style_sheet()
     script = make_script(Lookup(result)) if interactive else None
@@ -82,7 +84,7 @@ def render_report(
         script=script,
         script_hashes=hashes,
         versions=sorted((versions or {}).items()),
-        **content(result, judged),
+        **content(result, judged, draw),
     )
     return page.strip() + "\n"
 
@@ -112,7 +114,7 @@ def style_digest(css: str) -> str:
     return base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
 
 
-def content(result: Result, judged: int | None = None) -> dict[str, Any]:
+def content(result: Result, judged: int | None = None, draw: Draw = draw_here) -> dict[str, Any]:
     """What the templates show of a result."""
     lookup = Lookup(result)
     sentence, sides = knowledge.fidelity(lookup)
@@ -134,14 +136,14 @@ def content(result: Result, judged: int | None = None) -> dict[str, Any]:
         "has_dotted": any(o.identified for o in result.gate.rules),
         "legend": [p.name for p in result.policies][: charts.CANDIDATES + 1],
         "undrawn": max(0, len(lookup.candidates) - charts.CANDIDATES),
-        "heads": [_head(lookup, head) for head in lookup.heads if lookup.curves(head)],
-        "frontier": _frontier(lookup),
-        "campaigns": _campaigns(lookup),
+        "heads": [_head(lookup, head, draw) for head in lookup.heads if lookup.curves(head)],
+        "frontier": _frontier(lookup, draw),
+        "campaigns": _campaigns(lookup, draw),
         "few": FEW_RESULTS,
         "cost": label(lookup.indicator),
         "segments": segment_tables(lookup),
         "training": training_table(lookup),
-        "training_figures": [_draw(d) for d in of_training(lookup)],
+        "training_figures": [_draw(d, draw) for d in of_training(lookup)],
         "splits": reasons.splits(lookup),
         "alone": reasons.alone(lookup),
         "new_campaigns": reasons.new_campaigns(lookup),
@@ -205,16 +207,16 @@ def _identity(lookup: Lookup, judged: int | None) -> list[tuple[str, str]]:
     ]
 
 
-def _draw(drawing: Drawing) -> Figure:
-    text = svg.render_svg(charts.spec(drawing.chart), drawing.description, drawing.labels)
-    return Figure(drawing.name, drawing.title, Markup(text))
+def _draw(drawing: Drawing, draw: Draw) -> Figure:
+    picture = draw(charts.spec(drawing.chart), drawing.description, drawing.labels)
+    return Figure(drawing.name, drawing.title, picture)
 
 
-def _head(lookup: Lookup, head: str) -> HeadSection:
+def _head(lookup: Lookup, head: str, draw: Draw) -> HeadSection:
     words = HEAD_WORDS.get(head, f.clean_name(head))
     curves = lookup.curves(head)
     drawn = curves[: charts.CANDIDATES + 1]
-    figures = [_draw(d) for d in of_head(lookup, head, words)]
+    figures = [_draw(d, draw) for d in of_head(lookup, head, words)]
     bins = [
         (
             c.policy,
@@ -243,12 +245,12 @@ def _head(lookup: Lookup, head: str) -> HeadSection:
     )
 
 
-def _frontier(lookup: Lookup) -> dict[str, Any] | None:
+def _frontier(lookup: Lookup, draw: Draw) -> dict[str, Any] | None:
     result = lookup.result
     policies = [p.name for p in result.policies]
     if not charts.frontier_rows(result.frontier, policies, lookup.results, FEWEST):
         return None
-    figures = [_draw(d) for d in of_frontier(lookup)]
+    figures = [_draw(d, draw) for d in of_frontier(lookup)]
     money = lookup.money
     table = [
         (
@@ -273,7 +275,7 @@ def _cost(spend: float, results: float | None) -> float | None:
     return spend / results if results else None
 
 
-def _campaigns(lookup: Lookup) -> dict[str, Any] | None:
+def _campaigns(lookup: Lookup, draw: Draw) -> dict[str, Any] | None:
     drawn = of_campaigns(lookup)
     if drawn is None:
         return None
@@ -283,7 +285,7 @@ def _campaigns(lookup: Lookup) -> dict[str, Any] | None:
     tones = [charts.shift_tone(s) for s in found.shifts if s.cost[0] is not None]
     said = ", ".join(f"{tones.count(t)} {word}" for t, word in zip(charts.TONES, TONE_WORDS, strict=True))
     return {
-        "figure": _draw(drawing),
+        "figure": _draw(drawing, draw),
         "said": said if lookup.has_intervals else "",
         "shown": len(found.labels),
         "total": found.total,

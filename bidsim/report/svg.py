@@ -7,15 +7,11 @@ may add (links, styles, event attributes) stays out of the page. Tokens are repl
 from __future__ import annotations
 
 import re
-import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
-from contextlib import suppress
-from functools import cache
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
-from bidsim.errors import BidsimError
 from bidsim.machine import CHART_ADDRESSES, check_addresses
 
 _TAGS = frozenset(["svg", "g", "path", "line", "rect", "circle", "text"])
@@ -26,23 +22,6 @@ _ATTRIBUTES = frozenset(
 )
 _NUMBER = re.compile(r"-?\d+\.\d{3,}(?:e-?\d+)?")
 _ROUNDED = frozenset(["transform", "d", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r"])
-
-
-@cache
-def start_renderer() -> threading.Thread:
-    """Let vl-convert start its engine, which takes it a good part of a second, beside other work; `render_svg` waits."""
-    thread = threading.Thread(target=_first_picture, name="charts")
-    thread.start()
-    return thread
-
-
-def _first_picture() -> None:
-    import vl_convert
-
-    # What is wrong is told where a chart is wanted.
-    with suppress(BidsimError, ValueError):
-        check_addresses(CHART_ADDRESSES, "drawing charts")
-        vl_convert.vegalite_to_svg({"data": {"values": []}, "mark": "point"}, allowed_base_urls=[])
 
 
 def render_svg(
@@ -56,7 +35,6 @@ def render_svg(
     import vl_convert
 
     check_addresses(CHART_ADDRESSES, "drawing charts")
-    start_renderer().join()
     for _ in range(2):
         try:
             text = vl_convert.vegalite_to_svg(dict(document), allowed_base_urls=[])
