@@ -31,7 +31,7 @@ CHECKS: Mapping[str, str] = {
     "C15": "skew of predictions",
     "C16": "skew of bids",
 }
-# Those that a replay runs too: one scan and two small groupings.
+# Those that a replay runs too.
 QUICK = ("C01", "C05", "C06", "C07", "C09", "C11", "C12", "C13")
 
 

@@ -1,4 +1,4 @@
-"""The checks that a replay can afford: one scan of few columns, grouped by hour and campaign, and a look at some rows.
+"""The checks that a replay can afford: counts that its scan leaves, rows by hour, and a look at some rows.
 
 They read the same views as the replay, so windows, conditions and roles are those of the scenario.
 """
@@ -12,6 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from bidsim.checks.catalogue import Outcome, Severity, found, ok, skipped
+from bidsim.checks.counted import Counted, count_rows
 from bidsim.replay.engines import AnyEngine
 from bidsim.replay.plan import Plan
 
@@ -23,60 +24,43 @@ FEW_UNITS, FEW_CONVERSIONS = 20, 30
 # Above MANY rows a replay reckons ratios of money and predictions from some only: the first FIRST of the log, or, where
 # rows are in another order than the log's, one in THIN, told by its time. An engine that keeps no order reads them all.
 MANY, FIRST, THIN = 2_000_000, 1_000_000, 17
-GROUPS = "check_groups"
 
 
 def quick_checks(
-    engine: AnyEngine, plan: Plan, rows: int, formulas: str = "formulas", *, all_rows: bool = False
+    engine: AnyEngine,
+    plan: Plan,
+    rows: int,
+    counted: Counted | None = None,
+    formulas: str = "formulas",
+    *,
+    all_rows: bool = False,
 ) -> list[Outcome]:
     """Outcomes of the checks in `catalogue.QUICK`.
 
-    rows: how many there are; formulas: the view of them with every policy's raw bid; all_rows: never thin them out.
+    rows: how many there are; counted: what the scan of a replay left, None to ask the engine; formulas: the view of them
+    with every policy's raw bid; all_rows: never thin them out.
     """
     some = formulas
     if rows > MANY and not all_rows and engine.keeps_order:
         thinned = plan.budgeted and plan.time_kind
         some = f"(select * from {formulas} {f'where epoch_us(ts) % {THIN} = 0' if thinned else f'limit {FIRST}'})"
-    row = _scan(engine, plan, formulas) | _ratios(engine, plan, some, exact=rows <= MANY)
+    counts = counted or count_rows(engine, plan, formulas)
+    row = _ratios(engine, plan, some, exact=rows <= MANY)
     return [
-        _hours(engine, plan),
-        _price_above_bid(plan, row),
+        _hours(engine, plan, formulas),
+        _price_above_bid(plan, counts),
         _units_of_money(plan, row),
         _down_sampling(plan, row),
-        training_overlap(plan, _instants(engine, plan, row)),
-        _dominance(engine, plan),
-        _few(plan, row),
-        _labels(plan, row),
+        training_overlap(plan, _instants(engine, plan, formulas) if _says_when(plan) else None),
+        _dominance(plan, counts),
+        _few(plan, row["units"], counts),
+        _labels(plan, counts),
     ]
 
 
 # isfinite comes first: to the engine NaN is greater than every number.
 PRICED = "isfinite(price_logged) and price_logged > 0e0"
 PAIRS = f"won and not first_price and {PRICED} and bid_log > 0e0"
-
-
-def _scan(engine: AnyEngine, plan: Plan, formulas: str) -> dict[str, Any]:
-    click, conversion = plan.has("click"), plan.has("conversion")
-    sums = {
-        "rows": "count(*)",
-        "won": "count_if(won)",
-        "no_click": "count_if(won and click is null)" if click else "0",
-        "clicks": "count_if(won and click = 1e0)" if click else "0",
-        "no_conversion": "count_if(won and click = 1e0 and conversion is null)" if click else "0",
-        "conversions": "count_if(conversion > 0e0)" if conversion else "0",
-        "pairs": f"count_if({PAIRS})" if plan.has("bid") else "0",
-        "above": f"count_if({PAIRS} and price_logged > bid_log)" if plan.has("bid") else "0",
-    }
-    spans = {"first": "min(ts)", "last": "max(ts)", "spend": "coalesce(sum(case when won then price * w end), 0e0)"}
-    hour = "epoch_us(ts) // 3600000000" if plan.time_kind else "null::bigint"
-    parts = ", ".join(f"{sql} as {name}" for name, sql in {**sums, **spans}.items())
-    engine.run(
-        f"create or replace table {GROUPS} as select campaign, {hour} as hour, {parts} from {formulas} group by all"
-    )
-    whole = [f"cast(coalesce(sum({name}), 0) as bigint)" for name in sums]
-    whole += ["cast(min(first) as varchar)", "cast(max(last) as varchar)"]
-    (row,) = engine.rows(f"select {', '.join(whole)} from {GROUPS}")
-    return dict(zip([*sums, "first", "last"], row, strict=True))
 
 
 def _ratios(engine: AnyEngine, plan: Plan, formulas: str, *, exact: bool) -> dict[str, Any]:
@@ -101,11 +85,12 @@ def _ratios(engine: AnyEngine, plan: Plan, formulas: str, *, exact: bool) -> dic
     return dict(zip(columns, row, strict=True))
 
 
-def _hours(engine: AnyEngine, plan: Plan) -> Outcome:
+def _hours(engine: AnyEngine, plan: Plan, formulas: str) -> Outcome:
     if not plan.time_kind:
         return skipped("C01", "the log has no time")
     hours = engine.rows(
-        f"select hour, cast(sum(rows) as bigint) from {GROUPS} where hour is not null group by hour order by hour"
+        f"select hour, count(*) from (select epoch_us(ts) // 3600000000 as hour from {formulas} where ts is not null) "
+        "group by hour"
     )
     counts = {int(h): int(n) for h, n in hours}
     typical = sorted(counts.values())[len(counts) // 2] if counts else 0
@@ -128,10 +113,10 @@ def _hours(engine: AnyEngine, plan: Plan) -> Outcome:
     )
 
 
-def _price_above_bid(plan: Plan, row: dict[str, Any]) -> Outcome:
+def _price_above_bid(plan: Plan, counts: Counted) -> Outcome:
     if not plan.has("bid"):
         return skipped("C05", "the log has no bids of its own (columns.bid)")
-    above, pairs = int(row["above"]), int(row["pairs"])
+    above, pairs = counts.above, counts.pairs
     if not above:
         return ok("C05", pairs=pairs)
     share = above / pairs
@@ -202,12 +187,20 @@ def _down_sampling(plan: Plan, row: dict[str, Any]) -> Outcome:
     )
 
 
-def _instants(engine: AnyEngine, plan: Plan, row: dict[str, Any]) -> tuple[float, float] | None:
+def _says_when(plan: Plan) -> bool:
+    """Whether some policy says on which days it was trained or calibrated."""
+    return any(p.training_window or (p.bundle and p.bundle.manifest.calibration_windows) for p in plan.policies)
+
+
+def _instants(engine: AnyEngine, plan: Plan, formulas: str) -> tuple[float, float] | None:
     """First and last time of the log in seconds since 1970."""
-    if not plan.time_kind or row["first"] is None:
+    if not plan.time_kind:
+        return None
+    ends = engine.rows(f"select cast(min(ts) as varchar), cast(max(ts) as varchar) from {formulas}")[0]
+    if ends[0] is None:
         return None
     kind = "timestamptz" if plan.time_kind == "instant" else "timestamp"
-    pair = [f"{kind} '{row[k]}'" for k in ("first", "last")]
+    pair = [f"{kind} '{end}'" for end in ends]
     if kind == "timestamp":
         pair = [f"timezone('{plan.zone}', {p})" for p in pair]
     low, high = engine.rows(f"select {', '.join(f'epoch({p})' for p in pair)}")[0]
@@ -265,55 +258,52 @@ def _moment(text: str, plan: Plan) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp()
 
 
-def _dominance(engine: AnyEngine, plan: Plan) -> Outcome:
+def _dominance(plan: Plan, counts: Counted) -> Outcome:
     if not plan.has("campaign"):
         return skipped("C11", "the log has no campaign")
-    rows = engine.rows(
-        "select coalesce(cast(campaign as varchar), 'null'), s, sum(s) over () from (select campaign, sum(spend) as s "
-        f"from {GROUPS} group by campaign) order by s desc, 1 limit 2"
-    )
-    total = rows[0][2] if rows else 0.0
-    if len(rows) < 2 or not total or rows[0][1] <= 0.5 * total:
+    total = math.fsum(counts.spend.values())
+    name, most = min(counts.spend.items(), key=lambda each: (-each[1], each[0]), default=("", 0.0))
+    if len(counts.spend) < 2 or not total or most <= 0.5 * total:
         return ok("C11")
-    share = rows[0][1] / total
+    share = most / total
     return found(
         "C11",
         "warning",
-        f"Campaign {rows[0][0]} has {share:.0%} of the log's spend: overall numbers are mostly its own.",
+        f"Campaign {name} has {share:.0%} of the log's spend: overall numbers are mostly its own.",
         "Judge by campaign (segments: [campaign], rules with by: campaign), or leave it out in conditions and look again.",
-        campaign=rows[0][0],
+        campaign=name,
         share=share,
     )
 
 
-def _few(plan: Plan, row: dict[str, Any]) -> Outcome:
+def _few(plan: Plan, units: int | None, counts: Counted) -> Outcome:
     parts: list[str] = []
-    if row["units"] is not None and row["units"] < FEW_UNITS:
-        parts.append(f"{row['units']} units")
-    if plan.has("conversion") and row["conversions"] < FEW_CONVERSIONS:
-        parts.append(f"{row['conversions']} conversions")
-    elif plan.has("click") and not plan.has("conversion") and row["clicks"] < FEW_CONVERSIONS:
-        parts.append(f"{row['clicks']} clicks")
+    if units is not None and units < FEW_UNITS:
+        parts.append(f"{units} units")
+    if plan.has("conversion") and counts.conversions < FEW_CONVERSIONS:
+        parts.append(f"{counts.conversions} conversions")
+    elif plan.has("click") and not plan.has("conversion") and counts.clicks < FEW_CONVERSIONS:
+        parts.append(f"{counts.clicks} clicks")
     if not parts:
-        return ok("C12", units=row["units"], conversions=row["conversions"])
+        return ok("C12", units=units, conversions=counts.conversions)
     return found(
         "C12",
         "warning",
         f"The log has only {' and '.join(parts)}; intervals will be wide, or missing.",
         "Read more days or campaigns; a CPA is known to about 196 / sqrt(conversions) percent.",
-        units=row["units"],
-        conversions=row["conversions"],
+        units=units,
+        conversions=counts.conversions,
     )
 
 
-def _labels(plan: Plan, row: dict[str, Any]) -> Outcome:
+def _labels(plan: Plan, counts: Counted) -> Outcome:
     parts: list[tuple[float, str]] = []
-    if plan.has("click") and row["won"] and row["no_click"]:
-        share = row["no_click"] / row["won"]
-        parts.append((share, f"{row['no_click']:,} of {row['won']:,} won rows ({share:.1%}) have no click label"))
-    if plan.has("conversion") and row["clicks"] and row["no_conversion"]:
-        share = row["no_conversion"] / row["clicks"]
-        parts.append((share, f"{row['no_conversion']:,} of {row['clicks']:,} clicks ({share:.1%}) no conversion label"))
+    if plan.has("click") and counts.won and counts.no_click:
+        share = counts.no_click / counts.won
+        parts.append((share, f"{counts.no_click:,} of {counts.won:,} won rows ({share:.1%}) have no click label"))
+    if plan.has("conversion") and counts.clicks and counts.no_conversion:
+        share = counts.no_conversion / counts.clicks
+        parts.append((share, f"{counts.no_conversion:,} of {counts.clicks:,} clicks ({share:.1%}) no conversion label"))
     parts = [p for p in parts if p[0] > 0.01]
     if not parts:
         return ok("C13")

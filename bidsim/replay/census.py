@@ -61,6 +61,11 @@ def segment_values(engine: AnyEngine, plan: Plan) -> list[tuple[str, ...]]:
     return found
 
 
+def campaigns_of(plan: Plan, values: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """The campaigns among the values of the segments; empty without campaigns."""
+    return () if plan.campaign_segment is None else values[plan.campaign_segment]
+
+
 def check_room(plan: Plan, values: Sequence[Sequence[str]], memory_bytes: int) -> None:
     """Raises LogError where the numbers of all segment values of all policies would not fit into the memory given."""
     count, policies = sum(map(len, values)), len(plan.policies)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from bidsim import kernels
 from bidsim.kernels.reference import Wide, add_wide, limbs, wide
-from bidsim.replay.batches import UNKNOWN, Batch
+from bidsim.replay.batches import ROW_WON, UNKNOWN, Batch
 from bidsim.replay.measures import AMOUNT_BITS
 from bidsim.replay.plan import Plan
 from bidsim.statistics.tallies import MOST
@@ -29,10 +29,15 @@ Patterns = npt.NDArray[np.int64]
 
 
 class Logged:
-    """Sums by pattern. policies: indices of those whose open rows are counted."""
+    """Sums by pattern. policies: indices of those whose open rows are counted; campaigns: how many there are.
 
-    def __init__(self, plan: Plan, policies: Sequence[int]) -> None:
+    labels: numbers of rows by which label they have or lack (see `checks.counted`).
+    """
+
+    def __init__(self, plan: Plan, policies: Sequence[int], campaigns: int = 0) -> None:
         self.plan = plan
+        self.labels = dict.fromkeys(("no_click", "clicks", "no_conversion", "conversions"), 0)
+        self._spend: Wide = wide(campaigns)
         self.policies = list(policies)
         self._sums: dict[str, Wide] = {name: wide(PATTERNS) for name in SUMS}
         self._states: list[Wide] = [wide(1 << (ROW_BITS + STATE_BITS)) for _ in policies]
@@ -56,6 +61,11 @@ class Logged:
             else:
                 kernels.sum_ints(many, rows, weight if rows is None else weight[rows], [pattern], sums)
 
+        self._add_labels(batch)
+        if len(self._spend):
+            assert plan.campaign_segment is not None
+            paid = np.flatnonzero((batch["row"] & ROW_WON) != 0)
+            kernels.sum_ints(len(paid), paid, batch["money"][paid], [batch.codes[plan.campaign_segment]], [self._spend])
         kernels.sum_ones(n, None, [pattern], [self._sums["rows"]])
         count("weight", None)
         kernels.sum_ints(n, None, batch.columns.get("paid", batch["money"]), [pattern], [self._sums["paid"]])
@@ -82,9 +92,30 @@ class Logged:
             len(rows), rows, np.ones(len(rows), dtype=np.int64) if weight is None else weight[rows], [row], [self._open]
         )
 
+    def _add_labels(self, batch: Batch) -> None:
+        plan, won = self.plan, (batch["row"] & ROW_WON) != 0
+        clicked = None
+        if plan.has("click"):
+            click = batch["click"]
+            clicked = np.flatnonzero(won & (click == 1))
+            self.labels["no_click"] += int(np.count_nonzero(won & (click > 1)))
+            self.labels["clicks"] += len(clicked)
+        if plan.has("conversion"):
+            conversion = batch["conversion"]
+            self.labels["conversions"] += int(np.count_nonzero(conversion > 0))
+            if clicked is not None:
+                self.labels["no_conversion"] += int(np.count_nonzero(np.isnan(conversion[clicked])))
+
+    def spend(self) -> list[float]:
+        """What the log paid for its wins, by campaign, in 1e-9 CPM times the weight."""
+        high, low = limbs(self._spend)
+        return [float((int(h) << 32) + int(x)) for h, x in zip(high, low, strict=True)]
+
     def merge(self, other: Self) -> None:
-        ours = [*self._sums.values(), *self._states, self._open]
-        theirs = [*other._sums.values(), *other._states, other._open]
+        for name, rows in other.labels.items():
+            self.labels[name] += rows
+        ours = [*self._sums.values(), *self._states, self._open, self._spend]
+        theirs = [*other._sums.values(), *other._states, other._open, other._spend]
         for mine, more in zip(ours, theirs, strict=True):
             add_wide(mine, more[:, 0], more[:, 1])
 

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
+from bidsim.checks.counted import counted_by
 from bidsim.checks.quick import quick_checks, worth_saying
 from bidsim.gate import judge
 from bidsim.logs.bringing import Log, brought
 from bidsim.logs.opening import open_log
 from bidsim.replay.assemble import Reduced, assemble
 from bidsim.replay.binding import planned
-from bidsim.replay.census import census, check_room, segment_values
+from bidsim.replay.census import campaigns_of, census, check_room, segment_values
 from bidsim.replay.exchanges import exchanges
 from bidsim.replay.fidelity import check_fidelity
 from bidsim.replay.levels import OtherLevels, level_scan, level_starts
@@ -112,7 +113,7 @@ def run_replay(
         progress.total(counts["rows"])
         plan.fraction_bits, plan.loss_bits = FINE_BITS if counts["rows"] <= FINE_ROWS else COARSE_BITS
         stages.derive()
-        plan.findings += [o.finding() for o in worth_saying(quick_checks(engine, plan, counts["rows"]))]
+        found_before = len(plan.findings)
         bidders = [bidder(p, str(p.index)) for p in policies]
         progress.step("settling budgets" if plan.budgeted else "replaying auctions")
         stages.settle(bidders, "outcomes", progress.rows)
@@ -138,6 +139,10 @@ def run_replay(
         unknown = find_unknowns(stages, bidders, "outcomes", scanned.families, scanned.aside, predict=predict)
         plan.notes |= exchanges(stages, bidders, "outcomes", scanned.families, scanned.logged)
         fidelity = check_fidelity(plan, scanned.logged)
+        checked = quick_checks(
+            engine, plan, counts["rows"], counted_by(plan, scanned.logged, campaigns_of(plan, values))
+        )
+        plan.findings[found_before:found_before] = [o.finding() for o in worth_saying(checked)]
     progress.step("computing numbers and intervals")
     outline = outline_of(plan, betas, scanned.units)
     families = {n: replace(f, expected=unknown.expected.get(n, {})) for n, f in families.items()}

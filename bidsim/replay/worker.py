@@ -146,7 +146,9 @@ class Worker:
             self.cells[place] = Cells(0 if shape.small else GRID_SHIFT + coarser, codes, unit=unit)
         self.by_bucket = {pair: Cells(GRID_SHIFT, BUCKETS, unit=unit, means=False) for pair in scan.pairs}
         self.levels = scan.levels() if scan.levels else None
-        self.logged = Logged(plan, [b.policy for b in scan.bidders])
+        segment = plan.campaign_segment
+        campaigns = 0 if segment is None else shape.sizes[shape.families[segment + 1]]
+        self.logged = Logged(plan, [b.policy for b in scan.bidders], campaigns)
         self.aside = Aside(scan.wanted) if scan.wanted else None
 
     def add(self, incoming: pa.RecordBatch) -> None:
