@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
@@ -63,8 +64,24 @@ def _dash() -> alt.StrokeDash:
     return alt.StrokeDash("series:N", legend=None).scale(domain=SERIES, range=DASHES)
 
 
-def _data(rows: Rows) -> alt.InlineData:
-    return alt.InlineData(values=rows)
+class Datasets:
+    """The rows of a chart by name. Altair would check and copy each of them with every step of a chart's making."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Rows] = {}
+
+    def of(self, rows: Rows) -> alt.NamedData:
+        name = next((n for n, known in self.rows.items() if known == rows), f"d{len(self.rows)}")
+        self.rows[name] = rows
+        return alt.NamedData(name=name)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A chart and its rows."""
+
+    chart: Chart
+    data: Datasets
 
 
 def _curve_rows(curves: Sequence[CalibrationCurve]) -> Rows:
@@ -86,8 +103,9 @@ def _predicted_axis(rows: Rows, title: str) -> alt.X:
     return alt.X("predicted:Q", axis=axis).scale(type="log", domain=[low, high], nice=False)
 
 
-def reliability(curves: Sequence[CalibrationCurve]) -> Chart | None:
+def reliability(curves: Sequence[CalibrationCurve]) -> Plot | None:
     """Observed against predicted on log axes, one line a policy; None where no bin has a positive label."""
+    data = Datasets()
     rows = [r for r in _curve_rows(curves) if r["observed"] > 0]
     if not rows:
         return None
@@ -97,26 +115,27 @@ def reliability(curves: Sequence[CalibrationCurve]) -> Chart | None:
     x = alt.X("predicted:Q", axis=ticks, title="mean predicted (log)").scale(type="log", domain=[low, high], nice=False)
     y = alt.Y("observed:Q", axis=ticks, title="observed (log)").scale(type="log", domain=[low, high], nice=False)
     diagonal = (
-        alt.Chart(_data([{"predicted": low, "observed": low}, {"predicted": high, "observed": high}]))
+        alt.Chart(data.of([{"predicted": low, "observed": low}, {"predicted": high, "observed": high}]))
         .mark_line(color="var(--ink-3)", strokeWidth=1)
         .encode(x=x, y=y)
     )
-    lines = alt.Chart(_data(rows)).mark_line(strokeWidth=1.5).encode(x=x, y=y, color=_colour(), strokeDash=_dash())
-    points = alt.Chart(_data(rows)).mark_point(filled=True, size=34, opacity=1)
+    lines = alt.Chart(data.of(rows)).mark_line(strokeWidth=1.5).encode(x=x, y=y, color=_colour(), strokeDash=_dash())
+    points = alt.Chart(data.of(rows)).mark_point(filled=True, size=34, opacity=1)
     layers = [
         diagonal,
-        *_whiskers(rows, "low", "high", x),
+        *_whiskers(data, rows, "low", "high", x),
         lines,
         points.encode(x=x, y=y, color=_colour(), shape=_shape()),
     ]
-    return alt.layer(*layers).properties(width=400, height=300)
+    return Plot(alt.layer(*layers).properties(width=400, height=300), data)
 
 
-def ratio(curves: Sequence[CalibrationCurve], band: tuple[float, float] | None = None) -> Chart | None:
+def ratio(curves: Sequence[CalibrationCurve], band: tuple[float, float] | None = None) -> Plot | None:
     """Observed / predicted over predicted: 1 is right, above it the policy predicts too little.
 
     band: what the gate allows overall, shaded; an infinite end is the chart's.
     """
+    data = Datasets()
     rows = _curve_rows(curves)
     if not rows:
         return None
@@ -129,23 +148,22 @@ def ratio(curves: Sequence[CalibrationCurve], band: tuple[float, float] | None =
         domain = [min(domain[0], band[0] - 0.05), max(domain[1], min(band[1], RATIO_MOST) + 0.05)]
         y = y.scale(domain=domain, nice=False, zero=False)
         ends = {"observed_ratio": max(band[0], domain[0]), "top": min(band[1], domain[1])}
-        mark = alt.Chart(_data([ends])).mark_rect(color="var(--allowed)", opacity=1)
+        mark = alt.Chart(data.of([ends])).mark_rect(color="var(--allowed)", opacity=1)
         shaded.append(mark.encode(y=y, y2=alt.Y2("top:Q")))
-    one = alt.Chart(_data([{"observed_ratio": 1.0}])).mark_rule(color="var(--ink-3)", strokeWidth=1).encode(y=y)
-    lines = alt.Chart(_data(rows)).mark_line(strokeWidth=1.5).encode(x=x, y=y, color=_colour(), strokeDash=_dash())
-    points = alt.Chart(_data(rows)).mark_point(filled=True, size=34, opacity=1)
-    layers = [*shaded, one, *_whiskers(rows, "low_ratio", "high_ratio", x), lines]
-    return alt.layer(*layers, points.encode(x=x, y=y, color=_colour(), shape=_shape())).properties(
-        width=400, height=300
-    )
+    one = alt.Chart(data.of([{"observed_ratio": 1.0}])).mark_rule(color="var(--ink-3)", strokeWidth=1).encode(y=y)
+    lines = alt.Chart(data.of(rows)).mark_line(strokeWidth=1.5).encode(x=x, y=y, color=_colour(), strokeDash=_dash())
+    points = alt.Chart(data.of(rows)).mark_point(filled=True, size=34, opacity=1)
+    layers = [*shaded, one, *_whiskers(data, rows, "low_ratio", "high_ratio", x), lines]
+    layers.append(points.encode(x=x, y=y, color=_colour(), shape=_shape()))
+    return Plot(alt.layer(*layers).properties(width=400, height=300), data)
 
 
-def _whiskers(rows: Rows, low: str, high: str, x: alt.X) -> Iterable[alt.Chart]:
+def _whiskers(data: Datasets, rows: Rows, low: str, high: str, x: alt.X) -> Iterable[alt.Chart]:
     """Intervals as thin vertical lines, where the result has them."""
     known = [r for r in rows if r[low] is not None and r[high] is not None and r[low] > 0]
     if not known:
         return []
-    mark = alt.Chart(_data(known)).mark_rule(strokeWidth=1, opacity=0.6)
+    mark = alt.Chart(data.of(known)).mark_rule(strokeWidth=1, opacity=0.6)
     return [mark.encode(x=x, y=alt.Y(f"{low}:Q"), y2=alt.Y2(f"{high}:Q"), color=_colour())]
 
 
@@ -171,55 +189,58 @@ def frontier_rows(points: Sequence[FrontierPoint], policies: Sequence[str], resu
     return rows
 
 
-def frontier(rows: Rows, spend: float | None, y_field: str, y_title: str, x_title: str) -> Chart | None:
+def frontier(rows: Rows, spend: float | None, y_field: str, y_title: str, x_title: str) -> Plot | None:
     """Results, or the cost of one, over spend as all bids are multiplied; a vertical line at the baseline's spend."""
+    data = Datasets()
     known = [r for r in rows if r[y_field] is not None]
     if not known or max(r["spend"] for r in known) <= 0:
         return None
     x = alt.X("spend:Q", title=x_title, axis=alt.Axis(labelExpr=_LARGE, tickCount=6))
     y = alt.Y(f"{y_field}:Q", title=y_title, axis=alt.Axis(labelExpr=_LARGE, tickCount=6))
     y = y.scale(zero=y_field == "results")
-    lines = alt.Chart(_data(known)).mark_line(strokeWidth=1.5)
-    points = alt.Chart(_data(known)).mark_point(filled=True, size=18, opacity=1)
-    now = alt.Chart(_data([r for r in known if r["one"]])).mark_point(filled=True, size=110, opacity=1)
+    lines = alt.Chart(data.of(known)).mark_line(strokeWidth=1.5)
+    points = alt.Chart(data.of(known)).mark_point(filled=True, size=18, opacity=1)
+    now = alt.Chart(data.of([r for r in known if r["one"]])).mark_point(filled=True, size=110, opacity=1)
     layers: list[alt.Chart] = []
     if spend:
-        rule = alt.Chart(_data([{"spend": spend}])).mark_rule(color="var(--ink-3)", strokeDash=[2, 3])
+        rule = alt.Chart(data.of([{"spend": spend}])).mark_rule(color="var(--ink-3)", strokeDash=[2, 3])
         layers.append(rule.encode(x=x))
     layers.append(lines.encode(x=x, y=y, color=_colour(), strokeDash=_dash(), order=alt.Order("order:Q")))
     layers += [p.encode(x=x, y=y, color=_colour(), shape=_shape()) for p in (points, now)]
-    return alt.layer(*layers).properties(width=400, height=280)
+    return Plot(alt.layer(*layers).properties(width=400, height=280), data)
 
 
-def learning(rows: Rows, x_title: str) -> Chart | None:
+def learning(rows: Rows, x_title: str) -> Plot | None:
     """Log loss while models learn, one line a policy; large marks are the models as they were kept.
 
     rows: dicts of series, at, logloss and kept.
     """
     if not rows:
         return None
+    data = Datasets()
     x = alt.X("at:Q", title=x_title, axis=alt.Axis(labelExpr=_LARGE, tickMinStep=1, tickCount=6)).scale(zero=False)
     y = alt.Y("logloss:Q", title="log loss", axis=alt.Axis(format=".4~g")).scale(zero=False)
-    lines = alt.Chart(_data(rows)).mark_line(strokeWidth=1.5)
-    points = alt.Chart(_data(rows)).mark_point(filled=True, size=18, opacity=1)
+    lines = alt.Chart(data.of(rows)).mark_line(strokeWidth=1.5)
+    points = alt.Chart(data.of(rows)).mark_point(filled=True, size=18, opacity=1)
     layers: list[alt.Chart] = [lines.encode(x=x, y=y, color=_colour(), strokeDash=_dash(), order=alt.Order("at:Q"))]
     layers.append(points.encode(x=x, y=y, color=_colour(), shape=_shape()))
     kept = [r for r in rows if r["kept"]]
     if kept:
-        large = alt.Chart(_data(kept)).mark_point(filled=True, size=110, opacity=1)
+        large = alt.Chart(data.of(kept)).mark_point(filled=True, size=110, opacity=1)
         layers.append(large.encode(x=x, y=y, color=_colour(), shape=_shape()))
-    return alt.layer(*layers).properties(width=400, height=240)
+    return Plot(alt.layer(*layers).properties(width=400, height=240), data)
 
 
-def campaigns(shifts: Shifts, spend_title: str, cost_title: str) -> Chart:
+def campaigns(shifts: Shifts, spend_title: str, cost_title: str) -> Plot:
     """Relative change of spend and of the cost per result, one row a campaign."""
+    data = Datasets()
     labels = [f"r{n}" for n in range(len(shifts.labels))]
     series = sorted({s.series for s in shifts.shifts})
     panels = [
-        _campaign_panel(_campaign_rows(shifts, field), labels, series, title, first=at == 0)
+        _campaign_panel(data, _campaign_rows(shifts, field), labels, series, title, first=at == 0)
         for at, (field, title) in enumerate((("spend", spend_title), ("cost", cost_title)))
     ]
-    return alt.hconcat(*panels, spacing=24)
+    return Plot(alt.hconcat(*panels, spacing=24), data)
 
 
 def _campaign_rows(shifts: Shifts, field: str) -> Rows:
@@ -256,7 +277,9 @@ def _tone_colour(series: list[int]) -> alt.Color:
     return alt.Color("tone:N", legend=None).scale(domain=TONES, range=["var(--pass)", "var(--fail)", plain])
 
 
-def _campaign_panel(rows: Rows, labels: list[str], series: list[int], title: str, *, first: bool) -> Chart:
+def _campaign_panel(
+    data: Datasets, rows: Rows, labels: list[str], series: list[int], title: str, *, first: bool
+) -> Chart:
     spread = [v for r in rows for v in (r["value"], r["low"], r["high"]) if v is not None]
     low, high = min(-0.02, *spread, 0.0), max(0.02, *spread, 0.0)
     pad = (high - low) * 0.06
@@ -275,11 +298,11 @@ def _campaign_panel(rows: Rows, labels: list[str], series: list[int], title: str
             encoded = encoded.encode(yOffset=alt.YOffset("series:N").scale(domain=names))
         return encoded
 
-    zero = alt.Chart(_data([{"value": 0}])).mark_rule(color="var(--ink-3)", strokeWidth=1).encode(x=x)
-    layers = [zero, layer(alt.Chart(_data(rows)).mark_point(size=0, opacity=0))]
+    zero = alt.Chart(data.of([{"value": 0}])).mark_rule(color="var(--ink-3)", strokeWidth=1).encode(x=x)
+    layers = [zero, layer(alt.Chart(data.of(rows)).mark_point(size=0, opacity=0))]
     known = [r for r in rows if r["low"] is not None and r["high"] is not None]
     if known:
-        rule = alt.Chart(_data(known)).mark_rule(strokeWidth=1.5)
+        rule = alt.Chart(data.of(known)).mark_rule(strokeWidth=1.5)
         layers.append(layer(rule).encode(x=alt.X("low:Q"), x2=alt.X2("high:Q")))
     kinds: Mapping[str, dict[str, Any]] = {
         "plain": {"filled": True, "size": 60},
@@ -288,15 +311,15 @@ def _campaign_panel(rows: Rows, labels: list[str], series: list[int], title: str
     for kind, look in kinds.items():
         some = [r for r in rows if r["kind"] == kind]
         if some:
-            layers.append(layer(alt.Chart(_data(some)).mark_point(opacity=1, **look), shape=_tone_shape()))
+            layers.append(layer(alt.Chart(data.of(some)).mark_point(opacity=1, **look), shape=_tone_shape()))
     for up, shape in ((True, "triangle-right"), (False, "triangle-left")):
         some = [r for r in rows if r["kind"] == "beyond" and r["up"] == up]
         if some:
-            layers.append(layer(alt.Chart(_data(some)).mark_point(shape=shape, filled=True, size=80, opacity=1)))
+            layers.append(layer(alt.Chart(data.of(some)).mark_point(shape=shape, filled=True, size=80, opacity=1)))
     return alt.layer(*layers).properties(width=330, height=height)
 
 
-def spec(chart: Chart) -> dict[str, Any]:
+def spec(plot: Plot) -> dict[str, Any]:
     """The Vega-Lite document of a chart, with the look that all share."""
     axis = {
         "labelColor": "var(--ink-2)",
@@ -309,7 +332,6 @@ def spec(chart: Chart) -> dict[str, Any]:
         "titleFontWeight": "normal",
         "titlePadding": 8,
     }
-    looked = chart.configure(background="transparent", font="DejaVu Sans", aria=False, padding=4)
+    looked = plot.chart.configure(background="transparent", font="DejaVu Sans", aria=False, padding=4)
     looked = looked.configure_axis(**axis).configure_view(stroke=None)
-    document: dict[str, Any] = looked.to_dict(validate=False)
-    return document
+    return {**looked.to_dict(validate=False), "datasets": plot.data.rows}
