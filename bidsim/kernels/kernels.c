@@ -201,6 +201,7 @@ VECTORISED void utility(int64_t n, const int64_t *rows, const double *price, con
   double steps = (double)deviation_steps, most = 2.0 * far * steps;
   double z[BLOCK], b[BLOCK], a[BLOCK], shape[BLOCK], ratio[BLOCK], above[BLOCK], below[BLOCK], root[BLOCK], column[BLOCK];
   double middle[BLOCK], spread[BLOCK];
+  int64_t line[BLOCK];
   for (int64_t begin = 0; begin < n; begin += BLOCK) {
     int64_t count = n - begin < BLOCK ? n - begin : BLOCK;
     if (rows)
@@ -236,7 +237,18 @@ VECTORISED void utility(int64_t n, const int64_t *rows, const double *price, con
         double cube = t * t * t;
         t = t * ((cube + (x + x)) / ((cube + cube) + x));
       }
-      column[i] = ((t - middle[i]) * spread[i] + far) * steps;
+      double at = ((t - middle[i]) * spread[i] + far) * steps;
+      at = at > 0.0 ? at : 0.0; /* far off, or no bid; or the tests for that differ by a rounding */
+      column[i] = at < most ? at : most;
+    }
+    for (int64_t i = 0; i < count; i++) {
+      int64_t bits;
+      memcpy(&bits, &shape[i], 8);
+      bits = (bits >> (52 - shape_bits)) - ((int64_t)1023 << shape_bits);
+      line[i] = bits < last ? bits : last;
+      const double *here = table + line[i] * width + (int64_t)column[i];
+      __builtin_prefetch(here);
+      __builtin_prefetch(here + width);
     }
     for (int64_t i = 0; i < count; i++) {
       int64_t row = rows ? rows[begin + i] : begin + i;
@@ -248,20 +260,14 @@ VECTORISED void utility(int64_t n, const int64_t *rows, const double *price, con
       else if (ratio[i] <= below[i]) /* a shape below far^2 / 9 has no far end below */
         p = 0.0;
       else {
-        int64_t bits, line;
+        int64_t bits;
         memcpy(&bits, &shape[i], 8);
-        line = (bits >> (52 - shape_bits)) - ((int64_t)1023 << shape_bits);
         double across = (double)(bits & (((int64_t)1 << (52 - shape_bits)) - 1)) * unit;
-        if (line >= last) {
-          line = last;
-          across = 0.0;
-        }
+        if (line[i] == last) across = 0.0;
         double at = column[i];
-        if (!(at > 0.0)) at = 0.0; /* the two tests may differ by a rounding */
-        if (at > most) at = most;
         int64_t j = (int64_t)at;
         double u = at - (double)j;
-        const double *here = table + line * width + j, *next = here + width, *y = normal + j;
+        const double *here = table + line[i] * width + j, *next = here + width, *y = normal + j;
         double low = here[0] + u * (here[1] - here[0]), high = next[0] + u * (next[1] - next[0]);
         double inner = (u + 1.0) * (u - 2.0), outer = u * (u - 1.0);
         double smooth = (inner * (u - 1.0) * 0.5 * y[1] - inner * u * 0.5 * y[2]) +

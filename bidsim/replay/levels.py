@@ -43,7 +43,7 @@ class OtherLevels:
 
 @dataclass(frozen=True)
 class Start:
-    """SQL of the multiplier at which each counted row's bid starts to win, NULL where none does."""
+    """SQL of the multiplier at which each counted row's bid starts to win, NaN where none does."""
 
     policy: int
     sql: str
@@ -81,7 +81,7 @@ def _start(plan: Plan, policy: PolicyPlan, ties_lose: bool) -> Start:
         start = f"{start} * case when {reached} then {1 - 2.0**-52!r}::double else 1e0 end"
     return Start(
         policy.index,
-        f"case when {winnable(plan)} and isfinite({raw}) and {raw} > 0e0{reach} then {start} end",
+        f"case when {winnable(plan)} and isfinite({raw}) and {raw} > 0e0{reach} then {start} else 'nan'::double end",
     )
 
 
