@@ -70,7 +70,7 @@ def read_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Engine, "local", False)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 10_000),
     rows=st.integers(1, 300),
