@@ -72,7 +72,9 @@ def assemble(loaded: LoadedScenario, reduced: Reduced, as_of: date) -> Result:
 
 def _data(loaded: LoadedScenario, reduced: Reduced) -> DataInfo:
     plan, overall = reduced.plan, reduced.tables.families[OVERALL]
-    window = loaded.window()
+    window = loaded.wall_window() if plan.time_kind == "wall" else loaded.window()
+    if window and plan.time_kind == "wall":
+        window = (window[0].replace(tzinfo=loaded.zone), window[1].replace(tzinfo=loaded.zone))
     name = reduced.tables.outline.campaigns
     return DataInfo(
         rows=reduced.census["rows"],

@@ -295,14 +295,12 @@ def _pace(plan: Plan, loaded: LoadedScenario, per: str) -> tuple[str, str]:
     A day is as long as it is: 23 or 25 hours where clocks change. Without time zones in the log, clocks never do.
     """
     local, time = plan.local_time, plan.roles["time"]
-    window = loaded.window()
+    window = loaded.window() if plan.time_kind == "instant" else loaded.wall_window()
     if per == "total" and window is not None and local is not None:
-        start = window[0] if plan.time_kind == "instant" else window[0].astimezone(loaded.zone)
         minutes = int((window[1] - window[0]).total_seconds()) // 60
         stamp = "timestamptz" if plan.time_kind == "instant" else "timestamp"
         zone = "+00" if plan.time_kind == "instant" else ""
-        begin = f"{stamp} '{start:%Y-%m-%d %H:%M:%S}{zone}'"
-        # On wall clocks a window across a change of clocks has an hour more or less than it counts.
+        begin = f"{stamp} '{window[0]:%Y-%m-%d %H:%M:%S}{zone}'"
         return f"least({_minutes(begin, str(time))}, {minutes})", f"{minutes}"
     if per == "total":
         raise loaded.error(

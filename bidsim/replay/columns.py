@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Literal
 
 from bidsim.errors import BidsimError, ExpressionError, LogError
@@ -221,29 +220,20 @@ def window_conditions(loaded: LoadedScenario, time: str | None, kind: str | None
         raise loaded.error(
             "last_hour and duration_hour need the time of each row; set columns.time", "logs_tables", table, "last_hour"
         )
-    start, end = window
     if kind == "instant":
-        low, high = (f"timestamptz '{t:%Y-%m-%d %H:%M:%S}+00'" for t in (start, end))
+        low, high = (f"timestamptz '{t:%Y-%m-%d %H:%M:%S}+00'" for t in window)
     else:
-        low, high = (f"timestamp '{t.astimezone(loaded.zone):%Y-%m-%d %H:%M:%S}'" for t in (start, end))
+        low, high = (f"timestamp '{t:%Y-%m-%d %H:%M:%S}'" for t in loaded.wall_window() or ())
     return [f"({time} >= {low})", f"({time} < {high})"]
-
-
-# Clocks that are set back or forward move the wall clock's window by no more than this.
-CLOCK_CHANGE = timedelta(hours=3)
 
 
 def window_span(loaded: LoadedScenario, time: str | None, kind: str | None) -> Span | None:
     """The times that `window_conditions` can hold for, where the time is a column as it stands."""
-    window = loaded.window()
+    window = loaded.window() if kind == "instant" else loaded.wall_window()
     column = re.fullmatch(r'cast\(\(*s\."((?:[^"]|"")+)"\)* as timestamp(?:tz)?\)', time or "")
     if window is None or column is None:
         return None
-    start, end = window
-    if kind != "instant":
-        start = start.astimezone(loaded.zone).replace(tzinfo=None) - CLOCK_CHANGE
-        end = end.astimezone(loaded.zone).replace(tzinfo=None) + CLOCK_CHANGE
-    return Span(column.group(1).replace('""', '"').lower(), start, end)
+    return Span(column.group(1).replace('""', '"').lower(), *window)
 
 
 def segments_of(

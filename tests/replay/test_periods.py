@@ -215,3 +215,20 @@ def test_what_comes_later_and_the_order_of_rows_change_no_decision(
     shuffled = replay([rows[i] for i in rng.permutation(len(rows))], threads=2, **keys)
     for part in ("metrics", "differences", "frontier", "calibration", "data"):
         assert getattr(shuffled, part) == getattr(one, part), part
+
+
+@pytest.mark.parametrize("pacing", ["asap", "even"])
+def test_the_last_hour_read_is_inclusive_also_where_clocks_go_back(pacing: str) -> None:
+    """A log on wall clocks names the hour that comes twice once: it is read whole, whichever of the two a row was in."""
+    last = datetime(2026, 11, 1, 1)
+    rows = impressions([last + timedelta(minutes=15 * i) for i in range(-16, 8)])
+    window = {"last_hour": "2026-11-01T01:00:00", "duration_hour": 3}
+    budget = {"amount": 1.0, "per": "total", "pacing": pacing}
+    result = replay(rows, bid={"formula": "10"}, timezone=NEW_YORK, window=window, budget=budget, segments=["hour"])
+    found = by_segment(result, "new", "hour", ["wins"])
+    assert {hour: each["wins"] for hour, each in found.items()} == {"23": 4.0, "0": 4.0, "1": 4.0}
+    assert result.data.window is not None
+    assert (result.data.window.start, result.data.window.end) == (
+        "2026-10-31T23:00:00-04:00",
+        "2026-11-01T02:00:00-05:00",
+    )
