@@ -91,6 +91,13 @@ def make_plan(loaded: LoadedScenario, engine: AnyEngine, log: Log, policies: lis
 
     conditions = [names.compile(text, "conditions", i).sql for i, text in enumerate(scenario.conditions)]
     for i, text in enumerate(conditions):
+        kind = check_binds(loaded, engine, relation, text, "conditions", i)
+        if not is_numeric(kind):  # DuckDB would read the text of each row as true or false, or stop at it
+            raise loaded.error(
+                f'conditions.{i}: "{scenario.conditions[i][:60]}" gives a {kind}, where true or false is needed',
+                "conditions",
+                i,
+            )
         check_binds(loaded, engine, relation, f"coalesce({text}, false)", "conditions", i)
     conditions += window_conditions(loaded, roles["time"], time_kind)
     segments = segments_of(loaded, engine, relation, names, roles, local)

@@ -7,7 +7,7 @@ with a name or a type is found here, with the scenario's line, before any row is
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from bidsim.errors import BidsimError, ExpressionError, LogError
@@ -66,9 +66,18 @@ def role_sql(names: Names, loaded: LoadedScenario, role: str) -> str | None:
     text = getattr(loaded.scenario.columns, role)
     if text is not None:
         return names.compile(text, "columns", role).sql
-    if role in names.columns:
-        names.check_whole(role)
-    return names.columns.get(role)
+    name = named(role, names.columns)
+    if name is None:
+        return None
+    names.check_whole(name)
+    return names.columns[name]
+
+
+def named(wanted: str, columns: Iterable[str]) -> str | None:
+    """The column of a name: exactly, else regardless of case where that is unique, as in expressions."""
+    columns = list(columns)
+    alike = [c for c in columns if c.lower() == wanted.lower()]
+    return wanted if wanted in columns else alike[0] if len(alike) == 1 else None
 
 
 def join_campaigns(campaigns: CampaignTable | None, campaign_sql: str | None) -> str:
@@ -88,7 +97,7 @@ def campaign_table(
     table = engine.open(source)
     columns = [name for name, _ in engine.names(f"select * from {table.reader()}")]
     wanted = loaded.scenario.columns.campaign or "campaign"
-    key = next((k for k in (wanted, "campaign") if k in columns), None)
+    key = named(wanted, columns) or named("campaign", columns)
     if key is None:
         raise LogError(
             f'the campaign table has no column "{wanted}" to join the log\'s campaign on; '
@@ -104,11 +113,11 @@ def campaign_table(
             f'campaign "{twice[0][0]}" stands {twice[0][1]} times; joining it would count its rows that often',
             file=path,
         )
-    named: dict[str, str] = {}
-    if "name" in columns:
+    called: dict[str, str] = {}
+    if named("name", columns):
         rows = engine.rows(f"select cast({quoted} as varchar), cast(name as varchar) from {table.reader()} order by 1")
-        named = {str(k): str(v) for k, v in rows if k is not None and v is not None}
-    return CampaignTable(table.reader(), quoted, named)
+        called = {str(k): str(v) for k, v in rows if k is not None and v is not None}
+    return CampaignTable(table.reader(), quoted, called)
 
 
 def role_types(

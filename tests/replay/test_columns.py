@@ -1,0 +1,41 @@
+"""Spec section 2: the log column of each role; and the values of segments, whatever they read."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+from small_logs import by_segment, numbers, replay
+
+ROWS = 60
+LOG = {
+    "campaign": ["a", "null", None] * (ROWS // 3),
+    "price": [float(i % 7) for i in range(ROWS)],
+    "won": [1] * ROWS,
+    "click": [i % 2 for i in range(ROWS)],
+    "pctr": [0.5] * ROWS,
+}
+
+
+def test_defaults_are_the_role_names_in_whatever_case_the_log_writes_them() -> None:
+    formula = {"formula": "4.5 * pctr * 2"}
+    plain = numbers(replay(pa.table(LOG), bid=formula, segments=["campaign"]), "new")
+    table = pa.table({name.upper(): values for name, values in LOG.items()})
+    found = replay(table, bid=formula, segments=["campaign"])
+    assert numbers(found, "new") == plain
+    assert by_segment(found, "new", "campaign", ["wins"]).keys() == {"a", "null", '"null"'}
+
+
+def test_a_value_that_reads_null_is_not_the_missing_one() -> None:
+    """Everything is given for each value of each segment: two values never share a name."""
+    log = {**LOG, "price": [1.0 if name is None else 9.0 for name in LOG["campaign"]]}
+    result = replay(pa.table(log), bid={"formula": "5 * pctr * 2"}, segments=["campaign"])
+    wins = {name: found["wins"] for name, found in by_segment(result, "new", "campaign", ["wins"]).items()}
+    assert wins == {"a": 0.0, '"null"': 0.0, "null": ROWS / 3}
+    keys = [(m.policy, m.metric, m.head, m.beta, tuple(m.segment.items())) for m in result.metrics]
+    assert len(set(keys)) == len(keys)
+
+
+def test_roles_are_columns_whose_names_sql_would_ask_quotes_for() -> None:
+    names = {"price": "Group By", "won": "order", "click": 'we"ird', "pctr": "1st"}
+    table = pa.table({names.get(name, name): values for name, values in LOG.items()})
+    found = replay(table, columns=names, bid={"formula": "9 * pctr"})
+    assert numbers(found, "new") == numbers(replay(pa.table(LOG), bid={"formula": "9 * pctr"}), "new")
