@@ -72,12 +72,12 @@ def make_plan(loaded: LoadedScenario, engine: AnyEngine, log: Log, policies: lis
     scenario = loaded.scenario
     source = engine.open(log.table)
     log_columns = engine.names(f"select * from {source.reader()}")
-    names = Names(loaded, {name: f"s.{quote_identifier(name)}" for name, _ in log_columns}, source)
+    names = Names(loaded, {}, source)
+    names.of_table("s", log_columns)
     campaign_sql = role_sql(names, loaded, "campaign")
     campaigns = campaign_table(loaded, engine, log.campaigns, campaign_sql)
     if campaigns is not None:
-        for name, _ in engine.names(f"select * from {campaigns.reader}"):
-            names.columns.setdefault(name, f"c.{quote_identifier(name)}")
+        names.of_table("c", engine.names(f"select * from {campaigns.reader}"))
     roles = {role: campaign_sql if role == "campaign" else role_sql(names, loaded, role) for role in ROLES}
     relation = f"{source.reader()} as s" + join_campaigns(campaigns, campaign_sql)
     types = role_types(loaded, engine, relation, roles)

@@ -35,6 +35,8 @@ class Names:
         self.loaded = loaded
         self.columns = dict(columns)
         self.source = source
+        # Columns as parts of expressions, where that is not how they stand in `columns`.
+        self.parts: dict[str, str] = {}
         # (key, SQL over the log) of what was compiled against the log's own columns.
         self.tried: list[tuple[Place, str]] = []
 
@@ -45,12 +47,29 @@ class Names:
         def where(message: str) -> BidsimError:
             return self.loaded.error(f"{key}: {message}", *path)
 
-        compiled = compile_expression(text, {**self.columns, **(extra or {})}, where=where)
+        columns = self.columns if text in self.columns else self.columns | self.parts
+        compiled = compile_expression(text, {**columns, **(extra or {})}, where=where)
         for name in compiled.names - set(extra or {}):
             self.check_whole(name)
         if self.source is not None:
             self.tried.append((path, compiled.sql))
         return compiled
+
+    def part(self, name: str) -> str:
+        """A column as a part of an expression."""
+        return self.parts.get(name, self.columns[name])
+
+    def of_table(self, alias: str, columns: Iterable[tuple[str, str]]) -> None:
+        """Names that are not taken yet stand for the columns of a table, (name, type) each.
+
+        Statistics in Parquet files leave NaN out, and the engine decides comparisons by them: `x <= 1` would hold for a
+        NaN or not by the rows beside it in the file. Said apart, a NaN is greater than every number wherever it lies.
+        """
+        for name, kind in columns:
+            if name not in self.columns:
+                sql = self.columns[name] = f"{alias}.{quote_identifier(name)}"
+                if kind in ("FLOAT", "DOUBLE"):
+                    self.parts[name] = f"(case when isnan({sql}) then cast('nan' as {kind.lower()}) else {sql} end)"
 
     def check_whole(self, name: str) -> None:
         """Refuse a column that is not the same in all files: what some lack would pass for NULL in the log."""

@@ -39,3 +39,20 @@ def test_roles_are_columns_whose_names_sql_would_ask_quotes_for() -> None:
     table = pa.table({names.get(name, name): values for name, values in LOG.items()})
     found = replay(table, columns=names, bid={"formula": "9 * pctr"})
     assert numbers(found, "new") == numbers(replay(pa.table(LOG), bid={"formula": "9 * pctr"}), "new")
+
+
+def test_what_an_expression_says_of_a_nan_does_not_depend_on_the_rows_beside_it_in_the_file() -> None:
+    """Spec section 4: the same rows give the same numbers, whatever the way that they are spread over files."""
+    nan = float("nan")
+    table = pa.table({**LOG, "x": [nan if i % 2 else i / ROWS for i in range(ROWS)]})
+    keys = {
+        "conditions": ["x <= 1 or price < 5"],
+        "segments": [{"low": "x between 0 and 2"}],
+        "bid": {"formula": "case when x > 5 then 8 else 12 * pctr end"},
+    }
+    found = []
+    for size in (1, 7, ROWS):
+        result = replay(table, row_group_size=size, **keys)
+        found.append((result.data.rows, numbers(result, "new"), by_segment(result, "new", "low", ["wins"])))
+    assert found[0] == found[1] == found[2]
+    assert found[0][2]["false"]["wins"] == sum(i % 2 == 1 and i % 7 < 5 for i in range(ROWS))
