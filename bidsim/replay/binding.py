@@ -212,7 +212,8 @@ def _predictions(plan: Plan, names: Names, engine: AnyEngine, relation: str) -> 
         policy.own_heads = tuple(h for h in HEADS if h in own)
         if policy.index > 0:
             base = plan.policies[0].own_heads
-            policy.borrowed_heads = tuple(h for h in base if h not in own and not (h == "ctcvr" and "ctr" in own))
+            product = {"ctr", "cvr"} & own and {"ctr", "cvr"} <= own | set(base)
+            policy.borrowed_heads = tuple(h for h in base if h not in own and not (h == "ctcvr" and product))
 
 
 def _judged_heads(plan: Plan, loaded: LoadedScenario) -> None:

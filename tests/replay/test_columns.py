@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pytest
 from small_logs import by_segment, numbers, replay
 
 ROWS = 60
@@ -56,3 +57,29 @@ def test_what_an_expression_says_of_a_nan_does_not_depend_on_the_rows_beside_it_
         found.append((result.data.rows, numbers(result, "new"), by_segment(result, "new", "low", ["wins"])))
     assert found[0] == found[1] == found[2]
     assert found[0][2]["false"]["wins"] == sum(i % 2 == 1 and i % 7 < 5 for i in range(ROWS))
+
+
+@pytest.mark.parametrize(("own", "borrowed"), [("pctr", ["cvr"]), ("pcvr", ["ctr"])])
+def test_a_new_model_of_clicks_beside_productions_model_of_all_predicts_by_what_it_bids(
+    own: str, borrowed: list[str]
+) -> None:
+    """Spec 3.2 and section 4: predicted conversions are what the policy itself predicted for its own wins."""
+    n = 40
+    log = {
+        "price": [1.0] * n,
+        "won": [1] * n,
+        "click": [1] * n,
+        "conversion": [i % 2 for i in range(n)],
+        "pctr": [0.5] * n,
+        "pcvr": [0.25] * n,
+        "pctcvr": [0.0625] * n,
+        "mine": [0.75] * n,
+        "target_cpa": [1.0] * n,
+    }
+    result = replay(pa.table(log), candidates={"new": {"columns": {own: "mine"}}})
+    other = 0.25 if own == "pctr" else 0.5
+    assert numbers(result, "new")["predicted_conversions"] == n * 0.75 * other
+    assert numbers(result, "new")["calibration", "ctcvr"] == n * 0.75 * other / (n / 2)
+    assert numbers(result, "baseline")["predicted_conversions"] == n * 0.0625
+    assert result.policies[1].formula == "1000 * target_cpa * pctr * pcvr"
+    assert result.policies[1].borrowed_heads == borrowed
