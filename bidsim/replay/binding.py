@@ -6,6 +6,7 @@ needs is carried to it under an internal name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,6 +22,7 @@ from bidsim.replay.columns import (
     indicator,
     is_numeric,
     join_campaigns,
+    named,
     not_numeric,
     role_sql,
     role_types,
@@ -37,6 +39,7 @@ from bidsim.replay.plan import Plan, Prediction, Ripening
 from bidsim.replay.policies import PolicyPlan
 from bidsim.scenario.expressions import quote_identifier
 from bidsim.scenario.loading import LoadedScenario, nearest
+from bidsim.scenario.reading import Place
 from bidsim.scenario.schema import HEADS, PREDICTION_COLUMN, ROLES, CvrJump
 
 
@@ -53,13 +56,16 @@ def planned(loaded: LoadedScenario, engine: AnyEngine, log: Log, policies: list[
 def _named(error: ExpressionError, loaded: LoadedScenario, engine: AnyEngine, plan: Plan) -> BidsimError:
     """The error of the expression at fault, found by computing each one alone."""
     relation = f"{plan.source.reader()} as s" + join_campaigns(plan.campaigns, plan.campaign_sql)
+    unread: list[Place] = []
     for path, sql in plan.tried:
         try:
             engine.rows(f"select max(hash(x)) from (select {sql} as x from {relation})")
         except ExpressionError as found:
             return loaded.error(f"{'.'.join(map(str, path))}: {found.message}", *path)
-        except BidsimError:
-            continue
+        except BidsimError:  # a CSV file's reader takes the cast for its own, and blames the file's row
+            unread.append(path)
+    if len(unread) == 1:
+        return loaded.error(f"{'.'.join(map(str, unread[0]))}: {error.message}", *unread[0])
     return ScenarioError(f"an expression of the scenario {error.message}", file=loaded.file)
 
 
@@ -163,6 +169,13 @@ def _auction_type(plan: Plan, names: Names, engine: AnyEngine, relation: str) ->
         plan.first_price = "true" if text == "first_price" else "false"
         plan.any_first_price = text == "first_price"
         return
+    if re.fullmatch(r"\w+", text) and named(text, names.columns) is None:
+        close = nearest(text, ["second_price", "first_price", *names.columns])
+        raise names.loaded.error(
+            f'auction.type: "{text}" is neither second_price nor first_price nor a column of the log{close}',
+            "auction",
+            "type",
+        )
     sql = names.compile(text, "auction", "type").sql
     check_binds(names.loaded, engine, relation, sql, "auction", "type")
     # OpenRTB's `at` numbers them: 1 first price, 2 second price.
@@ -288,6 +301,13 @@ def _budget(plan: Plan, names: Names, engine: AnyEngine, relation: str) -> None:
         else:
             plan.budget_period = f"date_trunc('hour', {local})"
     else:
+        if re.fullmatch(r"\w+", budget.per) and named(budget.per, names.columns) is None:
+            raise names.loaded.error(
+                f'budget.per: "{budget.per}" is neither day, hour nor total, nor a column of the log'
+                f"{nearest(budget.per, ['day', 'hour', 'total', *names.columns])}; an SQL expression will do too",
+                "budget",
+                "per",
+            )
         period = names.compile(budget.per, "budget", "per").sql
         check_binds(names.loaded, engine, relation, period, "budget", "per")
         plan.budget_period = f"cast({period} as varchar)"

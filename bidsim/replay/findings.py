@@ -39,6 +39,16 @@ def jumped(jumps: Sequence[tuple[str, str, float, float]]) -> Finding:
     )
 
 
+def unfunded(rows: int) -> Finding:
+    """rows: of the log whose budget is missing."""
+    return Finding(
+        code="budget_missing",
+        severity="warning",
+        message=f"{rows:,} rows have no budget.amount, so no policy bids on them; "
+        "give campaigns without a limit one, such as coalesce(daily_budget, 1e9).",
+    )
+
+
 def find_all(
     plan: Plan, census: Mapping[str, int], overall: Family, removed: Sequence[tuple[str, int, int]] | None
 ) -> Iterator[Finding]:

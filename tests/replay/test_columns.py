@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pyarrow as pa
 import pytest
 from small_logs import by_segment, numbers, replay
+
+import bidsim
+from bidsim.errors import BidsimError
 
 ROWS = 60
 LOG = {
@@ -57,6 +63,33 @@ def test_what_an_expression_says_of_a_nan_does_not_depend_on_the_rows_beside_it_
         found.append((result.data.rows, numbers(result, "new"), by_segment(result, "new", "low", ["wins"])))
     assert found[0] == found[1] == found[2]
     assert found[0][2]["false"]["wins"] == sum(i % 2 == 1 and i % 7 < 5 for i in range(ROWS))
+
+
+def test_an_expression_that_a_csv_file_can_not_answer_is_named_by_its_key(tmp_path: Path) -> None:
+    """The file's reader takes the cast for its own, and would blame the file."""
+    (tmp_path / "log.csv").write_text("price,won,click,pctr,site\n" + "1,1,0,0.5,news\n" * 30)
+    scenario = {
+        "logs_tables": {"ad": {"path": str(tmp_path / "log.csv")}},
+        "candidates": {"new": {"bid": {"multiplier": 2.0}}},
+        "bid": {"formula": "9 * pctr"},
+    }
+    with pytest.raises(BidsimError, match=r"budget\.amount: needs a number .* 'news'"):
+        bidsim.replay({**scenario, "budget": {"amount": "site", "per": "total"}}, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            {"auction": {"type": "third_price"}},
+            'auction.type: "third_price" is neither second_price nor first_price nor',
+        ),
+        ({"budget": {"amount": 1, "per": "week"}}, 'budget.per: "week" is neither day, hour nor total, nor a column'),
+    ],
+)
+def test_a_word_that_is_no_column_is_told_what_it_could_be(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(BidsimError, match=message):
+        replay(pa.table(LOG), bid={"formula": "9 * pctr"}, **keys)
 
 
 @pytest.mark.parametrize(("own", "borrowed"), [("pctr", ["cvr"]), ("pcvr", ["ctr"])])

@@ -232,3 +232,14 @@ def test_the_last_hour_read_is_inclusive_also_where_clocks_go_back(pacing: str) 
         "2026-10-31T23:00:00-04:00",
         "2026-11-01T02:00:00-05:00",
     )
+
+
+def test_rows_without_a_budget_are_not_bid_on_and_said_to_be() -> None:
+    """Spec 3.7: a bid is entered only while the money spent so far is below the limit; without one it never is."""
+    rows = impressions([datetime(2026, 3, 8, h) for h in range(6)])
+    rows = [{**row, "limit": 1.0 if i % 3 else None} for i, row in enumerate(rows)]
+    result = replay(rows, bid={"formula": "10"}, budget={"amount": "limit"})
+    assert numbers(result, "new")["bids"] == 4.0
+    assert next(f.message for f in result.findings if f.code == "budget_missing").startswith("2 rows have no budget")
+    known = replay(rows, bid={"formula": "10"}, budget={"amount": "coalesce(limit, 1)"})
+    assert "budget_missing" not in {f.code for f in known.findings}
