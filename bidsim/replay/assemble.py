@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from bidsim.replay.findings import find_all
+from bidsim.replay.findings import absent, find_all
 from bidsim.replay.levels import Frontier
 from bidsim.replay.measures import AMOUNT_BITS, COUNT_BITS, MONEY_SCALE
 from bidsim.replay.plan import Plan
@@ -38,7 +38,7 @@ class Reduced:
 def assemble(loaded: LoadedScenario, reduced: Reduced, as_of: date) -> Result:
     """The result without its gate, which is judged on it."""
     plan = reduced.plan
-    given = loaded.scenario.intervals
+    given, campaigns = loaded.scenario.intervals, reduced.tables.outline.campaigns
     numbers = numbers_of(reduced.tables, given.confidence if given else 0.95)
     return Result(
         name=loaded.name,
@@ -64,7 +64,10 @@ def assemble(loaded: LoadedScenario, reduced: Reduced, as_of: date) -> Result:
         split=numbers.split,
         frontier=_frontier(plan, reduced.frontier),
         diagnostics=_diagnostics(reduced) | numbers.diagnostics,
-        findings=list(find_all(plan, reduced.census, reduced.tables.families[OVERALL], reduced.removed)),
+        findings=[
+            *find_all(plan, reduced.census, reduced.tables.families[OVERALL], reduced.removed),
+            *absent(plan, None if campaigns is None else reduced.tables.families[campaigns]),
+        ],
         fidelity=reduced.fidelity,
         gate=Gate(verdict="no_gate"),
     )

@@ -136,7 +136,8 @@ def campaign_table(
     if named("name", columns):
         rows = engine.rows(f"select cast({quoted} as varchar), cast(name as varchar) from {table.reader()} order by 1")
         called = {str(k): str(v) for k, v in rows if k is not None and v is not None}
-    return CampaignTable(table.reader(), quoted, called)
+    keys = engine.rows(f"select cast({quoted} as varchar) from {table.reader()} where {quoted} is not null")
+    return CampaignTable(table.reader(), quoted, called, frozenset(str(key) for (key,) in keys))
 
 
 def role_types(

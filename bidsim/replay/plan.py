@@ -61,9 +61,12 @@ class Prediction:
 
 @dataclass(frozen=True)
 class CampaignTable:
+    """names: by campaign, of those that have one; keys: all of its campaigns, as texts."""
+
     reader: str
     key: str
     names: dict[str, str]
+    keys: frozenset[str]
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,23 @@ def test_a_word_that_is_no_column_is_told_what_it_could_be(keys: dict[str, Any],
         replay(pa.table(LOG), bid={"formula": "9 * pctr"}, **keys)
 
 
+def test_campaigns_that_the_campaign_table_lacks_are_said(tmp_path: Path) -> None:
+    """Spec section 2: the table gives targets; a campaign without one is never bid on, which must not go unseen."""
+    log = {**LOG, "campaign": ["a", "b", None] * (ROWS // 3)}
+    for lines, lacking in (
+        ("a,0.01\n", "40 rows are of 2 campaigns "),
+        ("a,0.01\nb,0.02\n", "20 rows are of 1 campaign "),
+    ):
+        (tmp_path / "c.csv").write_text("campaign,target_cpc\n" + lines)
+        result = replay(pa.table(log), campaigns=str(tmp_path / "c.csv"), performance_indicator_type="cpc")
+        said = [f.message for f in result.findings if f.code == "campaigns_missing"]
+        assert len(said) == 1
+        assert said[0].startswith(lacking)
+    whole = {**LOG, "campaign": ["a"] * ROWS}
+    result = replay(pa.table(whole), campaigns=str(tmp_path / "c.csv"), performance_indicator_type="cpc")
+    assert "campaigns_missing" not in {f.code for f in result.findings}
+
+
 @pytest.mark.parametrize(("own", "borrowed"), [("pctr", ["cvr"]), ("pcvr", ["ctr"])])
 def test_a_new_model_of_clicks_beside_productions_model_of_all_predicts_by_what_it_bids(
     own: str, borrowed: list[str]
