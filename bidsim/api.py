@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from bidsim.replay.progress import Progress
     from bidsim.result import Result
     from bidsim.scenario.loading import LoadedScenario
+    from bidsim.scenario.schema import Scenario
 
 
 def replay(
-    scenario: str | Path | Mapping[str, Any] | LoadedScenario,
-    models: Sequence[str | Path] = (),
+    scenario: str | Path | Mapping[str, Any] | Scenario | LoadedScenario,
+    models: str | Path | Sequence[str | Path] = (),
     *,
     baseline: str | Path | None = None,
     tables: Mapping[str, str] | None = None,
@@ -28,8 +29,8 @@ def replay(
 ) -> Result:
     """Replay a log through the candidates and the baseline.
 
-    scenario: a YAML file, or its content as a mapping (relative paths are then relative to the current folder).
-    models: bundle files of candidates, called by their stems; baseline: bundle of the baseline, instead of the
+    scenario: a YAML file, or its content as a `Scenario` or a mapping (relative paths are then relative to the current
+    folder). models: bundle files of candidates, called by their stems; baseline: bundle of the baseline, instead of the
     scenario's. tables: paths of log tables by name. threads: all cores by default. memory_bytes: bound for the
     process. as_of: the day on which the gate is judged, by default today in the scenario's time zone. engine: before
     the scenario's; spark: remote, master and settings for a new session, where none is active in this process.
@@ -39,7 +40,10 @@ def replay(
     """
     from bidsim.replay.pipeline import Settings, run_replay
     from bidsim.scenario.loading import LoadedScenario, load_scenario, scenario_from_dict
+    from bidsim.scenario.schema import Scenario
 
+    if isinstance(scenario, Scenario):
+        scenario = scenario.model_dump(mode="json", exclude_unset=True)
     if isinstance(scenario, LoadedScenario):
         loaded = scenario
     elif isinstance(scenario, Mapping):
@@ -48,7 +52,7 @@ def replay(
         loaded = load_scenario(scenario)
     return run_replay(
         loaded,
-        [Path(m) for m in models],
+        [Path(m) for m in ([models] if isinstance(models, str | Path) else models)],
         baseline=Path(baseline) if baseline is not None else None,
         tables=tables,
         as_of=as_of or datetime.now(loaded.zone).date(),

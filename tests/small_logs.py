@@ -34,7 +34,7 @@ TYPES: dict[str, pa.DataType] = {
 }
 
 
-def replay(rows: Sequence[Row] | pa.Table, *, threads: int = 1, **scenario: Any) -> Result:
+def replay(rows: Sequence[Row] | pa.Table, *, threads: int = 1, row_group_size: int = 1000, **scenario: Any) -> Result:
     """Replay rows under a scenario whose other keys have their defaults; without candidates one bids as the baseline.
 
     Predictions (columns whose name starts with p) are float32 unless the rows are a table already.
@@ -42,7 +42,7 @@ def replay(rows: Sequence[Row] | pa.Table, *, threads: int = 1, **scenario: Any)
     table = rows if isinstance(rows, pa.Table) else as_table(rows)
     with tempfile.TemporaryDirectory(prefix="bidsim-test-") as folder:
         path = Path(folder) / "log.parquet"
-        pq.write_table(table, path, row_group_size=1000)
+        pq.write_table(table, path, row_group_size=row_group_size)
         document = {
             "logs_tables": {"ad": {"path": str(path), **scenario.pop("window", {})}},
             "candidates": {"new": {"bid": {"multiplier": 1.0}}},

@@ -46,7 +46,7 @@ def count_rows(engine: AnyEngine, plan: Plan, formulas: str) -> Counted:
     if plan.has("campaign"):
         by_campaign = engine.rows(
             "select coalesce(cast(campaign as varchar), 'null'), coalesce(sum(case when won then price * w end), 0e0) "
-            f"from {formulas} group by campaign"
+            f"from {formulas} group by 1"
         )
         spend = {str(name): float(total) for name, total in by_campaign}
     (row,) = engine.rows(f"select {', '.join(sums)} from {formulas}")

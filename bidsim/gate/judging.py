@@ -248,6 +248,8 @@ def _lacking(index: Index, rule: Rule, segment: Segment) -> str:
     for least, name in ((rule.min_rows, "rows"), (rule.min_clicks, "clicks"), (rule.min_conversions, "conversions")):
         if least is not None:
             have = index.count(name, segment)
-            if have is None or have < least:
-                return f"the baseline has {have or 0:g} {name}, the rule asks for {least:g}"
+            if have is None:
+                return f"the result does not say how many {name} there are, the rule asks for {least:g}"
+            if have < least:
+                return f"the baseline has {have:g} {name}, the rule asks for {least:g}"
     return ""

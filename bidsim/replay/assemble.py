@@ -13,7 +13,7 @@ from datetime import date
 from typing import Any
 
 from bidsim.replay.census import FOR_READING
-from bidsim.replay.findings import find_all
+from bidsim.replay.findings import absent, find_all
 from bidsim.replay.levels import Frontier
 from bidsim.replay.measures import AMOUNT_BITS, COUNT_BITS, MONEY_SCALE
 from bidsim.replay.plan import Plan
@@ -39,7 +39,7 @@ class Reduced:
 def assemble(loaded: LoadedScenario, reduced: Reduced, as_of: date) -> Result:
     """The result without its gate, which is judged on it."""
     plan = reduced.plan
-    given = loaded.scenario.intervals
+    given, campaigns = loaded.scenario.intervals, reduced.tables.outline.campaigns
     numbers = numbers_of(reduced.tables, given.confidence if given else 0.95)
     return Result(
         name=loaded.name,
@@ -65,7 +65,10 @@ def assemble(loaded: LoadedScenario, reduced: Reduced, as_of: date) -> Result:
         split=numbers.split,
         frontier=_frontier(plan, reduced.frontier),
         diagnostics=_diagnostics(reduced) | numbers.diagnostics,
-        findings=list(find_all(plan, reduced.census, reduced.tables.families[OVERALL], reduced.removed)),
+        findings=[
+            *find_all(plan, reduced.census, reduced.tables.families[OVERALL], reduced.removed),
+            *absent(plan, None if campaigns is None else reduced.tables.families[campaigns]),
+        ],
         fidelity=reduced.fidelity,
         gate=Gate(verdict="no_gate"),
     )
@@ -73,7 +76,9 @@ def assemble(loaded: LoadedScenario, reduced: Reduced, as_of: date) -> Result:
 
 def _data(loaded: LoadedScenario, reduced: Reduced) -> DataInfo:
     plan, overall = reduced.plan, reduced.tables.families[OVERALL]
-    window = loaded.window()
+    window = loaded.wall_window() if plan.time_kind == "wall" else loaded.window()
+    if window and plan.time_kind == "wall":
+        window = (window[0].replace(tzinfo=loaded.zone), window[1].replace(tzinfo=loaded.zone))
     name = reduced.tables.outline.campaigns
     return DataInfo(
         rows=reduced.census["rows"],

@@ -6,6 +6,7 @@ needs is carried to it under an internal name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,6 +22,7 @@ from bidsim.replay.columns import (
     indicator,
     is_numeric,
     join_campaigns,
+    named,
     not_numeric,
     role_sql,
     role_types,
@@ -37,6 +39,7 @@ from bidsim.replay.plan import Plan, Prediction, Ripening
 from bidsim.replay.policies import PolicyPlan
 from bidsim.scenario.expressions import quote_identifier
 from bidsim.scenario.loading import LoadedScenario, nearest
+from bidsim.scenario.reading import Place
 from bidsim.scenario.schema import HEADS, PREDICTION_COLUMN, ROLES, CvrJump
 
 
@@ -53,13 +56,16 @@ def planned(loaded: LoadedScenario, engine: AnyEngine, log: Log, policies: list[
 def _named(error: ExpressionError, loaded: LoadedScenario, engine: AnyEngine, plan: Plan) -> BidsimError:
     """The error of the expression at fault, found by computing each one alone."""
     relation = f"{plan.source.reader()} as s" + join_campaigns(plan.campaigns, plan.campaign_sql)
+    unread: list[Place] = []
     for path, sql in plan.tried:
         try:
             engine.rows(f"select max(hash(x)) from (select {sql} as x from {relation})")
         except ExpressionError as found:
             return loaded.error(f"{'.'.join(map(str, path))}: {found.message}", *path)
-        except BidsimError:
-            continue
+        except BidsimError:  # a CSV file's reader takes the cast for its own, and blames the file's row
+            unread.append(path)
+    if len(unread) == 1:
+        return loaded.error(f"{'.'.join(map(str, unread[0]))}: {error.message}", *unread[0])
     return ScenarioError(f"an expression of the scenario {error.message}", file=loaded.file)
 
 
@@ -72,12 +78,12 @@ def make_plan(loaded: LoadedScenario, engine: AnyEngine, log: Log, policies: lis
     scenario = loaded.scenario
     source = engine.open(log.table)
     log_columns = engine.names(f"select * from {source.reader()}")
-    names = Names(loaded, {name: f"s.{quote_identifier(name)}" for name, _ in log_columns}, source)
+    names = Names(loaded, {}, source)
+    names.of_table("s", log_columns)
     campaign_sql = role_sql(names, loaded, "campaign")
     campaigns = campaign_table(loaded, engine, log.campaigns, campaign_sql)
     if campaigns is not None:
-        for name, _ in engine.names(f"select * from {campaigns.reader}"):
-            names.columns.setdefault(name, f"c.{quote_identifier(name)}")
+        names.of_table("c", engine.names(f"select * from {campaigns.reader}"))
     roles = {role: campaign_sql if role == "campaign" else role_sql(names, loaded, role) for role in ROLES}
     relation = f"{source.reader()} as s" + join_campaigns(campaigns, campaign_sql)
     types = role_types(loaded, engine, relation, roles)
@@ -91,6 +97,13 @@ def make_plan(loaded: LoadedScenario, engine: AnyEngine, log: Log, policies: lis
 
     conditions = [names.compile(text, "conditions", i).sql for i, text in enumerate(scenario.conditions)]
     for i, text in enumerate(conditions):
+        kind = check_binds(loaded, engine, relation, text, "conditions", i)
+        if not is_numeric(kind):  # DuckDB would read the text of each row as true or false, or stop at it
+            raise loaded.error(
+                f'conditions.{i}: "{scenario.conditions[i][:60]}" gives a {kind}, where true or false is needed',
+                "conditions",
+                i,
+            )
         check_binds(loaded, engine, relation, f"coalesce({text}, false)", "conditions", i)
     conditions += window_conditions(loaded, roles["time"], time_kind)
     segments = segments_of(loaded, engine, relation, names, roles, local)
@@ -156,6 +169,13 @@ def _auction_type(plan: Plan, names: Names, engine: AnyEngine, relation: str) ->
         plan.first_price = "true" if text == "first_price" else "false"
         plan.any_first_price = text == "first_price"
         return
+    if re.fullmatch(r"\w+", text) and named(text, names.columns) is None:
+        close = nearest(text, ["second_price", "first_price", *names.columns])
+        raise names.loaded.error(
+            f'auction.type: "{text}" is neither second_price nor first_price nor a column of the log{close}',
+            "auction",
+            "type",
+        )
     sql = names.compile(text, "auction", "type").sql
     check_binds(names.loaded, engine, relation, sql, "auction", "type")
     # OpenRTB's `at` numbers them: 1 first price, 2 second price.
@@ -205,7 +225,8 @@ def _predictions(plan: Plan, names: Names, engine: AnyEngine, relation: str) -> 
         policy.own_heads = tuple(h for h in HEADS if h in own)
         if policy.index > 0:
             base = plan.policies[0].own_heads
-            policy.borrowed_heads = tuple(h for h in base if h not in own and not (h == "ctcvr" and "ctr" in own))
+            product = {"ctr", "cvr"} & own and {"ctr", "cvr"} <= own | set(base)
+            policy.borrowed_heads = tuple(h for h in base if h not in own and not (h == "ctcvr" and product))
 
 
 def _judged_heads(plan: Plan, loaded: LoadedScenario) -> None:
@@ -280,6 +301,13 @@ def _budget(plan: Plan, names: Names, engine: AnyEngine, relation: str) -> None:
         else:
             plan.budget_period = f"date_trunc('hour', {local})"
     else:
+        if re.fullmatch(r"\w+", budget.per) and named(budget.per, names.columns) is None:
+            raise names.loaded.error(
+                f'budget.per: "{budget.per}" is neither day, hour nor total, nor a column of the log'
+                f"{nearest(budget.per, ['day', 'hour', 'total', *names.columns])}; an SQL expression will do too",
+                "budget",
+                "per",
+            )
         period = names.compile(budget.per, "budget", "per").sql
         check_binds(names.loaded, engine, relation, period, "budget", "per")
         plan.budget_period = f"cast({period} as varchar)"
@@ -295,14 +323,12 @@ def _pace(plan: Plan, loaded: LoadedScenario, per: str) -> tuple[str, str]:
     A day is as long as it is: 23 or 25 hours where clocks change. Without time zones in the log, clocks never do.
     """
     local, time = plan.local_time, plan.roles["time"]
-    window = loaded.window()
+    window = loaded.window() if plan.time_kind == "instant" else loaded.wall_window()
     if per == "total" and window is not None and local is not None:
-        start = window[0] if plan.time_kind == "instant" else window[0].astimezone(loaded.zone)
         minutes = int((window[1] - window[0]).total_seconds()) // 60
         stamp = "timestamptz" if plan.time_kind == "instant" else "timestamp"
         zone = "+00" if plan.time_kind == "instant" else ""
-        begin = f"{stamp} '{start:%Y-%m-%d %H:%M:%S}{zone}'"
-        # On wall clocks a window across a change of clocks has an hour more or less than it counts.
+        begin = f"{stamp} '{window[0]:%Y-%m-%d %H:%M:%S}{zone}'"
         return f"least({_minutes(begin, str(time))}, {minutes})", f"{minutes}"
     if per == "total":
         raise loaded.error(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from bidsim.errors import LogError
 from bidsim.replay.engines import AnyEngine
@@ -57,13 +58,24 @@ def segment_values(engine: AnyEngine, plan: Plan) -> list[tuple[str, ...]]:
                 file=plan.source.files[0],
             )
         rows = engine.rows(f"select cast(value as varchar) from codes_{i} order by code")
-        found.append(tuple("null" if r[0] is None else str(r[0]) for r in rows))
+        found.append(_texts([r[0] for r in rows]))
     return found
 
 
 def campaigns_of(plan: Plan, values: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     """The campaigns among the values of the segments; empty without campaigns."""
     return () if plan.campaign_segment is None else values[plan.campaign_segment]
+
+
+def _texts(values: Sequence[Any]) -> tuple[str, ...]:
+    """What values are called: NULL is null, and a text that reads "null" beside it is called by that, quotes and all."""
+    given = {str(v) for v in values if v is not None}
+    if None not in values or "null" not in given:
+        return tuple("null" if v is None else str(v) for v in values)
+    name = '"null"'
+    while name in given:
+        name = f'"{name}"'
+    return tuple("null" if v is None else name if str(v) == "null" else str(v) for v in values)
 
 
 def check_room(plan: Plan, values: Sequence[Sequence[str]], memory_bytes: int) -> None:

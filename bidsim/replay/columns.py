@@ -7,8 +7,7 @@ with a name or a type is found here, with the scenario's line, before any row is
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from bidsim.errors import BidsimError, ExpressionError, LogError
@@ -36,6 +35,8 @@ class Names:
         self.loaded = loaded
         self.columns = dict(columns)
         self.source = source
+        # Columns as parts of expressions, where that is not how they stand in `columns`.
+        self.parts: dict[str, str] = {}
         # (key, SQL over the log) of what was compiled against the log's own columns.
         self.tried: list[tuple[Place, str]] = []
 
@@ -46,12 +47,29 @@ class Names:
         def where(message: str) -> BidsimError:
             return self.loaded.error(f"{key}: {message}", *path)
 
-        compiled = compile_expression(text, {**self.columns, **(extra or {})}, where=where)
+        columns = self.columns if text in self.columns else self.columns | self.parts
+        compiled = compile_expression(text, {**columns, **(extra or {})}, where=where)
         for name in compiled.names - set(extra or {}):
             self.check_whole(name)
         if self.source is not None:
             self.tried.append((path, compiled.sql))
         return compiled
+
+    def part(self, name: str) -> str:
+        """A column as a part of an expression."""
+        return self.parts.get(name, self.columns[name])
+
+    def of_table(self, alias: str, columns: Iterable[tuple[str, str]]) -> None:
+        """Names that are not taken yet stand for the columns of a table, (name, type) each.
+
+        Statistics in Parquet files leave NaN out, and the engine decides comparisons by them: `x <= 1` would hold for a
+        NaN or not by the rows beside it in the file. Said apart, a NaN is greater than every number wherever it lies.
+        """
+        for name, kind in columns:
+            if name not in self.columns:
+                sql = self.columns[name] = f"{alias}.{quote_identifier(name)}"
+                if kind in ("FLOAT", "DOUBLE"):
+                    self.parts[name] = f"(case when isnan({sql}) then cast('nan' as {kind.lower()}) else {sql} end)"
 
     def check_whole(self, name: str) -> None:
         """Refuse a column that is not the same in all files: what some lack would pass for NULL in the log."""
@@ -67,9 +85,18 @@ def role_sql(names: Names, loaded: LoadedScenario, role: str) -> str | None:
     text = getattr(loaded.scenario.columns, role)
     if text is not None:
         return names.compile(text, "columns", role).sql
-    if role in names.columns:
-        names.check_whole(role)
-    return names.columns.get(role)
+    name = named(role, names.columns)
+    if name is None:
+        return None
+    names.check_whole(name)
+    return names.columns[name]
+
+
+def named(wanted: str, columns: Iterable[str]) -> str | None:
+    """The column of a name: exactly, else regardless of case where that is unique, as in expressions."""
+    columns = list(columns)
+    alike = [c for c in columns if c.lower() == wanted.lower()]
+    return wanted if wanted in columns else alike[0] if len(alike) == 1 else None
 
 
 def join_campaigns(campaigns: CampaignTable | None, campaign_sql: str | None) -> str:
@@ -89,7 +116,7 @@ def campaign_table(
     table = engine.open(source)
     columns = [name for name, _ in engine.names(f"select * from {table.reader()}")]
     wanted = loaded.scenario.columns.campaign or "campaign"
-    key = next((k for k in (wanted, "campaign") if k in columns), None)
+    key = named(wanted, columns) or named("campaign", columns)
     if key is None:
         raise LogError(
             f'the campaign table has no column "{wanted}" to join the log\'s campaign on; '
@@ -105,11 +132,12 @@ def campaign_table(
             f'campaign "{twice[0][0]}" stands {twice[0][1]} times; joining it would count its rows that often',
             file=path,
         )
-    named: dict[str, str] = {}
-    if "name" in columns:
+    called: dict[str, str] = {}
+    if named("name", columns):
         rows = engine.rows(f"select cast({quoted} as varchar), cast(name as varchar) from {table.reader()} order by 1")
-        named = {str(k): str(v) for k, v in rows if k is not None and v is not None}
-    return CampaignTable(table.reader(), quoted, named)
+        called = {str(k): str(v) for k, v in rows if k is not None and v is not None}
+    keys = engine.rows(f"select cast({quoted} as varchar) from {table.reader()} where {quoted} is not null")
+    return CampaignTable(table.reader(), quoted, called, frozenset(str(key) for (key,) in keys))
 
 
 def role_types(
@@ -221,29 +249,20 @@ def window_conditions(loaded: LoadedScenario, time: str | None, kind: str | None
         raise loaded.error(
             "last_hour and duration_hour need the time of each row; set columns.time", "logs_tables", table, "last_hour"
         )
-    start, end = window
     if kind == "instant":
-        low, high = (f"timestamptz '{t:%Y-%m-%d %H:%M:%S}+00'" for t in (start, end))
+        low, high = (f"timestamptz '{t:%Y-%m-%d %H:%M:%S}+00'" for t in window)
     else:
-        low, high = (f"timestamp '{t.astimezone(loaded.zone):%Y-%m-%d %H:%M:%S}'" for t in (start, end))
+        low, high = (f"timestamp '{t:%Y-%m-%d %H:%M:%S}'" for t in loaded.wall_window() or ())
     return [f"({time} >= {low})", f"({time} < {high})"]
-
-
-# Clocks that are set back or forward move the wall clock's window by no more than this.
-CLOCK_CHANGE = timedelta(hours=3)
 
 
 def window_span(loaded: LoadedScenario, time: str | None, kind: str | None) -> Span | None:
     """The times that `window_conditions` can hold for, where the time is a column as it stands."""
-    window = loaded.window()
+    window = loaded.window() if kind == "instant" else loaded.wall_window()
     column = re.fullmatch(r'cast\(\(*s\."((?:[^"]|"")+)"\)* as timestamp(?:tz)?\)', time or "")
     if window is None or column is None:
         return None
-    start, end = window
-    if kind != "instant":
-        start = start.astimezone(loaded.zone).replace(tzinfo=None) - CLOCK_CHANGE
-        end = end.astimezone(loaded.zone).replace(tzinfo=None) + CLOCK_CHANGE
-    return Span(column.group(1).replace('""', '"').lower(), start, end)
+    return Span(column.group(1).replace('""', '"').lower(), *window)
 
 
 def segments_of(

@@ -39,6 +39,32 @@ def jumped(jumps: Sequence[tuple[str, str, float, float]]) -> Finding:
     )
 
 
+def unfunded(rows: int) -> Finding:
+    """rows: of the log whose budget is missing."""
+    return Finding(
+        code="budget_missing",
+        severity="warning",
+        message=f"{rows:,} rows have no budget.amount, so no policy bids on them; "
+        "give campaigns without a limit one, such as coalesce(daily_budget, 1e9).",
+    )
+
+
+def absent(plan: Plan, campaigns: Family | None) -> Iterator[Finding]:
+    """Campaigns of the log that the campaign table lacks. campaigns: the log by campaign."""
+    if plan.campaigns is None or campaigns is None:
+        return
+    rows = campaigns.get("weight")
+    lacking = [(name, n) for name, n in zip(campaigns.values, rows, strict=True) if name not in plan.campaigns.keys]
+    if lacking:
+        count, listed = sum(n for _, n in lacking), ", ".join(name for name, _ in lacking[:20])
+        yield Finding(
+            code="campaigns_missing",
+            severity="warning",
+            message=f"{count:,g} rows are of {len(lacking)} campaign{'s' * (len(lacking) != 1)} that the campaign table lacks "
+            f"({listed}{' ...' if len(lacking) > 20 else ''}): nothing is bid where what it gives is needed.",
+        )
+
+
 def find_all(
     plan: Plan, census: Mapping[str, int], overall: Family, removed: Sequence[tuple[str, int, int]] | None
 ) -> Iterator[Finding]:

@@ -23,7 +23,7 @@ def later_names(plan: Plan, names: Names, compile_: Callable[[Mapping[str, str]]
     compiled = compile_(later)
     for name in compiled.names:
         if name in later and name not in plan.carried:
-            plan.carried[name] = Carried(later[name], names.columns[name])
+            plan.carried[name] = Carried(later[name], names.part(name))
     return compiled.sql
 
 

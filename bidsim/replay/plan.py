@@ -61,9 +61,12 @@ class Prediction:
 
 @dataclass(frozen=True)
 class CampaignTable:
+    """names: by campaign, of those that have one; keys: all of its campaigns, as texts."""
+
     reader: str
     key: str
     names: dict[str, str]
+    keys: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -152,16 +155,17 @@ class Plan:
         return next((p.valid for p in self.predictions if p.policy == policy and p.head == head), None)
 
     def prediction(self, policy: int, head: str) -> str | None:
-        """The SQL of what a policy predicts: its own head, the baseline's (spec 3.2), or pctr * pcvr for ctcvr."""
-        for index in (policy, 0):
-            column = self.valid(index, head)
-            if column is not None:
-                return column
-        if head == "ctcvr":
-            ctr, cvr = self.prediction(policy, "ctr"), self.prediction(policy, "cvr")
-            if ctr and cvr:
-                return f"({ctr} * {cvr})"
-        return None
+        """The SQL of what a policy predicts: its own head, the baseline's (spec 3.2), or pctr * pcvr for ctcvr.
+
+        The product comes before the baseline's ctcvr where one of its heads is the policy's own: so does it bid.
+        """
+        own, base = self.valid(policy, head), self.valid(0, head)
+        if head != "ctcvr" or own:
+            return own or base
+        ctr, cvr = self.prediction(policy, "ctr"), self.prediction(policy, "cvr")
+        product = f"({ctr} * {cvr})" if ctr and cvr else None
+        mine = self.valid(policy, "ctr") or self.valid(policy, "cvr")
+        return (product or base) if mine else (base or product)
 
     @cached_property
     def sources(self) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from bidsim.replay.engines import AnyEngine
-from bidsim.replay.findings import jumped
+from bidsim.replay.findings import jumped, unfunded
 from bidsim.replay.plan import NUMERIC_ROLES, Plan
 from bidsim.replay.policies import Bidder
 from bidsim.replay.ripening import ripen
@@ -85,6 +85,9 @@ class Stages:
             columns = ", ".join(self._columns(keys=False))
             self._keep(f"select {columns} from {self.rows}", "ordered_rows", order)
         self._derive("", self.rows)
+        if plan.budgeted:
+            missing = int(self.engine.rows("select count_if(budget_amount is null) from formulas")[0][0])
+            plan.findings += [unfunded(missing)] if missing else []
 
     def _derive(self, prefix: str, rows: str) -> None:
         """Views <prefix>facts and <prefix>formulas over rows."""

@@ -88,6 +88,7 @@ WORDS: dict[str, Word] = {
     "unknown_outcomes": Word(
         "Unknown outcomes", "count", "wins whose impression the log never showed: no click or conversion to count"
     ),
+    "rows": Word("Rows", "count", "rows of the log in the window for which all conditions hold"),
     "undecidable": Word("Undecidable rows", "count", "neither a price nor a logged result: left out for every policy"),
     "invalid_predictions": Word("Invalid predictions", "count", "missing, NaN or outside 0 to 1"),
     "clipped_predictions": Word("Clipped predictions", "count", "0 or 1 exactly: clipped before the logarithm"),

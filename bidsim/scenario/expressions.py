@@ -44,6 +44,7 @@ MOST_NODES = 2_000
 MOST_NESTING = 40
 MOST_DEPTH = 300  # of the tree: DuckDB stops at 1,000, and an expression is embedded in others
 
+NUMBER = re.compile(r"[\d.]+([eE]\d+)?")  # a column of that name needs quotes
 PLAIN = re.compile(r'(\w+\.)?("([^"]|"")*"|\w+)')  # a name that needs no brackets
 
 
@@ -64,7 +65,8 @@ def compile_expression(text: str, names: Mapping[str, str], *, where: Callable[[
     """Check a user's expression and write it anew.
 
     names: what each name may stand for, as SQL text that is already safe; a name is matched exactly, else regardless
-    of case where that is unique. where: makes the error, with file and line, from a message. Raises what `where`
+    of case where that is unique. A text that is a name as it stands means it, also where SQL would need quotes around it
+    (``order``, ``Group By``, ``a.b``). where: makes the error, with file and line, from a message. Raises what `where`
     makes for anything but one scalar expression of allowed parts over known names.
     """
     used: set[str] = set()
@@ -76,7 +78,7 @@ def compile_expression(text: str, names: Mapping[str, str], *, where: Callable[[
         return sql + "".join("." + quote_identifier(f) for f in fields)
 
     try:
-        sql = write(_parse(text), column)
+        sql = column([text]) if text in names and not NUMBER.fullmatch(text) else write(_parse(text), column)
     except RecursionError:
         raise where(f'"{_short(text)}": the expression is nested too deep; simplify it') from None
     except Refused as refusal:

@@ -124,6 +124,18 @@ class LoadedScenario:
                 "the window reaches beyond the years 1 to 9999", "logs_tables", table_name, "duration_hour"
             ) from None
 
+    def wall_window(self) -> tuple[datetime, datetime] | None:
+        """The same by the clock on the wall in `timezone`, without an offset: for logs whose times have none.
+
+        Where clocks change it is not `window` on that clock: the last hour's name is read whole, once or twice as it is.
+        """
+        window = self.window()
+        if window is None:
+            return None
+        start, end = window
+        last = (end - timedelta(hours=1)).astimezone(self.zone).replace(tzinfo=None)
+        return last + timedelta(hours=1) - (end - start), last + timedelta(hours=1)
+
 
 def load_scenario(path: str | Path) -> LoadedScenario:
     """Read a scenario file. Raises ScenarioError with file and line."""

@@ -22,6 +22,7 @@ MOST_BYTES = 1_048_576
 MOST_DEPTH = 20
 MOST_SCALARS = 30_000  # keys and values; reading takes a tenth of a millisecond each
 MOST_DIGITS = 300  # Python itself refuses to read whole numbers of over 4,300
+DAY = re.compile(r"(\d{4})-(\d\d?)-(\d\d?)(?=$|(?:[Tt]|[ \t]+)\d\d?:\d\d:\d\d)", re.ASCII)
 NUMBER_TOO_LONG = re.compile(rf"[-+0-9_.]{{{MOST_DIGITS},}}")
 
 Place = tuple[str | int, ...]
@@ -86,6 +87,11 @@ def _check_events(text: str, file: str, most_scalars: int) -> None:
             raise ScenarioError("merging with << is not allowed in a scenario", file=file, line=line)
         if kind == "ScalarEvent" and event.style is None and NUMBER_TOO_LONG.fullmatch(event.value):
             raise ScenarioError(f"a number has at most {MOST_DIGITS} digits", file=file, line=line)
+        if kind == "ScalarEvent" and event.style is None and (day := DAY.match(event.value)):
+            try:
+                date(*map(int, day.groups()))
+            except ValueError as error:
+                raise ScenarioError(f"{day.group()} is no day: {error}", file=file, line=line) from None
         if kind == "DocumentStartEvent":
             documents += 1
             if event.version or event.tags:

@@ -93,6 +93,7 @@ def economic_values(family: Family, policy: int, *, has_click: bool, has_convers
     for name in ("unknown_wins", "unknown_outcomes", "invalid_predictions"):
         out[(name, None, None)] = fact_of(value(name))
     out[("undecidable", None, None)] = fact_of(family.get("undecidable"))
+    out[("rows", None, None)] = fact_of(family.get("weight"))
     return out
 
 

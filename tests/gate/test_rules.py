@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from made import judged, metric, one, result
 from scipy import stats
+from small_logs import replay
 
 from bidsim.result import Estimate, Result
 
@@ -287,3 +288,19 @@ def test_many_values_a_little_beyond_the_bound_are_more_than_chance() -> None:
     assert {o.status for o in outcomes} == {"fail"}
     assert "straddles" not in outcomes[0].sentence
     assert "not chance" in outcomes[0].sentence
+
+
+def test_the_rows_of_a_segment_value_are_those_that_the_log_has() -> None:
+    """Of a real result: every count is multiplied by the row's weight."""
+    rows = [
+        {"campaign": c, "price": 1.0, "won": 1, "click": i % 2, "weight": 2.0, "pctr": 0.1 + i / 100}
+        for c, n in ((7, 50), (8, 10))
+        for i in range(n)
+    ]
+    rule = {"metric": "win_rate", "by": "campaign", "min_rows": 100, "at_least": 1.0, **POINT}
+    found = replay(rows, bid={"formula": "50 * pctr"}, segments=["campaign"], gate=[rule])
+    assert {o.segment["campaign"]: o.status for o in found.gate.rules} == {"7": "pass", "8": "insufficient_data"}
+    assert "the baseline has 20 rows, the rule asks for 100" in found.gate.rules[1].sentence
+    # A result of before the rows were given.
+    older = found.model_copy(update={"metrics": [m for m in found.metrics if m.metric != "rows"]})
+    assert "does not say how many rows" in judged(older, rule).rules[0].sentence

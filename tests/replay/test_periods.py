@@ -215,3 +215,31 @@ def test_what_comes_later_and_the_order_of_rows_change_no_decision(
     shuffled = replay([rows[i] for i in rng.permutation(len(rows))], threads=2, **keys)
     for part in ("metrics", "differences", "frontier", "calibration", "data"):
         assert getattr(shuffled, part) == getattr(one, part), part
+
+
+@pytest.mark.parametrize("pacing", ["asap", "even"])
+def test_the_last_hour_read_is_inclusive_also_where_clocks_go_back(pacing: str) -> None:
+    """A log on wall clocks names the hour that comes twice once: it is read whole, whichever of the two a row was in."""
+    last = datetime(2026, 11, 1, 1)
+    rows = impressions([last + timedelta(minutes=15 * i) for i in range(-16, 8)])
+    window = {"last_hour": "2026-11-01T01:00:00", "duration_hour": 3}
+    budget = {"amount": 1.0, "per": "total", "pacing": pacing}
+    result = replay(rows, bid={"formula": "10"}, timezone=NEW_YORK, window=window, budget=budget, segments=["hour"])
+    found = by_segment(result, "new", "hour", ["wins"])
+    assert {hour: each["wins"] for hour, each in found.items()} == {"23": 4.0, "0": 4.0, "1": 4.0}
+    assert result.data.window is not None
+    assert (result.data.window.start, result.data.window.end) == (
+        "2026-10-31T23:00:00-04:00",
+        "2026-11-01T02:00:00-05:00",
+    )
+
+
+def test_rows_without_a_budget_are_not_bid_on_and_said_to_be() -> None:
+    """Spec 3.7: a bid is entered only while the money spent so far is below the limit; without one it never is."""
+    rows = impressions([datetime(2026, 3, 8, h) for h in range(6)])
+    rows = [{**row, "limit": 1.0 if i % 3 else None} for i, row in enumerate(rows)]
+    result = replay(rows, bid={"formula": "10"}, budget={"amount": "limit"})
+    assert numbers(result, "new")["bids"] == 4.0
+    assert next(f.message for f in result.findings if f.code == "budget_missing").startswith("2 rows have no budget")
+    known = replay(rows, bid={"formula": "10"}, budget={"amount": "coalesce(limit, 1)"})
+    assert "budget_missing" not in {f.code for f in known.findings}

@@ -282,3 +282,13 @@ def test_no_text_raises_anything_but_our_error_and_what_passes_is_one_scalar(tex
     except BidsimError:
         return
     assert_one_scalar(sql)
+
+
+def test_a_column_of_the_log_is_named_as_it_stands_whatever_sql_would_ask_for() -> None:
+    """Spec section 2: `columns` hold a log column, or an SQL expression, for each role."""
+    odd = ["order", "select", "Group By", "1st", "click-through", "日 付", "where", 'we"ird', "case", "price * 2"]
+    names = {name: f"s.{quote_identifier(name)}" for name in odd}
+    for name in odd:
+        found = compile_expression(name, names, where=where)
+        assert (found.sql, found.names) == (f"(s.{quote_identifier(name)})", {name})
+    assert compile_expression("0.5", {"0.5": "s.x"}, where=where).sql == "(0.5e0)"

@@ -2,7 +2,8 @@
 select
   count(*) as rows,
   count_if(not coalesce(isfinite(weight_logged) and weight_logged >= 0e0 and weight_logged <= 1048576e0, false)) as invalid_weights,
-  count_if(not coalesce(isfinite(price_logged) and price_logged >= 0e0
+  count_if(coalesce(isfinite(weight_logged) and weight_logged >= 0e0 and weight_logged <= 1048576e0, false)
+    and not coalesce(isfinite(price_logged) and price_logged >= 0e0
     and greatest(price_logged, case when isfinite(floor_logged) then floor_logged end) * weight_logged < 9e9, true)) as invalid_prices,
   count_if(not coalesce(isfinite(click_logged) and click_logged in (0e0, 1e0), true)) as invalid_clicks,
   count_if(not coalesce(isfinite(conversion_logged) and conversion_logged >= 0e0, true)) as invalid_conversions,

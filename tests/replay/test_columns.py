@@ -1,0 +1,135 @@
+"""Spec section 2: the log column of each role; and the values of segments, whatever they read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from small_logs import by_segment, numbers, replay
+
+import bidsim
+from bidsim.errors import BidsimError
+
+ROWS = 60
+LOG = {
+    "campaign": ["a", "null", None] * (ROWS // 3),
+    "price": [float(i % 7) for i in range(ROWS)],
+    "won": [1] * ROWS,
+    "click": [i % 2 for i in range(ROWS)],
+    "pctr": [0.5] * ROWS,
+}
+
+
+def test_defaults_are_the_role_names_in_whatever_case_the_log_writes_them() -> None:
+    formula = {"formula": "4.5 * pctr * 2"}
+    plain = numbers(replay(pa.table(LOG), bid=formula, segments=["campaign"]), "new")
+    table = pa.table({name.upper(): values for name, values in LOG.items()})
+    found = replay(table, bid=formula, segments=["campaign"])
+    assert numbers(found, "new") == plain
+    assert by_segment(found, "new", "campaign", ["wins"]).keys() == {"a", "null", '"null"'}
+
+
+def test_a_value_that_reads_null_is_not_the_missing_one() -> None:
+    """Everything is given for each value of each segment: two values never share a name."""
+    log = {**LOG, "price": [1.0 if name is None else 9.0 for name in LOG["campaign"]]}
+    result = replay(pa.table(log), bid={"formula": "5 * pctr * 2"}, segments=["campaign"])
+    wins = {name: found["wins"] for name, found in by_segment(result, "new", "campaign", ["wins"]).items()}
+    assert wins == {"a": 0.0, '"null"': 0.0, "null": ROWS / 3}
+    keys = [(m.policy, m.metric, m.head, m.beta, tuple(m.segment.items())) for m in result.metrics]
+    assert len(set(keys)) == len(keys)
+
+
+def test_roles_are_columns_whose_names_sql_would_ask_quotes_for() -> None:
+    names = {"price": "Group By", "won": "order", "click": 'we"ird', "pctr": "1st"}
+    table = pa.table({names.get(name, name): values for name, values in LOG.items()})
+    found = replay(table, columns=names, bid={"formula": "9 * pctr"})
+    assert numbers(found, "new") == numbers(replay(pa.table(LOG), bid={"formula": "9 * pctr"}), "new")
+
+
+def test_what_an_expression_says_of_a_nan_does_not_depend_on_the_rows_beside_it_in_the_file() -> None:
+    """Spec section 4: the same rows give the same numbers, whatever the way that they are spread over files."""
+    nan = float("nan")
+    table = pa.table({**LOG, "x": [nan if i % 2 else i / ROWS for i in range(ROWS)]})
+    keys = {
+        "conditions": ["x <= 1 or price < 5"],
+        "segments": [{"low": "x between 0 and 2"}],
+        "bid": {"formula": "case when x > 5 then 8 else 12 * pctr end"},
+    }
+    found = []
+    for size in (1, 7, ROWS):
+        result = replay(table, row_group_size=size, **keys)
+        found.append((result.data.rows, numbers(result, "new"), by_segment(result, "new", "low", ["wins"])))
+    assert found[0] == found[1] == found[2]
+    assert found[0][2]["false"]["wins"] == sum(i % 2 == 1 and i % 7 < 5 for i in range(ROWS))
+
+
+def test_an_expression_that_a_csv_file_can_not_answer_is_named_by_its_key(tmp_path: Path) -> None:
+    """The file's reader takes the cast for its own, and would blame the file."""
+    (tmp_path / "log.csv").write_text("price,won,click,pctr,site\n" + "1,1,0,0.5,news\n" * 30)
+    scenario = {
+        "logs_tables": {"ad": {"path": str(tmp_path / "log.csv")}},
+        "candidates": {"new": {"bid": {"multiplier": 2.0}}},
+        "bid": {"formula": "9 * pctr"},
+    }
+    with pytest.raises(BidsimError, match=r"budget\.amount: needs a number .* 'news'"):
+        bidsim.replay({**scenario, "budget": {"amount": "site", "per": "total"}}, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            {"auction": {"type": "third_price"}},
+            'auction.type: "third_price" is neither second_price nor first_price nor',
+        ),
+        ({"budget": {"amount": 1, "per": "week"}}, 'budget.per: "week" is neither day, hour nor total, nor a column'),
+    ],
+)
+def test_a_word_that_is_no_column_is_told_what_it_could_be(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(BidsimError, match=message):
+        replay(pa.table(LOG), bid={"formula": "9 * pctr"}, **keys)
+
+
+def test_campaigns_that_the_campaign_table_lacks_are_said(tmp_path: Path) -> None:
+    """Spec section 2: the table gives targets; a campaign without one is never bid on, which must not go unseen."""
+    log = {**LOG, "campaign": ["a", "b", None] * (ROWS // 3)}
+    for lines, lacking in (
+        ("a,0.01\n", "40 rows are of 2 campaigns "),
+        ("a,0.01\nb,0.02\n", "20 rows are of 1 campaign "),
+    ):
+        (tmp_path / "c.csv").write_text("campaign,target_cpc\n" + lines)
+        result = replay(pa.table(log), campaigns=str(tmp_path / "c.csv"), performance_indicator_type="cpc")
+        said = [f.message for f in result.findings if f.code == "campaigns_missing"]
+        assert len(said) == 1
+        assert said[0].startswith(lacking)
+    whole = {**LOG, "campaign": ["a"] * ROWS}
+    result = replay(pa.table(whole), campaigns=str(tmp_path / "c.csv"), performance_indicator_type="cpc")
+    assert "campaigns_missing" not in {f.code for f in result.findings}
+
+
+@pytest.mark.parametrize(("own", "borrowed"), [("pctr", ["cvr"]), ("pcvr", ["ctr"])])
+def test_a_new_model_of_clicks_beside_productions_model_of_all_predicts_by_what_it_bids(
+    own: str, borrowed: list[str]
+) -> None:
+    """Spec 3.2 and section 4: predicted conversions are what the policy itself predicted for its own wins."""
+    n = 40
+    log = {
+        "price": [1.0] * n,
+        "won": [1] * n,
+        "click": [1] * n,
+        "conversion": [i % 2 for i in range(n)],
+        "pctr": [0.5] * n,
+        "pcvr": [0.25] * n,
+        "pctcvr": [0.0625] * n,
+        "mine": [0.75] * n,
+        "target_cpa": [1.0] * n,
+    }
+    result = replay(pa.table(log), candidates={"new": {"columns": {own: "mine"}}})
+    other = 0.25 if own == "pctr" else 0.5
+    assert numbers(result, "new")["predicted_conversions"] == n * 0.75 * other
+    assert numbers(result, "new")["calibration", "ctcvr"] == n * 0.75 * other / (n / 2)
+    assert numbers(result, "baseline")["predicted_conversions"] == n * 0.0625
+    assert result.policies[1].formula == "1000 * target_cpa * pctr * pcvr"
+    assert result.policies[1].borrowed_heads == borrowed
