@@ -21,9 +21,10 @@ BINS = 20
 
 @dataclass(frozen=True)
 class Bins:
-    """Equal-mass bins of one population in ascending order of prediction, shape (bins,) each.
+    """Equal-mass bins in ascending order of prediction, shape (..., bins) each: of one population, or of several at once.
 
-    weight: mass of the bin; predicted, observed: weighted means of prediction and label.
+    weight: mass of the bin; predicted, observed: weighted means of prediction and label. One population without rows has
+    no bins.
     """
 
     weight: Floats
@@ -34,56 +35,96 @@ class Bins:
 def equal_mass_bins(negative: Floats, positive: Floats, score: Floats, bins: int = BINS) -> Bins:
     """Cut groups of equal score into bins of equal mass.
 
-    negative, positive: weight of each label per group, score: the group's mean prediction, shape (groups,) ascending.
+    negative, positive: weight of each label per group, shape (groups,), or (populations, groups), none of them empty;
+    score: the group's mean prediction, shape (groups,) ascending.
     """
     mass = negative + positive
-    total = mass.sum()
-    if not total > 0:
+    if mass.ndim == 1 and not mass.sum() > 0:
         nothing = np.zeros(0)
         return Bins(nothing, nothing, nothing)
-    edges = np.concatenate([[0.0], np.cumsum(mass)])
-    at = np.linspace(0.0, edges[-1], bins + 1)
-    sum_p = np.interp(at, edges, np.concatenate([[0.0], np.cumsum(mass * score)]))
-    sum_y = np.interp(at, edges, np.concatenate([[0.0], np.cumsum(positive)]))
-    weight = np.diff(at)
-    return Bins(weight, np.diff(sum_p) / weight, np.diff(sum_y) / weight)
+
+    def summed(values: Floats) -> Floats:
+        return np.concatenate([np.zeros((*values.shape[:-1], 1)), np.cumsum(values, axis=-1)], axis=-1)
+
+    edges = summed(mass)
+    at = np.linspace(0.0, edges[..., -1], bins + 1, axis=-1)
+    sum_p, sum_y = _interpolated(at, edges, [summed(mass * score), summed(positive)])
+    weight = np.diff(at, axis=-1)
+    return Bins(weight, np.diff(sum_p, axis=-1) / weight, np.diff(sum_y, axis=-1) / weight)
 
 
-def ece(bins: Bins) -> float:
-    """Expected calibration error: mean over bins, by mass, of abs(mean prediction - mean label); NaN without rows."""
-    if len(bins.weight) == 0:
-        return float("nan")
-    return float(np.average(np.abs(bins.predicted - bins.observed), weights=bins.weight))
+def _interpolated(at: Floats, edges: Floats, sums: list[Floats]) -> list[Floats]:
+    """Sums at places between edges, as `np.interp` has them; rows of several populations each along their own edges."""
+    if at.ndim == 1:
+        return [np.interp(at, edges, each) for each in sums]
+    last = edges.shape[-1] - 1
+    found = [np.searchsorted(e, a, side="right") - 1 for e, a in zip(edges, at, strict=True)]
+    j = np.minimum(np.array(found), last - 1)
+    left, right = (np.take_along_axis(edges, k, axis=-1) for k in (j, j + 1))
+    out = []
+    for each in sums:
+        low, high = (np.take_along_axis(each, k, axis=-1) for k in (j, j + 1))
+        inner = (high - low) / np.where(right > left, right - left, 1.0) * (at - left) + low
+        out.append(np.where(at >= edges[:, -1:], each[:, -1:], inner))
+    return out
 
 
-def ece_if_calibrated(bins: Bins, rows: float) -> float:
-    """The ECE that a perfectly calibrated model would show on as many labels.
+def stacked(bins: list[Bins]) -> Bins:
+    """Those of one population each as one; NaN where there are none."""
+    out = np.full((3, len(bins), BINS), np.nan)
+    for i, each in enumerate(bins):
+        if len(each.weight):
+            out[:, i] = each.weight, each.predicted, each.observed
+    return Bins(*out)
 
-    rows: number of labelled rows. Each bin's mean label is then normal around its mean prediction with variance
-    p (1 - p) / n, whose mean absolute deviation is sqrt(2 / pi) standard deviations.
+
+def _mean(bins: Bins, values: Floats) -> Floats:
+    """By mass, over bins."""
+    return np.asarray((values * bins.weight).sum(axis=-1) / bins.weight.sum(axis=-1))
+
+
+def ece(bins: Bins) -> Floats:
+    """Expected calibration error: mean over bins, by mass, of abs(mean prediction - mean label); NaN without rows.
+
+    Of each population, shape (...).
     """
-    if len(bins.weight) == 0 or not rows > 0:
-        return float("nan")
-    n = rows * bins.weight / bins.weight.sum()
-    deviation = np.sqrt(2 / np.pi * np.maximum(bins.predicted * (1 - bins.predicted), 0.0) / n)
-    return float(np.average(deviation, weights=bins.weight))
+    if bins.weight.shape[-1] == 0:
+        return np.array(np.nan)
+    return _mean(bins, np.abs(bins.predicted - bins.observed))
 
 
-def calibration_error(bins: Bins, rows: float) -> float:
-    """Debiased squared calibration error, square root with the sign of the debiased square.
+def ece_if_calibrated(bins: Bins, rows: Floats | float) -> Floats:
+    """The ECE that a perfectly calibrated model would show on as many labels, shape (...).
+
+    rows: number of labelled rows, shape (...). Each bin's mean label is then normal around its mean prediction with
+    variance p (1 - p) / n, whose mean absolute deviation is sqrt(2 / pi) standard deviations. NaN without rows.
+    """
+    n = _rows_of_bins(bins, rows)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _mean(bins, np.sqrt(2 / np.pi * np.maximum(bins.predicted * (1 - bins.predicted), 0.0) / n))
+
+
+def calibration_error(bins: Bins, rows: Floats | float) -> Floats:
+    """Debiased squared calibration error, square root with the sign of the debiased square, shape (...).
 
     Kumar, Liang, Ma (2019), "Verified Uncertainty Calibration": the plug-in square overstates by the labels' own
     variance y (1 - y) / (n - 1) in each bin. Negative values mean: less than noise alone would show. NaN where a bin
-    has fewer than two rows.
+    has fewer than two rows. rows: number of labelled rows, shape (...).
     """
-    if len(bins.weight) == 0 or not rows > 0:
-        return float("nan")
-    n = rows * bins.weight / bins.weight.sum()
-    if (n <= 1).any():
-        return float("nan")
-    squared = (bins.predicted - bins.observed) ** 2 - bins.observed * (1 - bins.observed) / (n - 1)
-    mean = float(np.average(squared, weights=bins.weight))
-    return float(np.sign(mean) * np.sqrt(abs(mean)))
+    n = _rows_of_bins(bins, rows)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        squared = (bins.predicted - bins.observed) ** 2 - bins.observed * (1 - bins.observed) / (n - 1)
+        mean = np.where((n > 1).all(axis=-1), _mean(bins, squared), np.nan)
+        return np.asarray(np.sign(mean) * np.sqrt(np.abs(mean)))
+
+
+def _rows_of_bins(bins: Bins, rows: Floats | float) -> Floats:
+    """NaN without any."""
+    count = np.asarray(rows, dtype=np.float64)
+    if bins.weight.shape[-1] == 0:
+        return np.full((*count.shape, 0), np.nan)
+    count = np.where(count > 0, count, np.nan)
+    return np.asarray(count[..., None] * bins.weight / bins.weight.sum(axis=-1, keepdims=True))
 
 
 def recalibrated_brier(ladder: Ladder) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bidsim.statistics.auc import auc_of, grouped_auc, grouped_influence
-from bidsim.statistics.calibration import Bins, calibration_error, ece, ece_if_calibrated
+from bidsim.statistics.calibration import Bins, calibration_error, ece, ece_if_calibrated, stacked
 from bidsim.statistics.intervals import (
     Bounds,
     Sample,
@@ -198,7 +198,7 @@ def head_values(
         slope = np.log1p(-rate) - np.log(rate)
     entropy = np.where(entropy > 0, entropy, 0.0)
     uncertainty = rate * (1 - rate)
-    bins = ranked.bins
+    bins, whole = ranked.bins, stacked(ranked.bins)
     loss = ratio_of(logloss, part("loss"), part("n"))
     base_rate = ratio_of(rate, part("y"), part("n"))
     assert loss.parts is not None
@@ -214,11 +214,9 @@ def head_values(
         "discrimination": Measured(uncertainty - ranked.recalibrated),
         "uncertainty": Measured(uncertainty, (1 - 2 * rate)[:, None] * base_rate.parts, "linear"),
         "calibration": ratio_of(ratio(p, y), part("p"), part("y")),
-        "ece": Measured(np.array([ece(b) for b in bins])),
-        "ece_if_calibrated": Measured(np.array([ece_if_calibrated(b, float(m)) for b, m in zip(bins, n, strict=True)])),
-        "calibration_error": Measured(
-            np.array([calibration_error(b, float(m)) for b, m in zip(bins, n, strict=True)]), root=True
-        ),
+        "ece": Measured(ece(whole)),
+        "ece_if_calibrated": Measured(ece_if_calibrated(whole, n)),
+        "calibration_error": Measured(calibration_error(whole, n), root=True),
         "clipped_predictions": fact_of(get("clipped_predictions")),
     }
     if weights is not None and ranked.grid is not None:

@@ -50,7 +50,7 @@ def resampled(grid: ScoreGrid, rows: Floats, weights: Floats) -> dict[str, Draws
         return {name: Draws(np.full(len(weights), np.nan), np.nan, np.nan) for name in names}
     below, above, score = _coarser(below, above, score)
     negatives, positives, counts = weights @ below, weights @ above, weights @ rows
-    drawn = [equal_mass_bins(n, p, score) for n, p in zip(negatives, positives, strict=True)]
+    drawn = equal_mass_bins(negatives, positives, score)
     whole = equal_mass_bins(below.sum(axis=0), above.sum(axis=0), score)
     return _of_bins(whole, float(rows.sum()), drawn, counts) | _of_cells(below, above, score, negatives, positives)
 
@@ -73,31 +73,27 @@ def _kept(seen: float, noise: float) -> float:
     return float(np.sqrt(max(0.0, 1 - noise / seen))) if seen > 0 else 0.0
 
 
-def _of_bins(whole: Bins, rows: float, drawn: list[Bins], counts: Floats) -> dict[str, Draws]:
-    """rows: of the whole; counts: of each resampling."""
+def _of_bins(whole: Bins, rows: float, drawn: Bins, counts: Floats) -> dict[str, Draws]:
+    """rows: of the whole; drawn, counts: bins and rows of the resamplings, shape (draws, bins) and (draws,)."""
     deviation = whole.observed - whole.predicted
-    noise = np.array([b.observed - b.predicted for b in drawn]) - deviation
+    noise = drawn.observed - drawn.predicted - deviation
     kept = deviation * _kept(float((deviation**2).mean()), float((noise**2).mean()))
 
-    def bins(of: Bins, off: Floats) -> Bins:
+    def off_by(of: Bins, off: Floats) -> Bins:
         return Bins(of.weight, of.predicted, np.clip(of.predicted + off, 0.0, 1.0))
 
-    around = [bins(b, kept + more) for b, more in zip(drawn, noise, strict=True)]
-    alone = [bins(b, more) for b, more in zip(drawn, noise, strict=True)]
-
-    def errors(of: list[Bins]) -> Floats:
-        return np.array([calibration_error(b, float(n)) for b, n in zip(of, counts, strict=True)])
-
-    eces, calibrated = (np.array([ece(b) for b in of]) for of in (around, alone))
+    around, alone = off_by(drawn, kept + noise), off_by(drawn, noise)
     about = float(np.sqrt((kept**2).mean()))
+    expected = float(ece_if_calibrated(whole, rows))
     return {
-        "ece": Draws(eces, ece(bins(whole, kept)), ece(whole), calibrated),
-        "calibration_error": Draws(errors(around), about, calibration_error(whole, rows), errors(alone)),
-        "ece_if_calibrated": Draws(
-            np.array([ece_if_calibrated(b, float(n)) for b, n in zip(drawn, counts, strict=True)]),
-            ece_if_calibrated(whole, rows),
-            ece_if_calibrated(whole, rows),
+        "ece": Draws(ece(around), float(ece(off_by(whole, kept))), float(ece(whole)), ece(alone)),
+        "calibration_error": Draws(
+            calibration_error(around, counts),
+            about,
+            float(calibration_error(whole, rows)),
+            calibration_error(alone, counts),
         ),
+        "ece_if_calibrated": Draws(ece_if_calibrated(drawn, counts), expected, expected),
     }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from bidsim.statistics.calibration import calibration_error, ece, equal_mass_bins
+from bidsim.statistics.calibration import calibration_error, ece, ece_if_calibrated, equal_mass_bins, stacked
 from bidsim.statistics.intervals import (
     Sample,
     absolute_interval,
@@ -126,3 +126,33 @@ def test_without_labels_nothing_is_said() -> None:
     empty = ScoreGrid(np.zeros((BUCKETS, 0)), np.zeros((BUCKETS, 0)), np.zeros(0))
     for draws in resampled(empty, np.zeros(BUCKETS), WEIGHTS).values():
         assert np.isnan(draws.values).all()
+
+
+def test_bins_of_several_populations_are_those_of_each() -> None:
+    draw = np.random.default_rng(5)
+    below, above = draw.poisson(3.0, (6, 40)).astype(float), draw.poisson(0.4, (6, 40)).astype(float)
+    below[0, 10:30] = above[0, 10:30] = 0.0  # groups without mass
+    below[1, :] = above[1, :] = 0.0
+    below[1, 7] = 5.0  # one group is all
+    score, rows = np.sort(draw.random(40)), np.array([9.0, 5.0, 200.0, 1e5, 30.0, 21.0])
+    together = equal_mass_bins(below, above, score)
+    each = [equal_mass_bins(n, p, score) for n, p in zip(below, above, strict=True)]
+    for name in ("weight", "predicted", "observed"):
+        np.testing.assert_array_equal(getattr(together, name), [getattr(b, name) for b in each])
+    np.testing.assert_allclose(ece(together), [ece(b) for b in each], rtol=1e-14)
+    np.testing.assert_allclose(
+        calibration_error(together, rows),
+        [calibration_error(b, n) for b, n in zip(each, rows, strict=True)],
+        rtol=1e-14,
+    )
+    assert np.isnan(calibration_error(together, rows)).tolist() == [True, True, False, False, False, False]
+
+
+def test_stacked_bins_are_nan_where_a_population_is_empty() -> None:
+    nothing = equal_mass_bins(np.zeros(3), np.zeros(3), np.array([0.1, 0.2, 0.3]))
+    some = equal_mass_bins(np.ones(3) * 50, np.ones(3), np.array([0.1, 0.2, 0.3]))
+    both = stacked([nothing, some])
+    assert np.isnan(ece(nothing))
+    np.testing.assert_allclose(ece(both), [np.nan, float(ece(some))], rtol=1e-14)
+    np.testing.assert_allclose(ece_if_calibrated(both, np.array([0.0, 153.0]))[1], ece_if_calibrated(some, 153.0))
+    assert np.isnan(ece_if_calibrated(both, np.array([0.0, 153.0]))[0])
