@@ -8,30 +8,21 @@ same result draws the same picture whatever fonts are installed. Colours are CSS
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import altair as alt
 
-from bidsim.report.segments import Shift, Shifts
-from bidsim.result import CalibrationBin, CalibrationCurve, FrontierPoint
+from bidsim.report.plots import CANDIDATES, RATIO_MOST, SERIES, TONES, Plot, Rows
 
-CANDIDATES = 4
-SERIES = [f"p{n}" for n in range(CANDIDATES + 1)]
 COLOURS = [f"var(--p{n})" for n in range(CANDIDATES + 1)]
 SHAPES = ["square", "circle", "triangle-up", "diamond", "cross"]
 DASHES = [[5, 3], [1, 0], [2, 2], [8, 2], [6, 2, 1, 2]]
-TONES = ["better", "worse", "none"]
-LABEL_COLUMNS = 26
-RATIO_MOST = 2.5
-CHANGE_MOST = 1.0
 
 # Labels of large numbers (billions are B, not G) and of changes, where zero has no sign. Fixed texts: no data in them.
 _LARGE = "replace(format(datum.value, '~s'), 'G', 'B')"
 _CHANGE = "datum.value == 0 ? '0%' : format(datum.value, '+.0%')"
 
-Rows = list[dict[str, Any]]
 # Altair calls the same thing by several types, depending on what was layered.
 Chart = Any
 
@@ -45,11 +36,6 @@ def log_ticks(low: float, high: float) -> list[float]:
         if len(ticks) >= 3:
             break
     return ticks if len(ticks) <= 8 else ticks[:: math.ceil(len(ticks) / 8)]
-
-
-def drawable(b: CalibrationBin) -> bool:
-    """Whether a bin has a place on logarithmic axes."""
-    return b.predicted > 0 and b.observed > 0
 
 
 def _shape() -> alt.Shape:
@@ -76,26 +62,6 @@ class Datasets:
         return alt.NamedData(name=name)
 
 
-@dataclass(frozen=True)
-class Plot:
-    """A chart and its rows."""
-
-    chart: Chart
-    data: Datasets
-
-
-def _curve_rows(curves: Sequence[CalibrationCurve]) -> Rows:
-    rows: Rows = []
-    for series, curve in zip(SERIES, curves, strict=False):
-        for b in curve.bins:
-            if b.predicted <= 0:
-                continue
-            scaled = {"low": b.low, "high": b.high, "observed": b.observed}
-            ratio = {f"{k}_ratio": None if v is None else min(v / b.predicted, RATIO_MOST) for k, v in scaled.items()}
-            rows.append({"series": series, "predicted": b.predicted, **scaled, **ratio})
-    return rows
-
-
 def _predicted_axis(rows: Rows, title: str) -> alt.X:
     values = [r["predicted"] for r in rows]
     low, high = min(values) / 1.15, max(values) * 1.15
@@ -103,12 +69,8 @@ def _predicted_axis(rows: Rows, title: str) -> alt.X:
     return alt.X("predicted:Q", axis=axis).scale(type="log", domain=[low, high], nice=False)
 
 
-def reliability(curves: Sequence[CalibrationCurve]) -> Plot | None:
-    """Observed against predicted on log axes, one line a policy; None where no bin has a positive label."""
-    data = Datasets()
-    rows = [r for r in _curve_rows(curves) if r["observed"] > 0]
-    if not rows:
-        return None
+def _reliability(data: Datasets, rows: Rows) -> Chart:
+    """Observed against predicted on log axes, one line a policy."""
     spread = [v for r in rows for v in (r["predicted"], r["observed"], r["low"], r["high"]) if v]
     low, high = min(spread) / 1.15, max(spread) * 1.15
     ticks = alt.Axis(values=log_ticks(low, high), format=".2~p")
@@ -127,18 +89,14 @@ def reliability(curves: Sequence[CalibrationCurve]) -> Plot | None:
         lines,
         points.encode(x=x, y=y, color=_colour(), shape=_shape()),
     ]
-    return Plot(alt.layer(*layers).properties(width=400, height=300), data)
+    return alt.layer(*layers).properties(width=400, height=300)
 
 
-def ratio(curves: Sequence[CalibrationCurve], band: tuple[float, float] | None = None) -> Plot | None:
+def _ratio(data: Datasets, rows: Rows, band: tuple[float, float] | None) -> Chart:
     """Observed / predicted over predicted: 1 is right, above it the policy predicts too little.
 
     band: what the gate allows overall, shaded; an infinite end is the chart's.
     """
-    data = Datasets()
-    rows = _curve_rows(curves)
-    if not rows:
-        return None
     x = _predicted_axis(rows, "mean predicted (log)")
     values = [v for r in rows for v in (r["observed_ratio"], r["low_ratio"], r["high_ratio"]) if v is not None]
     domain = [max(0.0, min(0.8, *values) - 0.05), max(1.2, *values) + 0.05]
@@ -155,7 +113,7 @@ def ratio(curves: Sequence[CalibrationCurve], band: tuple[float, float] | None =
     points = alt.Chart(data.of(rows)).mark_point(filled=True, size=34, opacity=1)
     layers = [*shaded, one, *_whiskers(data, rows, "low_ratio", "high_ratio", x), lines]
     layers.append(points.encode(x=x, y=y, color=_colour(), shape=_shape()))
-    return Plot(alt.layer(*layers).properties(width=400, height=300), data)
+    return alt.layer(*layers).properties(width=400, height=300)
 
 
 def _whiskers(data: Datasets, rows: Rows, low: str, high: str, x: alt.X) -> Iterable[alt.Chart]:
@@ -167,57 +125,25 @@ def _whiskers(data: Datasets, rows: Rows, low: str, high: str, x: alt.X) -> Iter
     return [mark.encode(x=x, y=alt.Y(f"{low}:Q"), y2=alt.Y2(f"{high}:Q"), color=_colour())]
 
 
-def frontier_rows(points: Sequence[FrontierPoint], policies: Sequence[str], results: str, fewest: float) -> Rows:
-    """A row per policy and multiplier; cost is None below `fewest` results, where it is mostly luck."""
-    rows: Rows = []
-    for series, policy in zip(SERIES, policies, strict=False):
-        for p in sorted((p for p in points if p.policy == policy), key=lambda p: p.multiplier):
-            found = p.clicks if results == "clicks" else p.conversions
-            if found is not None:
-                cost = p.spend / found if found >= fewest else None
-                at_one = abs(p.multiplier - 1) < 1e-9
-                rows.append(
-                    {
-                        "series": series,
-                        "order": p.multiplier,
-                        "spend": p.spend,
-                        "results": found,
-                        "cost": cost,
-                        "one": at_one,
-                    }
-                )
-    return rows
-
-
-def frontier(rows: Rows, spend: float | None, y_field: str, y_title: str, x_title: str) -> Plot | None:
+def _frontier(data: Datasets, rows: Rows, spend: float | None, y_field: str, y_title: str, x_title: str) -> Chart:
     """Results, or the cost of one, over spend as all bids are multiplied; a vertical line at the baseline's spend."""
-    data = Datasets()
-    known = [r for r in rows if r[y_field] is not None]
-    if not known or max(r["spend"] for r in known) <= 0:
-        return None
     x = alt.X("spend:Q", title=x_title, axis=alt.Axis(labelExpr=_LARGE, tickCount=6))
     y = alt.Y(f"{y_field}:Q", title=y_title, axis=alt.Axis(labelExpr=_LARGE, tickCount=6))
     y = y.scale(zero=y_field == "results")
-    lines = alt.Chart(data.of(known)).mark_line(strokeWidth=1.5)
-    points = alt.Chart(data.of(known)).mark_point(filled=True, size=18, opacity=1)
-    now = alt.Chart(data.of([r for r in known if r["one"]])).mark_point(filled=True, size=110, opacity=1)
+    lines = alt.Chart(data.of(rows)).mark_line(strokeWidth=1.5)
+    points = alt.Chart(data.of(rows)).mark_point(filled=True, size=18, opacity=1)
+    now = alt.Chart(data.of([r for r in rows if r["one"]])).mark_point(filled=True, size=110, opacity=1)
     layers: list[alt.Chart] = []
     if spend:
         rule = alt.Chart(data.of([{"spend": spend}])).mark_rule(color="var(--ink-3)", strokeDash=[2, 3])
         layers.append(rule.encode(x=x))
     layers.append(lines.encode(x=x, y=y, color=_colour(), strokeDash=_dash(), order=alt.Order("order:Q")))
     layers += [p.encode(x=x, y=y, color=_colour(), shape=_shape()) for p in (points, now)]
-    return Plot(alt.layer(*layers).properties(width=400, height=280), data)
+    return alt.layer(*layers).properties(width=400, height=280)
 
 
-def learning(rows: Rows, x_title: str) -> Plot | None:
-    """Log loss while models learn, one line a policy; large marks are the models as they were kept.
-
-    rows: dicts of series, at, logloss and kept.
-    """
-    if not rows:
-        return None
-    data = Datasets()
+def _learning(data: Datasets, rows: Rows, x_title: str) -> Chart:
+    """Log loss while models learn, one line a policy; large marks are the models as they were kept."""
     x = alt.X("at:Q", title=x_title, axis=alt.Axis(labelExpr=_LARGE, tickMinStep=1, tickCount=6)).scale(zero=False)
     y = alt.Y("logloss:Q", title="log loss", axis=alt.Axis(format=".4~g")).scale(zero=False)
     lines = alt.Chart(data.of(rows)).mark_line(strokeWidth=1.5)
@@ -228,41 +154,14 @@ def learning(rows: Rows, x_title: str) -> Plot | None:
     if kept:
         large = alt.Chart(data.of(kept)).mark_point(filled=True, size=110, opacity=1)
         layers.append(large.encode(x=x, y=y, color=_colour(), shape=_shape()))
-    return Plot(alt.layer(*layers).properties(width=400, height=240), data)
+    return alt.layer(*layers).properties(width=400, height=240)
 
 
-def campaigns(shifts: Shifts, spend_title: str, cost_title: str) -> Plot:
-    """Relative change of spend and of the cost per result, one row a campaign."""
-    data = Datasets()
-    labels = [f"r{n}" for n in range(len(shifts.labels))]
-    series = sorted({s.series for s in shifts.shifts})
-    panels = [
-        _campaign_panel(data, _campaign_rows(shifts, field), labels, series, title, first=at == 0)
-        for at, (field, title) in enumerate((("spend", spend_title), ("cost", cost_title)))
-    ]
-    return Plot(alt.hconcat(*panels, spacing=24), data)
-
-
-def _campaign_rows(shifts: Shifts, field: str) -> Rows:
-    rows: Rows = []
-    for s in shifts.shifts:
-        value, low, high = s.spend if field == "spend" else s.cost
-        if value is None:
-            continue
-        cut = [None if v is None else max(-CHANGE_MOST, min(CHANGE_MOST, v)) for v in (value, low, high)]
-        kind = "beyond" if cut[0] != value else "few" if s.few and field == "cost" else "plain"
-        row = {"row": f"r{s.row}", "series": f"p{s.series}", "value": cut[0], "low": cut[1], "high": cut[2]}
-        tone = "none" if field == "spend" else shift_tone(s)
-        rows.append(row | {"kind": kind, "up": value > 0, "tone": tone})
-    return rows
-
-
-def shift_tone(shift: Shift) -> str:
-    """ "better" or "worse" where the change of cost is decided and excludes zero, else "none"."""
-    low, high = shift.decided
-    if high is not None and high < 0:
-        return "better"
-    return "worse" if low is not None and low > 0 else "none"
+def _campaigns(data: Datasets, panels: Sequence[Mapping[str, Any]], labels: int, series: list[int]) -> Chart:
+    """Relative changes, one row a campaign: r0, r1, ..."""
+    names = [f"r{n}" for n in range(labels)]
+    drawn = [_campaign_panel(data, p["rows"], names, series, p["title"], first=n == 0) for n, p in enumerate(panels)]
+    return alt.hconcat(*drawn, spacing=24)
 
 
 def _tone_shape() -> alt.Shape:
@@ -319,8 +218,19 @@ def _campaign_panel(
     return alt.layer(*layers).properties(width=330, height=height)
 
 
+_DRAWN: Mapping[str, Callable[..., Chart]] = {
+    "reliability": _reliability,
+    "ratio": _ratio,
+    "frontier": _frontier,
+    "learning": _learning,
+    "campaigns": _campaigns,
+}
+
+
 def spec(plot: Plot) -> dict[str, Any]:
-    """The Vega-Lite document of a chart, with the look that all share."""
+    """The Vega-Lite document of a plot, with the look that all share."""
+    data = Datasets()
+    chart = _DRAWN[plot.kind](data, **plot.arguments)
     axis = {
         "labelColor": "var(--ink-2)",
         "titleColor": "var(--ink-2)",
@@ -332,6 +242,6 @@ def spec(plot: Plot) -> dict[str, Any]:
         "titleFontWeight": "normal",
         "titlePadding": 8,
     }
-    looked = plot.chart.configure(background="transparent", font="DejaVu Sans", aria=False, padding=4)
+    looked = chart.configure(background="transparent", font="DejaVu Sans", aria=False, padding=4)
     looked = looked.configure_axis(**axis).configure_view(stroke=None)
-    return {**looked.to_dict(validate=False), "datasets": plot.data.rows}
+    return {**looked.to_dict(validate=False), "datasets": data.rows}

@@ -1,10 +1,11 @@
-"""A chart with all that a page, a file or a browser needs to show it."""
+"""A plot with all that a page, a file or a browser needs to show it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+
+from bidsim.report.plots import Plot
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Drawing:
     name: str
     title: str
     description: str
-    chart: Any
+    plot: Plot
     labels: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     tips: tuple[tuple[str, str, str], ...] = ()
     policies: int = 0

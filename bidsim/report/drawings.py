@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from bidsim.report import charts
+from bidsim.report import plots
 from bidsim.report.drawing import Drawing
 from bidsim.report.lookup import Lookup
 from bidsim.report.segments import Shifts, shifts
@@ -20,29 +20,29 @@ FEWEST = 20
 
 def of_head(lookup: Lookup, head: str, words: str) -> list[Drawing]:
     """Calibration of one head: observed against predicted, and their ratio."""
-    curves = lookup.curves(head)[: charts.CANDIDATES + 1]
+    curves = lookup.curves(head)[: plots.CANDIDATES + 1]
     band = gate_band(lookup, head)
     tips = (("predicted", "mean predicted", ".4~p"), ("observed", "observed", ".4~p"))
     found = []
-    for name, chart, title, text in (
+    for name, plot, title, text in (
         (
             "reliability",
-            charts.reliability(curves),
+            plots.reliability(curves),
             "Observed against predicted",
             "A line on the diagonal is calibrated.",
         ),
         (
             "ratio",
-            charts.ratio(curves, band),
+            plots.ratio(curves, band),
             "Observed / predicted",
             "Above 1 the policy predicts too little, below 1 too much.",
         ),
     ):
-        if chart is not None:
+        if plot is not None:
             described = (
                 f"{title}, {words}, in equal-mass bins, one line a policy. {text} The numbers follow as a table."
             )
-            found.append(Drawing(f"{name}-{head}", title, described, chart, tips=tips))
+            found.append(Drawing(f"{name}-{head}", title, described, plot, tips=tips))
     return found
 
 
@@ -61,7 +61,7 @@ def of_frontier(lookup: Lookup) -> list[Drawing]:
     """Results, and the cost of one, by spend as all bids of a policy are multiplied."""
     result = lookup.result
     policies = [p.name for p in result.policies]
-    rows = charts.frontier_rows(result.frontier, policies, lookup.results, FEWEST)
+    rows = plots.frontier_rows(result.frontier, policies, lookup.results, FEWEST)
     spend = lookup.base("spend")
     unit = f" ({lookup.money.code})" if lookup.money.code else ""
     tips = (
@@ -72,22 +72,22 @@ def of_frontier(lookup: Lookup) -> list[Drawing]:
     )
     found = []
     for name, y_title in (("results", lookup.results), ("cost", f"{label(lookup.indicator)}{unit}")):
-        chart = charts.frontier(rows, spend, name, y_title, f"spend{unit}")
-        if chart is not None:
+        plot = plots.frontier(rows, spend, name, y_title, f"spend{unit}")
+        if plot is not None:
             title = f"{y_title[0].upper()}{y_title[1:]} by spend"
             described = f"{title} as all bids of a policy are multiplied; vertical line: the baseline's spend."
-            found.append(Drawing(f"frontier-{name}", title, described, chart, tips=tips))
+            found.append(Drawing(f"frontier-{name}", title, described, plot, tips=tips))
     return found
 
 
 def of_campaigns(lookup: Lookup) -> tuple[Drawing, Shifts] | None:
     """The change by campaign as a forest plot, and what it shows."""
-    found = shifts(lookup, charts.CANDIDATES, charts.LABEL_COLUMNS)
+    found = shifts(lookup, plots.CANDIDATES, plots.LABEL_COLUMNS)
     if found is None or not found.labels:
         return None
     labels = {f"r{n}": pair for n, pair in enumerate(zip(found.labels, found.names, strict=True))}
     cost = label(lookup.indicator)
-    chart = charts.campaigns(found, "change of spend", f"change of {cost} (left: cheaper)")
+    plot = plots.campaigns(found, "change of spend", f"change of {cost} (left: cheaper)")
     count = len(found.labels)
     described = (
         f"Relative change of spend and of {cost} by campaign, {count} campaigns by falling baseline spend. "
@@ -95,7 +95,7 @@ def of_campaigns(lookup: Lookup) -> tuple[Drawing, Shifts] | None:
     )
     title = f"{count:,} campaign{'s' * (count != 1)}, by falling baseline spend"
     tips = (("value", "change", "+.1~%"), ("low", "from", "+.1~%"), ("high", "to", "+.1~%"))
-    return Drawing("campaigns", title, described, chart, labels, tips, policies=1), found
+    return Drawing("campaigns", title, described, plot, labels, tips, policies=1), found
 
 
 def all_drawings(lookup: Lookup) -> list[Drawing]:

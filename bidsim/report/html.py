@@ -19,8 +19,8 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from bidsim.report import charts, knowledge, reasons, view
 from bidsim.report import format as f
+from bidsim.report import knowledge, plots, reasons, view
 from bidsim.report.drawing import Drawing
 from bidsim.report.drawings import FEWEST, gate_band, of_campaigns, of_frontier, of_head
 from bidsim.report.interactive import make_script
@@ -73,7 +73,7 @@ def render_report(
 
     judged: how many candidates have been judged on this data, where the store knows. versions: of bidsim, Python and
     the libraries that made the result. interactive: with tooltips and
-    zoom, by a script that the page carries. draw: who draws the charts.
+    zoom, by a script that the page carries. draw: who draws the plots.
     """
     css = style_sheet()
     script = make_script(Lookup(result)) if interactive else None
@@ -134,8 +134,8 @@ def content(result: Result, judged: int | None = None, draw: Draw = draw_here) -
         "confidence": _confidence(result.scenario),
         "gate": view.gate_table(lookup),
         "has_dotted": any(o.identified for o in result.gate.rules),
-        "legend": [p.name for p in result.policies][: charts.CANDIDATES + 1],
-        "undrawn": max(0, len(lookup.candidates) - charts.CANDIDATES),
+        "legend": [p.name for p in result.policies][: plots.CANDIDATES + 1],
+        "undrawn": max(0, len(lookup.candidates) - plots.CANDIDATES),
         "heads": [_head(lookup, head, draw) for head in lookup.heads if lookup.curves(head)],
         "frontier": _frontier(lookup, draw),
         "campaigns": _campaigns(lookup, draw),
@@ -208,14 +208,14 @@ def _identity(lookup: Lookup, judged: int | None) -> list[tuple[str, str]]:
 
 
 def _draw(drawing: Drawing, draw: Draw) -> Figure:
-    picture = draw(charts.spec(drawing.chart), drawing.description, drawing.labels)
+    picture = draw(drawing.plot, drawing.description, drawing.labels)
     return Figure(drawing.name, drawing.title, picture)
 
 
 def _head(lookup: Lookup, head: str, draw: Draw) -> HeadSection:
     words = HEAD_WORDS.get(head, f.clean_name(head))
     curves = lookup.curves(head)
-    drawn = curves[: charts.CANDIDATES + 1]
+    drawn = curves[: plots.CANDIDATES + 1]
     figures = [_draw(d, draw) for d in of_head(lookup, head, words)]
     bins = [
         (
@@ -233,7 +233,7 @@ def _head(lookup: Lookup, head: str, draw: Draw) -> HeadSection:
         )
         for c in curves
     ]
-    hidden = sum(not charts.drawable(b) for c in drawn for b in c.bins)
+    hidden = sum(not plots.drawable(b) for c in drawn for b in c.bins)
     fewest = min((b.observed * b.weight for c in drawn for b in c.bins if b.observed > 0), default=None)
     return HeadSection(
         words,
@@ -248,7 +248,7 @@ def _head(lookup: Lookup, head: str, draw: Draw) -> HeadSection:
 def _frontier(lookup: Lookup, draw: Draw) -> dict[str, Any] | None:
     result = lookup.result
     policies = [p.name for p in result.policies]
-    if not charts.frontier_rows(result.frontier, policies, lookup.results, FEWEST):
+    if not plots.frontier_rows(result.frontier, policies, lookup.results, FEWEST):
         return None
     figures = [_draw(d, draw) for d in of_frontier(lookup)]
     money = lookup.money
@@ -280,10 +280,10 @@ def _campaigns(lookup: Lookup, draw: Draw) -> dict[str, Any] | None:
     if drawn is None:
         return None
     drawing, found = drawn
-    beyond = any(v[0] is not None and abs(v[0]) > charts.CHANGE_MOST for s in found.shifts for v in (s.spend, s.cost))
+    beyond = any(v[0] is not None and abs(v[0]) > plots.CHANGE_MOST for s in found.shifts for v in (s.spend, s.cost))
     few = any(s.few and s.cost[0] is not None for s in found.shifts)
-    tones = [charts.shift_tone(s) for s in found.shifts if s.cost[0] is not None]
-    said = ", ".join(f"{tones.count(t)} {word}" for t, word in zip(charts.TONES, TONE_WORDS, strict=True))
+    tones = [plots.shift_tone(s) for s in found.shifts if s.cost[0] is not None]
+    said = ", ".join(f"{tones.count(t)} {word}" for t, word in zip(plots.TONES, TONE_WORDS, strict=True))
     return {
         "figure": _draw(drawing, draw),
         "said": said if lookup.has_intervals else "",

@@ -47,7 +47,7 @@ def make_script(lookup: Lookup) -> Script:
 
 def live_spec(drawing: Drawing, names: Mapping[str, str]) -> dict[str, Any]:
     """The drawing's document with tooltips, zoom (shift and wheel) and labels in place of tokens."""
-    document: dict[str, Any] = copy.deepcopy(charts.spec(drawing.chart))
+    document: dict[str, Any] = copy.deepcopy(charts.spec(drawing.plot))
     labels = {token: f.clean_name(short) for token, (short, _) in drawing.labels.items()}
     document["params"] = [{"name": "labels", "value": labels}]
     full = {token: f.clean_name(name) for token, (_, name) in drawing.labels.items()}

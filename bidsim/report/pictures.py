@@ -13,7 +13,7 @@ from importlib import resources
 from xml.sax.saxutils import escape, quoteattr
 
 from bidsim.errors import BidsimError
-from bidsim.report import charts, svg
+from bidsim.report import charts, plots, svg
 from bidsim.report import format as f
 from bidsim.report.drawing import Drawing
 from bidsim.report.drawings import all_drawings
@@ -65,12 +65,12 @@ def _light_colours() -> dict[str, str]:
 
 
 def _standalone(lookup: Lookup, drawing: Drawing) -> str:
-    inner = svg.render_svg(charts.spec(drawing.chart), drawing.description, drawing.labels)
+    inner = svg.render_svg(charts.spec(drawing.plot), drawing.description, drawing.labels)
     if not inner:
         return ""
     root = ET.fromstring(inner)
     width, height = float(root.get("width", "0")), float(root.get("height", "0"))
-    names = [p.name for p in lookup.result.policies][: charts.CANDIDATES + 1]
+    names = [p.name for p in lookup.result.policies][: plots.CANDIDATES + 1]
     legend = [
         f'<tspan fill="var(--p{at})">{_MARKS[at]}</tspan> {escape(f.clean_name(name, 40))}'
         for at, name in enumerate(names)

@@ -1,7 +1,7 @@
-"""A process beside this one that draws charts: the library that does needs half a second to start, and holds up every
-thread of Python while it starts and draws.
+"""A process beside this one that draws charts: the libraries that do need most of a second to start, and hold up every
+thread of Python while they start and draw.
 
-It is asked in lines of JSON and answers with a length and so many bytes of SVG. It ends with this process, however that
+It is given plots in lines of JSON and answers with a length and so many bytes of SVG. It ends with this process, however that
 ends, since its stdin ends then. Where it can't be started, or fails, charts are drawn here.
 """
 
@@ -14,10 +14,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import IO, Any, Self
+from typing import IO, Self
 
 from bidsim.errors import BidsimError
 from bidsim.interpreter import command_of
+from bidsim.report.plots import Plot
 
 # Token in a picture -> (label, full text as its tooltip).
 Labels = Mapping[str, tuple[str, str]]
@@ -41,14 +42,19 @@ class Picture:
         return bool(self.__html__())
 
 
-Draw = Callable[[Mapping[str, Any], str, Labels], Picture]
+Draw = Callable[[Plot, str, Labels], Picture]
 
 
-def draw_here(document: Mapping[str, Any], description: str, labels: Labels) -> Picture:
-    """Draw a Vega-Lite document in this process, when it is looked at."""
+def draw_here(plot: Plot, description: str, labels: Labels) -> Picture:
+    """Draw in this process, when it is looked at."""
+    return Picture(lambda: _svg(plot, description, labels))
+
+
+def _svg(plot: Plot, description: str, labels: Labels) -> str:
+    from bidsim.report.charts import spec
     from bidsim.report.svg import render_svg
 
-    return Picture(lambda: render_svg(document, description, labels))
+    return render_svg(spec(plot), description, labels)
 
 
 class Renderer:
@@ -80,13 +86,13 @@ class Renderer:
                 with contextlib.suppress(OSError):
                     pipe.close()
 
-    def draw(self, document: Mapping[str, Any], description: str, labels: Labels) -> Picture:
-        """Have a Vega-Lite document drawn."""
+    def draw(self, plot: Plot, description: str, labels: Labels) -> Picture:
+        """Have it drawn."""
         if self._process is None:
-            return draw_here(document, description, labels)
-        asked = json.dumps([document, description, labels]).encode() + b"\n"
+            return draw_here(plot, description, labels)
+        asked = json.dumps([plot.kind, plot.arguments, description, labels]).encode() + b"\n"
         drawing = self._pool.submit(self._ask, asked)
-        return Picture(lambda: self._drawn(drawing, document, description, labels))
+        return Picture(lambda: self._drawn(drawing, plot, description, labels))
 
     def _ask(self, asked: bytes) -> str:
         assert self._process is not None
@@ -101,19 +107,20 @@ class Renderer:
             raise EOFError("the process that draws has ended")
         return text.decode()
 
-    def _drawn(self, drawing: Future[str], document: Mapping[str, Any], description: str, labels: Labels) -> str:
+    def _drawn(self, drawing: Future[str], plot: Plot, description: str, labels: Labels) -> str:
         try:
             return drawing.result(PATIENCE_SECONDS)
         except (OSError, ValueError, EOFError, TimeoutError):
             assert self._process is not None
             self._process.kill()  # so that what else it was asked fails at once
-            return draw_here(document, description, labels).__html__()
+            return _svg(plot, description, labels)
 
 
 def main() -> None:
     """The process's side. What libraries print goes elsewhere."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    from bidsim.report import charts  # noqa: F401  Altair is loaded before it is asked for
     from bidsim.report.svg import render_svg
 
     with contextlib.suppress(BidsimError):  # said where a chart is wanted
@@ -122,10 +129,8 @@ def main() -> None:
 
 
 def _answer(asked: IO[bytes], answers: IO[bytes]) -> None:
-    from bidsim.report.svg import render_svg
-
     for line in asked:
-        document, description, labels = json.loads(line)
-        text = render_svg(document, description, {k: (v[0], v[1]) for k, v in labels.items()}).encode()
+        kind, arguments, description, labels = json.loads(line)
+        text = _svg(Plot(kind, arguments), description, {k: (v[0], v[1]) for k, v in labels.items()}).encode()
         answers.write(b"%d\n" % len(text) + text)
         answers.flush()

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from bidsim.models.manifest import LearningCurve
-from bidsim.report import charts
 from bidsim.report import format as f
+from bidsim.report import plots
 from bidsim.report.drawing import Drawing
 from bidsim.report.knowledge import Plain
 from bidsim.report.lookup import Lookup
@@ -58,15 +58,15 @@ def of_training(lookup: Lookup) -> list[Drawing]:
     tips = (("at", "at", ",.0f"), ("logloss", "log loss", ".6~g"))
     for found in curves(lookup):
         words = HEAD_WORDS[found.head]
-        drawn = [c for c in found.curves if c[0] <= charts.CANDIDATES]
+        drawn = [c for c in found.curves if c[0] <= plots.CANDIDATES]
         for name, title, x_title, rows in (
             ("learning", f"{words}: validation log loss by round", "round", list(_rounds(drawn))),
             ("progressive", f"{words}: log loss of rows before they were learned from", "rows", list(_points(drawn))),
         ):
-            chart = charts.learning(rows, x_title)
-            if chart is not None:
+            plot = plots.learning(rows, x_title)
+            if plot is not None:
                 described = f"{title}, one line a policy. Lower is better. The kept round is in the table."
-                drawings.append(Drawing(f"{name}-{found.head}", title, described, chart, tips=tips))
+                drawings.append(Drawing(f"{name}-{found.head}", title, described, plot, tips=tips))
     return drawings
 
 
