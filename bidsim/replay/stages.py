@@ -86,7 +86,7 @@ class Stages:
             self._keep(f"select {columns} from {self.rows}", "ordered_rows", order)
         self._derive("", self.rows)
         if plan.budgeted:
-            missing = int(self.engine.rows("select count_if(budget_amount is null) from formulas")[0][0])
+            missing = self.engine.rows("select count(*) from formulas where budget_amount is null")[0][0]
             plan.findings += [unfunded(missing)] if missing else []
 
     def _derive(self, prefix: str, rows: str) -> None:

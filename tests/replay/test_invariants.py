@@ -15,7 +15,7 @@ from bidsim.result import Result
 
 NAN = float("nan")
 FORMULA = "target_cpa * pctr * pcvr"
-SUMS = ("bids", "wins", "spend", "clicks", "conversions", "value", "unknown_wins", "unknown_outcomes", "undecidable",
+SUMS = ("rows", "bids", "wins", "spend", "clicks", "conversions", "value", "unknown_wins", "unknown_outcomes", "undecidable",
         "invalid_predictions", "predicted_clicks", "predicted_conversions")  # fmt: skip
 ALONE = tuple(f"{name}_{side}" for name in ("wins", "spend", "clicks", "conversions") for side in ("gained", "lost"))
 

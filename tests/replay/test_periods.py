@@ -243,3 +243,5 @@ def test_rows_without_a_budget_are_not_bid_on_and_said_to_be() -> None:
     assert next(f.message for f in result.findings if f.code == "budget_missing").startswith("2 rows have no budget")
     known = replay(rows, bid={"formula": "10"}, budget={"amount": "coalesce(limit, 1)"})
     assert "budget_missing" not in {f.code for f in known.findings}
+    none = replay([{**row, "weight": -1.0} for row in rows], bid={"formula": "10"}, budget={"amount": "limit"})
+    assert "budget_missing" not in {f.code for f in none.findings}
