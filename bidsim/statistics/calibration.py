@@ -86,20 +86,34 @@ def calibration_error(bins: Bins, rows: float) -> float:
     return float(np.sign(mean) * np.sqrt(abs(mean)))
 
 
-def recalibrated_brier(ladder: Ladder) -> float:
-    """The Brier score that isotonic recalibration would leave; NaN without rows.
+@dataclass(frozen=True)
+class Recalibrated:
+    """What isotonic recalibration leaves. brier: the Brier score of the fit, NaN without rows; wiggle: how much of the
+    summed squares the fit may owe to noise, were all labels independent."""
+
+    brier: float
+    wiggle: float
+
+
+def recalibrated(ladder: Ladder, unit: float = 1.0) -> Recalibrated:
+    """The Brier score that isotonic recalibration would leave. unit: the weight that the ladder's whole number 1
+    stands for.
 
     It gives the CORP parts (Dimitriadis, Gneiting, Jordan 2021) of a Brier score over the same rows, with the
     uncertainty r (1 - r) of the base rate r: miscalibration = brier - this, discrimination = uncertainty - this. In the
     isotonic fit negatives between two positives always pool with the positive below them (their labels are lower than
     any block's mean), so the ladder holds all that the fit depends on.
+
+    The fit has as many degrees of freedom as it has blocks (Meyer, Woodroofe 2000, "On the degrees of freedom in
+    shape-restricted regression"), so the wiggle is the sum of their labels' variances. Blocks without a variance stand at
+    the ends, where the fit is not consistent: m labels of one kind in a row are no proof of a rate below 2 / (m + 1).
     """
     positives = int(ladder.positive.sum())
     total = positives + ladder.negatives
     if total == 0:
-        return float("nan")
+        return Recalibrated(float("nan"), float("nan"))
     if positives == 0:
-        return 0.0
+        return Recalibrated(0.0, float("nan"))
     weight = (ladder.positive + ladder.equal + ladder.between()).astype(np.float64)
     weighs = weight > 0
     weight, positive = weight[weighs], ladder.positive[weighs].astype(np.float64)
@@ -108,7 +122,10 @@ def recalibrated_brier(ladder: Ladder) -> float:
     starts = fit.blocks[:-1]
     mass = np.add.reduceat(weight, starts)
     hits = np.add.reduceat(positive, starts)
-    return float((hits * (1 - hits / mass)).sum() / total)
+    varies = hits * (1 - hits / mass)
+    pure = np.array([total - mass.sum(), *mass[(hits == 0) | (hits == mass)]]) * unit
+    wiggle = float((varies / mass).sum() + (pure * (2 / (pure + 1)) ** 2).sum())
+    return Recalibrated(float(varies.sum() / total), wiggle)
 
 
 def bins_by_code(cells: Cells, codes: int) -> list[Bins]:

@@ -114,8 +114,9 @@ def _blocks(tables: Tables) -> Iterator[Block]:
         for key, parts in sorted(family.reruns.items(), key=lambda item: str(item[0])):
             yield _block(("rerun", *_key(key), name), parts)
     for (head, source, name), ranked in tables.ranked.items():
-        for what in ("auc", "recalibrated", "won", "lost"):
-            yield _block(("rank", what, source, head, name), getattr(ranked, what), drop_zeros=what in ("won", "lost"))
+        for what in ("auc", "recalibrated", "won", "lost", "wiggle"):
+            if (numbers := getattr(ranked, what)) is not None:
+                yield _block(("rank", what, source, head, name), numbers, drop_zeros=what in ("won", "lost"))
         width = max((len(b.weight) for b in ranked.bins), default=0)
         for what in ("weight", "predicted", "observed"):
             rows = [np.append(getattr(b, what), np.full(width - len(b.weight), np.nan)) for b in ranked.bins]
@@ -298,6 +299,7 @@ class _Reader:
             self.array(place("rank", "won"), (size, buckets)),
             self.array(place("rank", "lost"), (size, buckets)),
             grid,
+            self.array(wiggle, (size,)) if self.has(wiggle := place("rank", "wiggle")) else None,
         )
 
     def matched(self, policy: int, family: Family) -> Matched | None:

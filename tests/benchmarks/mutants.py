@@ -31,7 +31,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 STATISTICS = (
-    *("auc", "intervals", "measured", "calibration", "split", "frontier"),
+    *("auc", "intervals", "spread", "binned", "measured", "calibration", "split", "frontier"),
     *("tallies", "multiway", "units", "metrics", "resampling"),
 )
 FILES = [

@@ -100,7 +100,8 @@ def test_more_confidence_widens_every_interval_and_moves_no_value(tmp_path: Path
         assert a.high is not None
         assert b.low is not None
         assert b.high is not None
-        assert b.low < a.low
+        # What measures a distance ends at zero.
+        assert b.low < a.low or b.low == a.low == 0
         assert b.high > a.high
         checked += 1
     assert checked > 100
