@@ -188,14 +188,16 @@ class Reduction:
         _, parts = won.exact(size, buckets)
         nothing = np.zeros((size, buckets))
         refits = [recalibrated(ladder, unit) for ladder in ladders]
+        bins, spans = bins_by_code(worker.cells[place], size)
         return Ranked(
             auc=np.array([auc(ladder) for ladder in ladders]),
             recalibrated=np.array([refit.brier for refit in refits]),
-            bins=bins_by_code(worker.cells[place], size),
+            bins=bins,
             won=parts.get(("won", source, head), nothing) / 2.0**INFLUENCE_BITS,
             lost=loose[name].get(("lost", source, head), nothing) / 2.0**INFLUENCE_BITS,
             grid=ScoreGrid(*worker.by_bucket[(head, source)].matrix()) if name == OVERALL else None,
             wiggle=np.array([refit.wiggle for refit in refits]),
+            spans=spans,
         )
 
     def _families(

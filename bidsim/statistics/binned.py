@@ -27,6 +27,7 @@ from scipy.special import ndtr, ndtri
 from bidsim.statistics.calibration import BINS, Bins
 from bidsim.statistics.measured import Mean, Measured, Noise, ratio_of
 from bidsim.statistics.spread import Sample, standard_error
+from bidsim.statistics.tables import Ranked
 from bidsim.statistics.tallies import ratio
 
 Floats = npt.NDArray[np.float64]
@@ -56,14 +57,16 @@ class Sums:
 class _Labels:
     """Bins of all values and the noise of their labels, shape (values, bins) each, NaN where there are none.
 
-    kept: deviations without what noise adds to them; noise, idle: standard errors of the observed rates, and those if the
-    model were calibrated; plain: the same of independent labels, squared. common: what each bucket adds to the mean of
-    label minus prediction, so that its variance is that of the bins'; effect: the design effect, shape (values,); known:
-    where enough is known, shape (values,).
+    spans: see `calibration`: bins of equal scores share labels, so that their rates are known as well as those of so many
+    bins and go together. kept: deviations without what noise adds to them; noise, idle: standard errors of the observed
+    rates, and those if the model were calibrated; plain: what `calibration_error` takes off. common: what each bucket adds
+    to the mean of label minus prediction, so that its variance is that of the bins'; effect: the design effect, shape
+    (values,); known: where enough is known, shape (values,).
     """
 
     predicted: Floats
     observed: Floats
+    spans: Floats
     kept: Floats
     noise: Floats
     idle: Floats
@@ -73,6 +76,10 @@ class _Labels:
     known: npt.NDArray[np.bool_]
     sums: Sums
     sample: Sample
+
+    def of_mean(self, variance: Floats) -> Floats:
+        """Variance of the mean over bins of something with this variance by bin, shape (values,)."""
+        return np.asarray((self.spans * variance).sum(axis=1) / BINS**2)
 
 
 def _stacked(bins: Sequence[Bins]) -> tuple[Floats, Floats]:
@@ -84,7 +91,7 @@ def _stacked(bins: Sequence[Bins]) -> tuple[Floats, Floats]:
     return out[0], out[1]
 
 
-def _labels(bins: Sequence[Bins], sums: Sums, units: int) -> _Labels:
+def _labels(bins: Sequence[Bins], spans: Floats, sums: Sums, units: int) -> _Labels:
     predicted, observed = _stacked(bins)
     sample = Sample(0.95, sums.rows, units)
     rows, positive = sums.rows.sum(axis=1), sums.positive.sum(axis=1)
@@ -100,10 +107,11 @@ def _labels(bins: Sequence[Bins], sums: Sums, units: int) -> _Labels:
         return found if sums.weighted else np.maximum(found, 1.0), plain
 
     deviation = observed - predicted
-    rough = (each * observed + 0.5) / (each + 1)
-    spread = ratio(effect(rough)[0][:, None] * rough * (1 - rough), each)
+    known_by = each * spans
+    rough = (known_by * observed + 0.5) / (known_by + 1)
+    spread = ratio(effect(rough)[0][:, None] * rough * (1 - rough), known_by)
     kept = _kept(deviation, spread)
-    least = 0.5 / (each + 1)
+    least = 0.5 / (known_by + 1)
     rate = np.clip(predicted + kept, least, 1 - least)
     found, independent = effect(rate)
     known = np.minimum(positive, rows - positive) / found >= LEAST_LABELS
@@ -111,10 +119,11 @@ def _labels(bins: Sequence[Bins], sums: Sums, units: int) -> _Labels:
     return _Labels(
         predicted,
         observed,
+        spans,
         kept,
-        np.sqrt(ratio(found[:, None] * rate * (1 - rate), each)),
-        np.sqrt(ratio(found[:, None] * np.clip(predicted * (1 - predicted), 0.0, None), each)),
-        ratio(rate * (1 - rate), each),
+        np.sqrt(ratio(found[:, None] * rate * (1 - rate), known_by)),
+        np.sqrt(ratio(found[:, None] * np.clip(predicted * (1 - predicted), 0.0, None), known_by)),
+        ratio(rate * (1 - rate), each - 1),
         Mean(np.nan_to_num(common.influence * lift), np.nan_to_num(common.share)),
         found,
         known,
@@ -141,7 +150,7 @@ def _kept(deviation: Floats, variance: Floats) -> Floats:
 
 def _noise(labels: _Labels, follows: Floats, variance: Floats, bias: Floats) -> Noise:
     """follows: how the metric of a bin goes with its observed rate; variance: of the mean over bins; NaN: not known."""
-    squares = labels.noise**2
+    squares = labels.noise**2 * labels.spans
     pull = ratio((follows * squares).sum(axis=1), squares.sum(axis=1))
     told = pull**2 * squares.sum(axis=1) / BINS**2
     rest = np.where(labels.known, np.sqrt(np.clip(variance - told, 0.0, None)), np.nan)
@@ -149,7 +158,7 @@ def _noise(labels: _Labels, follows: Floats, variance: Floats, bias: Floats) -> 
         bias,
         (Mean(np.nan_to_num(pull)[:, None] * labels.common.influence, labels.common.share),),
         rest,
-        np.nan_to_num((follows - pull[:, None]) * labels.noise / BINS),
+        np.nan_to_num((follows - pull[:, None]) * np.sqrt(squares) / BINS),
         labels.sums.rows,
     )
 
@@ -165,17 +174,17 @@ def _folded(middle: Floats, deviation: Floats) -> tuple[Floats, Floats, Floats]:
 def _of_ece(labels: _Labels) -> Noise:
     mean, variance, follows = _folded(labels.kept, labels.noise)
     idle_mean, idle_variance, _ = _folded(np.zeros_like(labels.idle), labels.idle)
-    noise = _noise(labels, follows, variance.sum(axis=1) / BINS**2, (mean - np.abs(labels.kept)).mean(axis=1))
-    return replace(noise, idle_bias=idle_mean.mean(axis=1), idle_error=np.sqrt(idle_variance.sum(axis=1)) / BINS)
+    noise = _noise(labels, follows, labels.of_mean(variance), (mean - np.abs(labels.kept)).mean(axis=1))
+    return replace(noise, idle_bias=idle_mean.mean(axis=1), idle_error=np.sqrt(labels.of_mean(idle_variance)))
 
 
 def _of_calibration_error(labels: _Labels) -> Noise:
     """Of the root, with the noise of its square beside it."""
     kept, noise, idle = labels.kept, labels.noise, labels.idle
     excess, about = (noise**2 - labels.plain).mean(axis=1), (kept**2).mean(axis=1)
-    variance = (4 * kept**2 * noise**2 + 2 * noise**4).sum(axis=1) / BINS**2
-    idle_bias = (idle**2 - ratio(idle**2, labels.effect[:, None])).mean(axis=1)
-    idle_error = np.sqrt(2 * (idle**4).sum(axis=1)) / BINS
+    variance = labels.of_mean(4 * kept**2 * noise**2 + 2 * noise**4)
+    idle_plain = ratio(idle**2 * labels.spans, labels.effect[:, None])
+    idle_bias, idle_error = (idle**2 - idle_plain).mean(axis=1), np.sqrt(labels.of_mean(2 * idle**4))
     squared = replace(_noise(labels, 2 * kept, variance, excess), idle_bias=idle_bias, idle_error=idle_error)
 
     def root(mean: Floats, error: Floats) -> tuple[Floats, Floats, Floats]:
@@ -226,7 +235,7 @@ def _of_corp(labels: _Labels, values: Mapping[str, Measured], wiggle: Floats) ->
     ends = fit[:, [0, -1]]
     single = (ends * (1 - ends)).max(axis=1) * 2 * labels.effect / rows**2
     loose = WIGGLE_VARIES * total * ratio(labels.effect * (fit * (1 - fit)).mean(axis=1), rows) + single
-    lines = (4 * kept**2 * labels.noise**2).sum(axis=1) / BINS**2
+    lines = labels.of_mean(4 * kept**2 * labels.noise**2)
     miscalibration = _noise(labels, 2 * kept, lines + loose, total)
     return {
         "miscalibration": replace(miscalibration, idle_bias=total, idle_error=np.sqrt(loose)),
@@ -245,7 +254,7 @@ def _of_discrimination(labels: _Labels, brier: Mean, miscalibration: Noise, fit:
     smooth = np.nan_to_num((1 - 2 * rate)[:, None] * base.influence - brier.influence) + told.influence
     error = standard_error([Mean(smooth, told.share)], labels.sample)
     lines = np.sqrt(np.clip(miscalibration.rest**2 - loose, 0.0, None))
-    follows = 2 * (fit - rate[:, None]) * labels.noise / BINS
+    follows = 2 * (fit - rate[:, None]) * labels.noise * np.sqrt(labels.spans) / BINS
     moved = _moved(labels, (fit - rate[:, None]) ** 2)
     straight = np.sqrt((follows**2).sum(axis=1) + moved**2 + loose)
     other = replace(
@@ -289,16 +298,16 @@ def _of_if_calibrated(value: Floats, labels: _Labels) -> Noise:
     return Noise(nothing, (Mean(influence, of_p.share),), scale * _moved(labels, left), np.zeros_like(p), sums.rows)
 
 
-def with_noise(
-    values: Mapping[str, Measured], bins: Sequence[Bins], wiggle: Floats | None, sums: Sums, units: int
-) -> dict[str, Measured]:
-    """The metrics that are not smooth, with what their intervals need. values: by metric; wiggle: see `Ranked`."""
-    labels = _labels(bins, sums, units)
+def with_noise(values: Mapping[str, Measured], ranked: Ranked, sums: Sums, units: int) -> dict[str, Measured]:
+    """The metrics that are not smooth, with what their intervals need; those of older files stay without. values: by
+    metric; units: of the whole log."""
+    if ranked.wiggle is None or ranked.spans is None:
+        return {}
+    labels = _labels(ranked.bins, ranked.spans, sums, units)
     noises = {
         "ece": _of_ece(labels),
         "ece_if_calibrated": _of_if_calibrated(values["ece_if_calibrated"].value, labels),
         "calibration_error": _of_calibration_error(labels),
+        **_of_corp(labels, values, ranked.wiggle),
     }
-    if wiggle is not None:
-        noises |= _of_corp(labels, values, wiggle)
     return {name: replace(values[name], noise=noise) for name, noise in noises.items()}

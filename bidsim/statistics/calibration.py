@@ -128,8 +128,30 @@ def recalibrated(ladder: Ladder, unit: float = 1.0) -> Recalibrated:
     return Recalibrated(float(varies.sum() / total), wiggle)
 
 
-def bins_by_code(cells: Cells, codes: int) -> list[Bins]:
-    """Equal-mass bins of each segment value."""
+def spans(mass: Floats, bins: int = BINS) -> Floats:
+    """Over how many bins' rows the observed rate of each bin is taken, shape (bins,): more than one where groups of equal
+    score straddle its edges, since bins then share labels. mass: as in `equal_mass_bins`, shape (groups,).
+
+    The variance of a bin's rate is sum of f^2 / m over groups of mass m that make up the share f of the bin; the covariances
+    with all bins add up to what it would be without ties.
+    """
+    edges = np.concatenate([[0.0], np.cumsum(mass)])
+    total = edges[-1]
+    if not total > 0:
+        return np.full(bins, np.nan)
+    at, each = np.linspace(0.0, total, bins + 1), total / bins
+    start, end = at[:-1], at[1:]
+    first = np.clip(np.searchsorted(edges, start, side="right") - 1, 0, len(mass) - 1)
+    last = np.clip(np.searchsorted(edges, end, side="left") - 1, 0, len(mass) - 1)
+    head, tail = np.minimum(edges[first + 1], end) - start, np.where(last > first, end - edges[last], 0.0)
+    lost = head * (1 - head / mass[first]) + tail * (1 - tail / mass[last])
+    return np.asarray(1 / np.clip(1 - lost / each, 1 / bins, 1.0))
+
+
+def bins_by_code(cells: Cells, codes: int) -> tuple[list[Bins], Floats]:
+    """Equal-mass bins of each segment value, and their `spans`, shape (values, bins)."""
     code, negative, positive, score = cells.table()
     edges = np.searchsorted(code, np.arange(codes + 1))
-    return [equal_mass_bins(negative[a:b], positive[a:b], score[a:b]) for a, b in itertools.pairwise(edges)]
+    pairs = list(itertools.pairwise(edges))
+    found = [equal_mass_bins(negative[a:b], positive[a:b], score[a:b]) for a, b in pairs]
+    return found, np.array([spans(negative[a:b] + positive[a:b]) for a, b in pairs]).reshape(codes, BINS)

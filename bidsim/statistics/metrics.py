@@ -220,7 +220,7 @@ def head_values(
     }
     if weights is None:
         sums = Sums(part("n"), part("y"), part("p"), part("squared"), weighted)
-        values |= with_noise(values, bins, ranked.wiggle, sums, units)
+        values |= with_noise(values, ranked, sums, units)
     elif ranked.grid is not None:
         for name, draws in resampled(ranked.grid, part("n").sum(axis=0), weights).items():
             # What cells hide of the exact number is noise that it fits.

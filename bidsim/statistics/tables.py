@@ -58,7 +58,7 @@ class Ranked:
     auc, recalibrated: by segment value, the exact AUC and the Brier score after isotonic recalibration; bins: by segment
     value. won, lost: shape (values, buckets), over positives the share of negatives that score below them (ties half),
     over negatives the share of positives that do. grid: for the whole log only. wiggle: by segment value, how much of the
-    summed squares the isotonic fit may owe to noise (None in files of older versions).
+    summed squares the isotonic fit may owe to noise; spans: of the bins, see `calibration` (both None in older files).
     """
 
     auc: Floats
@@ -68,6 +68,7 @@ class Ranked:
     lost: Floats
     grid: ScoreGrid | None = None
     wiggle: Floats | None = None
+    spans: Floats | None = None
 
 
 @dataclass(frozen=True)
