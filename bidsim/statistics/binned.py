@@ -182,7 +182,9 @@ def _of_calibration_error(labels: _Labels) -> Noise:
     """Of the root, with the noise of its square beside it."""
     kept, noise, idle = labels.kept, labels.noise, labels.idle
     excess, about = (noise**2 - labels.plain).mean(axis=1), (kept**2).mean(axis=1)
-    variance = labels.of_mean(4 * kept**2 * noise**2 + 2 * noise**4)
+    # The square is surer the smaller the deviations are; the interval is about those that may well be there.
+    most = kept**2 + 2 * np.sqrt(labels.of_mean(4 * kept**2 * noise**2 + 2 * noise**4))[:, None]
+    variance = labels.of_mean(4 * most * noise**2 + 2 * noise**4)
     idle_plain = ratio(idle**2 * labels.spans, labels.effect[:, None])
     idle_bias, idle_error = (idle**2 - idle_plain).mean(axis=1), np.sqrt(labels.of_mean(2 * idle**4))
     squared = replace(_noise(labels, 2 * kept, variance, excess), idle_bias=idle_bias, idle_error=idle_error)
