@@ -4,7 +4,7 @@ Labels by segment value, bucket of units and score would be needed to resample b
 kept. Known are each value's equal-mass bins and its sums by bucket. A bin's observed rate is taken as normal around its
 true rate, which is what Broecker, Smith (2007, "Increasing the reliability of reliability diagrams") resample, with the
 variance of independent labels times a design effect (Kish 1965): how much more the sums of label minus prediction vary
-from bucket to bucket than independent labels would. It is that of all rows, which is at least what rows of one bin
+from bucket to bucket than independent labels would. It is that of all rows, as a rule at least what rows of one bin
 have in common, and it is taken to be one at least (but for weighted logs, whose weights it holds). The moments of the
 metrics are then known in closed form (of abs: the folded normal, Leone, Nelson, Nottingham 1961).
 
@@ -114,7 +114,7 @@ def _labels(bins: Sequence[Bins], spans: Floats, sums: Sums, units: int) -> _Lab
     least = 0.5 / (known_by + 1)
     rate = np.clip(predicted + kept, least, 1 - least)
     found, independent = effect(rate)
-    known = np.minimum(positive, rows - positive) / found >= LEAST_LABELS
+    known = ratio(np.minimum(positive, rows - positive), found) >= LEAST_LABELS
     lift = np.sqrt(ratio(found * independent, variance))[:, None]
     return _Labels(
         predicted,
@@ -261,7 +261,7 @@ def _of_discrimination(labels: _Labels, brier: Mean, miscalibration: Noise, fit:
     straight = np.sqrt((follows**2).sum(axis=1) + moved**2 + loose)
     other = replace(
         miscalibration,
-        means=(Mean(np.zeros_like(smooth), told.share),),
+        means=(Mean(np.broadcast_to(0.0, smooth.shape), told.share),),
         rest=np.where(labels.known, straight, np.nan),
         by_bin=np.nan_to_num(follows),
     )

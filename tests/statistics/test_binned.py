@@ -27,6 +27,7 @@ from bidsim.statistics.measured import Measured, ratio_of
 from bidsim.statistics.ranking import Ladder
 from bidsim.statistics.spread import Sample
 from bidsim.statistics.tables import Ranked
+from bidsim.statistics.tallies import ratio
 
 Floats = npt.NDArray[np.float64]
 Curve = Callable[[Floats], Floats]
@@ -69,8 +70,8 @@ class Markets:
             less = (np.cumsum(below) - below)[hit].astype(np.int64)
             ladder = Ladder(distinct[hit], above[hit].astype(int), less, below[hit].astype(int), int(below.sum()))
             refits.append(recalibrated(ladder))
-        rows, brier = sums[0].sum(axis=1), sums[3].sum(axis=1) / sums[0].sum(axis=1)
-        rate, refit = sums[1].sum(axis=1) / rows, np.array([r.brier for r in refits])
+        rows, refit = sums[0].sum(axis=1), np.array([r.brier for r in refits])
+        rate, brier = (ratio(sums[i].sum(axis=1), rows) for i in (1, 3))
         values = {
             "brier": ratio_of(brier, sums[3], sums[0]),
             "miscalibration": Measured(brier - refit),
@@ -158,11 +159,12 @@ def test_bins_that_share_the_labels_of_few_scores_are_not_taken_for_twenty(score
         assert held(interval(found[metric], markets.sample), expected[metric]) >= 0.9, metric
 
 
-def test_few_positives_and_few_buckets_have_no_interval() -> None:
+def test_few_positives_few_buckets_and_no_labels_have_no_interval() -> None:
     rare = Markets.of(even, lambda score: np.full(len(score), 0.001))
     narrow = Markets.of(even, lambda score: score)
     narrow = Markets(narrow.scores, narrow.labels, [b % 3 for b in narrow.buckets])
-    for markets in (rare, narrow):
+    empty = Markets([s[:0] for s in rare.scores], [y[:0] for y in rare.labels], [b[:0] for b in rare.buckets])
+    for markets in (rare, narrow, empty):
         found = markets.measured()
         for metric in METRICS[:4]:
             assert np.isnan(interval(found[metric], markets.sample)[0]).all()
