@@ -36,6 +36,9 @@ LEAST_LABELS = 10.0
 # Of a fit with many blocks the noise is so many times its blocks' (simulated: 1.0 for a flat truth, 1.5 for a steep one),
 # and so many times its mean squared is its variance.
 WIGGLES, WIGGLE_VARIES = 1.5, 3.0
+# Weights leave the design effect without a bound below, and a few positives of much weight make it too small as often as
+# too large.
+UNBOUNDED = 1.25
 # Standard normal numbers that stand for all: the middles of equal shares.
 NORMAL = ndtri((np.arange(64) + 0.5) / 64)
 NORMAL = NORMAL / NORMAL.std()
@@ -104,7 +107,7 @@ def _labels(bins: Sequence[Bins], spans: Floats, sums: Sums, units: int) -> _Lab
         """(design effect, variance of the sum of labels if they were independent)."""
         plain = each[:, 0] * (rate * (1 - rate)).sum(axis=1)
         found = ratio(variance, plain)
-        return found if sums.weighted else np.maximum(found, 1.0), plain
+        return UNBOUNDED * found if sums.weighted else np.maximum(found, 1.0), plain
 
     deviation = observed - predicted
     known_by = each * spans
