@@ -200,7 +200,10 @@ def _noisy_ratio(base: Measured, candidate: Measured, ours: Noise, theirs: Noise
     paired = _noisy_change(candidate.value - value, ours, theirs, ratio(candidate.value, value), sample)
     found = [ratio(end, value) for end in _apart(paired, base, candidate, sample)]
     badly = (low < value / 2) & (found[0] != found[1])
-    apart = np.minimum(ratio(other_low, low), ratio(other_low, high)), ratio(other_high, low)
+    apart = (
+        np.minimum(ratio(other_low, low), ratio(other_low, high)),
+        np.maximum(ratio(other_high, low), ratio(other_high, high)),
+    )
     return (
         np.where(badly, np.minimum(found[0], apart[0] - 1), found[0]),
         np.where(badly, np.maximum(found[1], apart[1] - 1), found[1]),
