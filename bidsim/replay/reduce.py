@@ -35,7 +35,7 @@ from bidsim.replay.worker import (
 )
 from bidsim.replay.worth import sources_of_results
 from bidsim.statistics.auc import auc
-from bidsim.statistics.calibration import bins_by_code, recalibrated_brier
+from bidsim.statistics.calibration import bins_by_code, recalibrated
 from bidsim.statistics.ranking import GRID_SHIFT, SMALL, Cuts
 from bidsim.statistics.tables import Outline, Place, Ranked, ScoreGrid
 from bidsim.statistics.tallies import OVERALL, Family, Key, Tally
@@ -209,13 +209,17 @@ class Reduction:
             )
         _, parts = won.exact(size, buckets)
         nothing = np.zeros((size, buckets))
+        refits = [recalibrated(ladder, unit) for ladder in ladders]
+        bins, spans = bins_by_code(worker.cells[place], size)
         return Ranked(
             auc=np.array([auc(ladder) for ladder in ladders]),
-            recalibrated=np.array([recalibrated_brier(ladder) for ladder in ladders]),
-            bins=bins_by_code(worker.cells[place], size),
+            recalibrated=np.array([refit.brier for refit in refits]),
+            bins=bins,
             won=parts.get(("won", source, head), nothing) / 2.0**INFLUENCE_BITS,
             lost=loose[name].get(("lost", source, head), nothing) / 2.0**INFLUENCE_BITS,
             grid=ScoreGrid(*worker.by_bucket[(head, source)].matrix()) if name == OVERALL else None,
+            wiggle=np.array([refit.wiggle for refit in refits]),
+            spans=spans,
         )
 
     def _families(

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from scipy.special import betaincinv
 
 from bidsim.statistics.calibration import Bins
-from bidsim.statistics.intervals import Bounds, Sample, interval
+from bidsim.statistics.intervals import interval
 from bidsim.statistics.measured import ratio_of
+from bidsim.statistics.spread import Bounds, Sample
 from bidsim.statistics.tables import ScoreGrid
 
 Floats = npt.NDArray[np.float64]

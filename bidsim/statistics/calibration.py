@@ -7,6 +7,7 @@ in proportion, so the result does not depend on an order among ties.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,7 +70,7 @@ def _interpolated(at: Floats, edges: Floats, sums: list[Floats]) -> list[Floats]
     return out
 
 
-def stacked(bins: list[Bins]) -> Bins:
+def stacked(bins: Sequence[Bins]) -> Bins:
     """Those of one population each as one; NaN where there are none."""
     out = np.full((3, len(bins), BINS), np.nan)
     for i, each in enumerate(bins):
@@ -127,20 +128,34 @@ def _rows_of_bins(bins: Bins, rows: Floats | float) -> Floats:
     return np.asarray(count[..., None] * bins.weight / bins.weight.sum(axis=-1, keepdims=True))
 
 
-def recalibrated_brier(ladder: Ladder) -> float:
-    """The Brier score that isotonic recalibration would leave; NaN without rows.
+@dataclass(frozen=True)
+class Recalibrated:
+    """What isotonic recalibration leaves. brier: the Brier score of the fit, NaN without rows; wiggle: how much of the
+    summed squares the fit may owe to noise, were all labels independent."""
+
+    brier: float
+    wiggle: float
+
+
+def recalibrated(ladder: Ladder, unit: float = 1.0) -> Recalibrated:
+    """The Brier score that isotonic recalibration would leave. unit: the weight that the ladder's whole number 1
+    stands for.
 
     It gives the CORP parts (Dimitriadis, Gneiting, Jordan 2021) of a Brier score over the same rows, with the
     uncertainty r (1 - r) of the base rate r: miscalibration = brier - this, discrimination = uncertainty - this. In the
     isotonic fit negatives between two positives always pool with the positive below them (their labels are lower than
     any block's mean), so the ladder holds all that the fit depends on.
+
+    The fit has as many degrees of freedom as it has blocks (Meyer, Woodroofe 2000, "On the degrees of freedom in
+    shape-restricted regression"), so the wiggle is the sum of their labels' variances. Blocks without a variance stand at
+    the ends, where the fit is not consistent: m labels of one kind in a row are no proof of a rate below 2 / (m + 1).
     """
     positives = int(ladder.positive.sum())
     total = positives + ladder.negatives
     if total == 0:
-        return float("nan")
+        return Recalibrated(float("nan"), float("nan"))
     if positives == 0:
-        return 0.0
+        return Recalibrated(0.0, float("nan"))
     weight = (ladder.positive + ladder.equal + ladder.between()).astype(np.float64)
     weighs = weight > 0
     weight, positive = weight[weighs], ladder.positive[weighs].astype(np.float64)
@@ -149,11 +164,36 @@ def recalibrated_brier(ladder: Ladder) -> float:
     starts = fit.blocks[:-1]
     mass = np.add.reduceat(weight, starts)
     hits = np.add.reduceat(positive, starts)
-    return float((hits * (1 - hits / mass)).sum() / total)
+    varies = hits * (1 - hits / mass)
+    pure = np.array([total - mass.sum(), *mass[(hits == 0) | (hits == mass)]]) * unit
+    wiggle = float((varies / mass).sum() + (pure * (2 / (pure + 1)) ** 2).sum())
+    return Recalibrated(float(varies.sum() / total), wiggle)
 
 
-def bins_by_code(cells: Cells, codes: int) -> list[Bins]:
-    """Equal-mass bins of each segment value."""
+def spans(mass: Floats, bins: int = BINS) -> Floats:
+    """Over how many bins' rows the observed rate of each bin is taken, shape (bins,): more than one where groups of equal
+    score straddle its edges, since bins then share labels. mass: as in `equal_mass_bins`, shape (groups,).
+
+    The variance of a bin's rate is sum of f^2 / m over groups of mass m that make up the share f of the bin; the covariances
+    with all bins add up to what it would be without ties.
+    """
+    edges = np.concatenate([[0.0], np.cumsum(mass)])
+    total = edges[-1]
+    if not total > 0:
+        return np.full(bins, np.nan)
+    at, each = np.linspace(0.0, total, bins + 1), total / bins
+    start, end = at[:-1], at[1:]
+    first = np.clip(np.searchsorted(edges, start, side="right") - 1, 0, len(mass) - 1)
+    last = np.clip(np.searchsorted(edges, end, side="left") - 1, 0, len(mass) - 1)
+    head, tail = np.minimum(edges[first + 1], end) - start, np.where(last > first, end - edges[last], 0.0)
+    lost = head * (1 - head / mass[first]) + tail * (1 - tail / mass[last])
+    return np.asarray(1 / np.clip(1 - lost / each, 1 / bins, 1.0))
+
+
+def bins_by_code(cells: Cells, codes: int) -> tuple[list[Bins], Floats]:
+    """Equal-mass bins of each segment value, and their `spans`, shape (values, bins)."""
     code, negative, positive, score = cells.table()
     edges = np.searchsorted(code, np.arange(codes + 1))
-    return [equal_mass_bins(negative[a:b], positive[a:b], score[a:b]) for a, b in itertools.pairwise(edges)]
+    pairs = list(itertools.pairwise(edges))
+    found = [equal_mass_bins(negative[a:b], positive[a:b], score[a:b]) for a, b in pairs]
+    return found, np.array([spans(negative[a:b] + positive[a:b]) for a, b in pairs]).reshape(codes, BINS)

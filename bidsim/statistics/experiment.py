@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from bidsim.statistics.intervals import Sample, relative_error, relative_interval
+from bidsim.statistics.intervals import relative_error, relative_interval
 from bidsim.statistics.measured import Measured
 from bidsim.statistics.metrics import economic_values
+from bidsim.statistics.spread import Sample
 from bidsim.statistics.tables import Tables
 from bidsim.statistics.tallies import OVERALL
 

@@ -3,199 +3,23 @@
 A smooth metric is known by its influence: what each bucket adds to it to first order (the delta method; equally the
 infinitesimal jackknife over groups). Deng, Knoblich, Lu (2018), "Applying the Delta Method in Metric Analytics";
 Chamandy et al. (2012), "Estimating Uncertainty for Massive Data Streams". Positive metrics are taken on the log scale.
-Differences use the difference of influences, so what both policies share cancels.
-
-With few or uneven units three things are corrected. A bucket that holds much of the log pulls the estimate towards
-itself, so its influence is scaled up by 1 / (1 - its share): the delete-one jackknife to second order (CV3 in
-MacKinnon, Nielsen, Webb 2023, "Fast and reliable jackknife and bootstrap methods for cluster-robust inference"; CR3 in
-Bell, McCaffrey 2002). The t quantile's degrees of freedom are Satterthwaite's for buckets that weigh so unevenly (in
-the spirit of the effective number of clusters of Carter, Schnepel, Steigerwald 2017). And where influences have a long
-tail, an estimate that missed the tail has a small standard error too, so that symmetric intervals miss on one side:
-that side is lengthened by Johnson's (1978, "Modified t tests and confidence intervals for asymmetrical populations")
-term, with the curvature of ratios (Hall 1992, "The Bootstrap and Edgeworth Expansion"). The other side is not
-shortened: that few buckets show no tail there is no proof. Below `LEAST_BUCKETS`, `LEAST_FREEDOM` or `LEAST_CARRIERS`
-there is no interval at all.
+Differences use the difference of influences, so what both policies share cancels. How an influence becomes a spread, and
+a spread an interval, is in `spread`. What noise adds to is resampled (`resampling`) or reckoned (`binned`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
-from bidsim.statistics.halves import STRATA
-from bidsim.statistics.measured import Mean, Measured
+from bidsim.statistics.measured import Mean, Measured, Noise
+from bidsim.statistics.spread import Bounds, Sample, Spread, bounds_of, spread_of, total_spread
 from bidsim.statistics.tallies import ratio
 
 Floats = npt.NDArray[np.float64]
-
-LEAST_BUCKETS = 5
-LEAST_FREEDOM = 2.0
-# The least number of buckets that a variance may rest on in effect; one that holds nearly all of it says nothing.
-LEAST_CARRIERS = 1.5
-# A bucket's variance grows with its share of the rows to a power between 1 (rows that have nothing in common) and 2
-# (rows that are all alike); this one does for both (tests/benchmarks/coverage.py).
-ALIKE = 1.25
-# The skewness of n values falls short of their population's by about 1 + 13 / n (simulated: exponential values).
-TAIL_UNSEEN = 13.0
-# The long side is at most so many times longer than the other.
-LONGEST = 2.0
-# Of the variance of a total, at least this share is kept when the part that the number of units explains is taken out.
-LEAST_VARIANCE = 0.02
-
-
-@dataclass(frozen=True)
-class _Weighing:
-    """How a number of buckets weigh. shares: of the rows, shape (values, buckets); freedom: degrees of freedom of a
-    variance from them, shape (values,): Satterthwaite's for buckets that weigh so unevenly; quantile: of t."""
-
-    shares: Floats
-    freedom: Floats
-    quantile: Floats
-
-    @cached_property
-    def used(self) -> Floats:
-        """1 for buckets with rows, else 0."""
-        return np.asarray(self.shares > 0, dtype=np.float64)
-
-    @cached_property
-    def count(self) -> Floats:
-        """Number of buckets with rows, shape (values,)."""
-        return np.asarray(self.used.sum(axis=1))
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What intervals need to know of the log. rows: by segment value and bucket, shape (values, buckets); units: number
-    of units of the whole log; given: whether totals are those of so many units. Under a budget they are not simply
-    proportional to it, so that what the number explains can't be taken out."""
-
-    confidence: float
-    rows: Floats
-    units: int
-    given: bool = True
-
-    @cached_property
-    def used(self) -> Floats:
-        """Number of non-empty buckets, shape (values,)."""
-        return np.asarray((self.rows > 0).sum(axis=1), dtype=np.float64)
-
-    @cached_property
-    def _weighings(self) -> dict[int, _Weighing]:
-        return {}
-
-    def weighing(self, buckets: int) -> _Weighing:
-        """How so many buckets weigh; fewer buckets nest in more."""
-        found = self._weighings.get(buckets)
-        if found is None:
-            grouped = self.rows.reshape(len(self.rows), buckets, self.rows.shape[1] // buckets).sum(axis=2)
-            shares = ratio(grouped, grouped.sum(axis=1, keepdims=True))
-            varies = shares**ALIKE
-            effective = ratio(varies.sum(axis=1) ** 2, (varies**2).sum(axis=1))
-            freedom = np.minimum(effective, (shares > 0).sum(axis=1)) - 1.0
-            quantile = stdtrit(np.maximum(freedom, 1.0), 0.5 + self.confidence / 2)
-            found = self._weighings[buckets] = _Weighing(shares, freedom, quantile)
-        return found
-
-    def freedom(self, buckets: int) -> Floats:
-        """Degrees of freedom of a variance from so many buckets, shape (values,)."""
-        return self.weighing(buckets).freedom
-
-
-Bounds = tuple[Floats, Floats]
-
-
-@dataclass(frozen=True)
-class _Spread:
-    """How far an estimate may lie from the truth, shape (values,) each.
-
-    error: standard error; bend, shift: of Johnson's term, what is added to a quantile q on the side of the long tail,
-    bend x q^2 + shift, positive where that is the upper one; carriers: how many buckets the error rests on in effect.
-    """
-
-    weighing: _Weighing
-    error: Floats
-    bend: Floats
-    shift: Floats
-    carriers: Floats
-
-
-def _dot(x: Floats, y: Floats) -> Floats:
-    """Sum over buckets of products, shape (values,)."""
-    return np.asarray(np.einsum("vb,vb->v", x, y))
-
-
-def _carriers(square: Floats) -> Floats:
-    """square: of influences."""
-    second = square.sum(axis=1)
-    # No influence at all: the number does not vary.
-    return np.asarray(np.where(second == 0, np.inf, ratio(second**2, _dot(square, square))))
-
-
-def _spread(means: Sequence[Mean], sample: Sample) -> _Spread:
-    """Of an estimate that is a sum of means. To second order a pair of buckets i, j moves it by minus the sum over means
-    of influence_i share_j + share_i influence_j."""
-    buckets = means[0].influence.shape[1]
-    weighing = sample.weighing(buckets)
-    z = np.asarray(sum(mean.influence for mean in means))
-    if buckets == STRATA and not sample.given:
-        # Half-samples leave no bucket out; what their halves differ by has no tail either, since its sign says nothing.
-        square, none = z * z, np.zeros(len(z))
-        return _Spread(weighing, np.sqrt(square.sum(axis=1)), none, none, _carriers(square))
-    left_out = np.asarray(sum(mean.influence / np.maximum(1 - mean.share, 0.1) for mean in means))
-    left_out = (left_out - ratio(left_out.sum(axis=1), weighing.count)[:, None]) * weighing.used
-    square = left_out * left_out
-    error = np.sqrt(square.sum(axis=1) * ratio(np.maximum(weighing.count - 1.0, 0.0), weighing.count))
-    skew = ratio(_dot(square, left_out), error**3)
-    curve, trace = np.zeros(len(z)), np.zeros(len(z))
-    for mean in means:
-        curve = curve - 2 * _dot(z, mean.influence) * _dot(z, mean.share)
-        trace = trace - 2 * _dot(mean.influence, mean.share)
-    curve, trace = ratio(curve, error**3), ratio(trace, error)
-    bend, shift = skew / 3 + curve / 2, skew / 6 + (curve - trace) / 2
-    return _Spread(weighing, error, bend, shift, _carriers(square))
-
-
-def _total_spread(x: Floats, sample: Sample) -> _Spread:
-    """Of a total, given the number of units. x: what each bucket adds.
-
-    Buckets hold a random number of units, so their totals vary by it too; that part, which the mean of a unit and the
-    number of units give, is known and taken out of the variance and the third moment.
-    """
-    buckets = x.shape[1]
-    total = x.sum(axis=1)
-    centred = x - total[:, None] / buckets
-    square = centred * centred
-    second, third = square.sum(axis=1) * buckets / (buckets - 1), _dot(square, centred)
-    variance = second
-    if sample.given:
-        each = total / max(sample.units, 1)
-        variance = np.maximum(second - total * each, LEAST_VARIANCE * second)
-        third = third - 3 * each * second + 2 * total * each**2
-    error = np.sqrt(variance)
-    skew = ratio(third, error**3)
-    if buckets == STRATA and not sample.given:
-        skew = np.zeros(len(x))
-    return _Spread(sample.weighing(buckets), error, skew / 3, skew / 6, _carriers(square))
-
-
-def _bounds(centre: Floats, spread: _Spread, sample: Sample, *, log: bool, shift: float = 0.0) -> Bounds:
-    """Around centre; for log, centre is positive, the spread on the log scale, and shift is added at the end."""
-    error, freedom, quantile = spread.error, spread.weighing.freedom, spread.weighing.quantile
-    enough = (sample.used >= LEAST_BUCKETS) & (freedom >= LEAST_FREEDOM) & (spread.carriers >= LEAST_CARRIERS)
-    enough &= np.isfinite(error) & np.isfinite(centre)
-    tail = np.where(error > 0, spread.bend * quantile**2 + spread.shift, 0.0)
-    tail = tail * (1 + TAIL_UNSEEN / np.maximum(freedom, 1.0))
-    most = (LONGEST - 1) * quantile
-    below, above = (error * (quantile + np.clip(t, 0.0, most)) for t in (-tail, tail))
-    with np.errstate(over="ignore", invalid="ignore"):
-        low, high = (centre * np.exp(-below), centre * np.exp(above)) if log else (centre - below, centre + above)
-    enough &= np.isfinite(low) & np.isfinite(high)
-    return np.where(enough, low + shift, np.nan), np.where(enough, high + shift, np.nan)
 
 
 def _linear(measured: Measured, sample: Sample) -> list[Mean]:
@@ -222,15 +46,15 @@ def _negative(means: Sequence[Mean]) -> list[Mean]:
     return [Mean(-m.influence, m.share) for m in means]
 
 
-def _own_spread(measured: Measured, sample: Sample, *, log: bool) -> _Spread:
+def _own_spread(measured: Measured, sample: Sample, *, log: bool) -> Spread:
     assert measured.parts is not None
     if measured.kind in ("count", "sum"):
-        found = _total_spread(measured.parts, sample)
+        found = total_spread(measured.parts, sample)
         if not log:
             return found
         error = ratio(found.error, measured.value)
         return replace(found, error=error, bend=found.bend - error / 2)
-    return _spread((_logarithm if log else _linear)(measured, sample), sample)
+    return spread_of((_logarithm if log else _linear)(measured, sample), sample)
 
 
 def relative_error(measured: Measured, sample: Sample) -> Floats:
@@ -247,11 +71,13 @@ def interval(measured: Measured, sample: Sample) -> Bounds:
         return value, value
     if measured.draws is not None:
         return _drawn_interval(measured, measured.draws, sample)
+    if measured.noise is not None:
+        return _noisy_interval(measured, measured.noise, sample)
     if measured.parts is None:
         return np.full(len(value), np.nan), np.full(len(value), np.nan)
     log = measured.kind in ("count", "log")
     centre = np.where(value > 0, value, np.nan) if log else value
-    return _bounds(centre, _own_spread(measured, sample, log=log), sample, log=log)
+    return bounds_of(centre, _own_spread(measured, sample, log=log), sample, log=log)
 
 
 def _drawn_interval(measured: Measured, draws: Floats, sample: Sample) -> Bounds:
@@ -259,15 +85,42 @@ def _drawn_interval(measured: Measured, draws: Floats, sample: Sample) -> Bounds
     found = []
     for power in (1.0, 2.0) if measured.root else (1.0,):
         value, about, drawn = (_power(x, power) for x in (measured.value, np.array([measured.about]), draws))
-        low, high = _drawn(value, drawn - about, sample)
+        bounds = _drawn(value, drawn - about, sample)
         if measured.calibrated is not None:
-            # Where zero can't be excluded it is the end.
             most = _drawn(np.zeros(1), -_power(measured.calibrated, power), sample)[1]
-            low = np.where(value <= most, np.minimum(low, 0.0), low)
-            # A distance is never negative; a root with a sign may be.
-            low = low if measured.root else np.maximum(low, 0.0)
-        found.append((_power(low, 1 / power), _power(high, 1 / power)))
+            bounds = _to_zero(value, bounds, most, signed=measured.root)
+        found.append([_power(end, 1 / power) for end in bounds])
     return np.minimum.reduce([f[0] for f in found]), np.maximum.reduce([f[1] for f in found])
+
+
+def _noisy_interval(measured: Measured, noise: Noise, sample: Sample) -> Bounds:
+    """As `_drawn_interval`, of values whose noise is reckoned."""
+    sample = replace(sample, rows=noise.rows)
+    found = []
+    for power, known in ((1.0, noise), (2.0, noise.squared)):
+        if known is None:
+            continue
+        value = _power(measured.value, power)
+        bounds = _lifted(value, known.bias, _noisy_error(known, sample), sample)
+        if known.idle_bias is not None and known.idle_error is not None:
+            most = _lifted(np.zeros(len(value)), -known.idle_bias, known.idle_error, sample)[1]
+            bounds = _to_zero(value, bounds, most, signed=measured.root)
+        found.append([_power(end, 1 / power) for end in bounds])
+    low, high = np.minimum.reduce([f[0] for f in found]), np.maximum.reduce([f[1] for f in found])
+    # But for the root none of these metrics may be negative.
+    return low if measured.root else np.maximum(low, 0.0), high
+
+
+def _noisy_error(noise: Noise, sample: Sample) -> Floats:
+    error = np.hypot(spread_of(noise.means, sample).error, noise.rest)
+    return error if noise.other is None else np.minimum(error, _noisy_error(noise.other, sample))
+
+
+def _to_zero(value: Floats, bounds: Bounds, most: Floats, *, signed: bool) -> Bounds:
+    """Where zero can't be excluded it is the end. most: that noise alone would show; signed: whether the metric may be
+    negative, as a distance is not."""
+    low = np.where(value <= most, np.minimum(bounds[0], 0.0), bounds[0])
+    return low if signed else np.maximum(low, 0.0), bounds[1]
 
 
 def _power(x: Floats, power: float) -> Floats:
@@ -282,13 +135,16 @@ def absolute_interval(base: Measured, candidate: Measured, sample: Sample) -> Bo
     if base.draws is not None and candidate.draws is not None:
         errors = candidate.draws - candidate.about - (base.draws - base.about)
         return _apart(_drawn(change, errors, sample), base, candidate, sample)
+    if base.noise is not None and candidate.noise is not None:
+        paired = _noisy_change(change, base.noise, candidate.noise, np.ones(len(change)), sample)
+        return _apart(paired, base, candidate, sample)
     if base.parts is None or candidate.parts is None:
         return np.full(len(change), np.nan), np.full(len(change), np.nan)
     if base.kind in ("count", "sum"):
-        spread = _total_spread(candidate.parts - base.parts, sample)
+        spread = total_spread(candidate.parts - base.parts, sample)
     else:
-        spread = _spread(_linear(candidate, sample) + _negative(_linear(base, sample)), sample)
-    return _bounds(change, spread, sample, log=False)
+        spread = spread_of(_linear(candidate, sample) + _negative(_linear(base, sample)), sample)
+    return bounds_of(change, spread, sample, log=False)
 
 
 def relative_interval(base: Measured, candidate: Measured, sample: Sample) -> Bounds:
@@ -304,23 +160,65 @@ def relative_interval(base: Measured, candidate: Measured, sample: Sample) -> Bo
         errors = (candidate.draws - candidate.about) - theirs / ours * (base.draws - base.about)
         low, high = _apart(_drawn(change * ours, errors, sample), base, candidate, sample)
         return low / ours, high / ours
+    if base.noise is not None and candidate.noise is not None:
+        return _noisy_ratio(base, candidate, base.noise, candidate.noise, sample)
     if base.parts is None or candidate.parts is None:
         return np.full(len(change), np.nan), np.full(len(change), np.nan)
     if base.kind in ("count", "log"):
-        spread = _spread(_logarithm(candidate, sample) + _negative(_logarithm(base, sample)), sample)
+        spread = spread_of(_logarithm(candidate, sample) + _negative(_logarithm(base, sample)), sample)
         rate = np.where((ours > 0) & (theirs > 0), ratio(theirs, ours), np.nan)
-        return _bounds(rate, spread, sample, log=True, shift=-1.0)
+        return bounds_of(rate, spread, sample, log=True, shift=-1.0)
     return step_interval(base, base, candidate, sample)
+
+
+def _noisy_change(change: Floats, base: Noise, candidate: Noise, times: Floats, sample: Sample) -> Bounds:
+    """Of candidate - times x baseline. What sums by bucket tell is paired; of the rest it is not known how it goes together,
+    so that it counts as independent, or as opposite where bins say so."""
+    sample = replace(sample, rows=base.rows)
+    same = (change == 0) & (candidate.rest == base.rest) & (candidate.bias == base.bias)
+    for ours, theirs in zip(base.means, candidate.means, strict=True):
+        same &= (ours.influence == theirs.influence).all(axis=1)
+    error = _change_error(base, candidate, times, sample)
+    if base.other is not None and candidate.other is not None:
+        error = np.minimum(error, _change_error(base.other, candidate.other, times, sample))
+    bias = candidate.bias - times * base.bias
+    return _lifted(change, np.where(same, 0.0, bias), np.where(same, 0.0, error), sample)
+
+
+def _change_error(base: Noise, candidate: Noise, times: Floats, sample: Sample) -> Floats:
+    means = [*candidate.means, *(Mean(-times[:, None] * m.influence, m.share) for m in base.means)]
+    together = times * np.einsum("vk,vk->v", candidate.by_bin, base.by_bin)
+    rest = candidate.rest**2 + (times * base.rest) ** 2 + 2 * np.maximum(-together, 0.0)
+    return np.asarray(np.sqrt(spread_of(means, sample).error ** 2 + rest))
+
+
+def _noisy_ratio(base: Measured, candidate: Measured, ours: Noise, theirs: Noise, sample: Sample) -> Bounds:
+    """Of the relative change, NaN where the baseline's may be zero. Where it is known badly a quotient is not linear, and
+    the baselines that are seen apart from zero are too large: the interval holds what both are by themselves."""
+    (low, high), (other_low, other_high) = interval(base, sample), interval(candidate, sample)
+    value = np.where(low > 0, base.value, np.nan)
+    paired = _noisy_change(candidate.value - value, ours, theirs, ratio(candidate.value, value), sample)
+    found = [ratio(end, value) for end in _apart(paired, base, candidate, sample)]
+    badly = (low < value / 2) & (found[0] != found[1])
+    apart = (
+        np.minimum(ratio(other_low, low), ratio(other_low, high)),
+        np.maximum(ratio(other_high, low), ratio(other_high, high)),
+    )
+    return (
+        np.where(badly, np.minimum(found[0], apart[0] - 1), found[0]),
+        np.where(badly, np.maximum(found[1], apart[1] - 1), found[1]),
+    )
 
 
 def _apart(paired: Bounds, base: Measured, candidate: Measured, sample: Sample) -> Bounds:
     """The bounds of a difference of distances, not narrower than what each is known by itself, where one of them may be
     zero: there noise adds to each what it does not add to the other, and pairing takes out too much. Models that are
     the same differ by nothing whatever."""
-    if base.calibrated is None or candidate.calibrated is None or (paired[0] == paired[1]).all():
-        return paired
+    for one in (base, candidate):
+        if one.calibrated is None and (one.noise is None or one.noise.idle_error is None):
+            return paired
     (low, high), (other_low, other_high) = interval(base, sample), interval(candidate, sample)
-    either = ~((low > 0) & (other_low > 0))
+    either = ~((low > 0) & (other_low > 0)) & (paired[0] != paired[1])
     return (
         np.where(either, np.minimum(paired[0], other_low - high), paired[0]),
         np.where(either, np.maximum(paired[1], other_high - low), paired[1]),
@@ -336,7 +234,7 @@ def step_interval(base: Measured, before: Measured, after: Measured, sample: Sam
     means = _linear(after, sample) + _negative(_linear(before, sample))
     means += [Mean(-steps * m.influence, m.share) for m in _linear(base, sample)]
     means = _divided(means, size, ratio(base.parts, base.value[:, None]))
-    return _bounds(change, _spread(means, sample), sample, log=False)
+    return bounds_of(change, spread_of(means, sample), sample, log=False)
 
 
 def _drawn(value: Floats, errors: Floats, sample: Sample) -> Bounds:
@@ -344,7 +242,13 @@ def _drawn(value: Floats, errors: Floats, sample: Sample) -> Bounds:
     a resampling is undefined. errors: by resampling, shape (draws,)."""
     known = np.isfinite(errors).all()
     bias, error = (errors.mean(), errors.std(ddof=1)) if known else (np.nan, np.nan)
+    still = np.zeros(len(value))
+    return _lifted(value, still + bias, still + error, sample)
+
+
+def _lifted(value: Floats, bias: Floats, error: Floats, sample: Sample) -> Bounds:
+    """-+ t x error around value and around value less what noise lifts it by."""
     straight, many = np.zeros(len(value)), np.full(len(value), np.inf)
-    spread = _Spread(sample.weighing(sample.rows.shape[1]), straight + error, straight, straight, many)
-    low, high = _bounds(value, spread, sample, log=False)
-    return low - max(bias, 0.0), high - min(bias, 0.0)
+    spread = Spread(sample.weighing(sample.rows.shape[1]), error, straight, straight, many)
+    low, high = bounds_of(value, spread, sample, log=False)
+    return low - np.maximum(bias, 0.0), high - np.minimum(bias, 0.0)

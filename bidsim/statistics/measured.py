@@ -25,6 +25,30 @@ class Mean:
 
 
 @dataclass(frozen=True)
+class Noise:
+    """What is known, by segment value, of the error of a metric that noise adds to and that is no smooth function of sums;
+    shape (values,) each.
+
+    bias: by how much noise lifts the metric on average; means: the part of its error that sums by bucket tell, as
+    influence; rest: standard error of what they do not tell, NaN where too little is known; by_bin: of that the part that
+    follows the labels of each bin, shape (values, bins): two policies see the same labels, and where their errors go in
+    opposite directions the difference knows. idle_bias, idle_error: of a perfectly calibrated model, for what is zero
+    there. rows: labelled rows by bucket. squared: the same of the metric's square with its sign, for a root. other: another
+    account of the same error; the narrower one holds.
+    """
+
+    bias: Floats
+    means: tuple[Mean, ...]
+    rest: Floats
+    by_bin: Floats
+    rows: Floats
+    idle_bias: Floats | None = None
+    idle_error: Floats | None = None
+    squared: Noise | None = None
+    other: Noise | None = None
+
+
+@dataclass(frozen=True)
 class Measured:
     """A metric of one policy in one family of segments.
 
@@ -35,7 +59,7 @@ class Measured:
     means: what the parts of "log" and "linear" add up from; without them they are one mean over rows.
     draws: for metrics that are not smooth, the metric in each resampling of the buckets, shape (DRAWS,), one value only;
     about: its value in the population that the resamplings are of; calibrated: resamplings where it would be zero; root:
-    whether it is a root with a sign.
+    whether it is a root with a sign. noise: what stands in for the resamplings where there is more than one value.
     """
 
     value: Floats
@@ -46,6 +70,7 @@ class Measured:
     calibrated: Floats | None = None
     root: bool = False
     means: tuple[Mean, ...] = ()
+    noise: Noise | None = None
 
 
 def total_of(parts: Floats, value: Floats, *, signed: bool = False) -> Measured:

@@ -14,15 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bidsim.statistics.auc import auc_of, grouped_auc, grouped_influence
+from bidsim.statistics.binned import Sums, with_noise
 from bidsim.statistics.calibration import Bins, calibration_error, ece, ece_if_calibrated, stacked
-from bidsim.statistics.intervals import (
-    Bounds,
-    Sample,
-    absolute_interval,
-    relative_interval,
-)
+from bidsim.statistics.intervals import absolute_interval, relative_interval
 from bidsim.statistics.measured import Mean, Measured, fact_of, powers, ratio_of, total_of
 from bidsim.statistics.resampling import resampled
+from bidsim.statistics.spread import Bounds, Sample
 from bidsim.statistics.tables import Matched, Ranked
 from bidsim.statistics.tallies import Family, ratio
 
@@ -178,11 +175,12 @@ def matched_values(matched: Matched, baseline: Family, *, has_click: bool, has_c
 
 
 def head_values(
-    family: Family, policy: int, head: str, ranked: Ranked, weights: Floats | None
+    family: Family, policy: int, head: str, ranked: Ranked, weights: Floats | None, *, weighted: bool, units: int
 ) -> tuple[Values, list[Bins]]:
     """Prediction metrics of one head, and the reliability bins of each segment value.
 
-    weights: of the buckets in each resampling, for the metrics that are not smooth; None: those have no interval.
+    weights: of the buckets in each resampling, for the metrics that are not smooth, overall; None: by segment value, where
+    bins tell. weighted: whether the log is; units: of the whole log.
     """
 
     def get(name: str) -> Floats:
@@ -219,7 +217,10 @@ def head_values(
         "calibration_error": Measured(calibration_error(whole, n), root=True),
         "clipped_predictions": fact_of(get("clipped_predictions")),
     }
-    if weights is not None and ranked.grid is not None:
+    if weights is None:
+        sums = Sums(part("n"), part("y"), part("p"), part("squared"), weighted)
+        values |= with_noise(values, ranked, sums, units)
+    elif ranked.grid is not None:
         for name, draws in resampled(ranked.grid, part("n").sum(axis=0), weights).items():
             # What cells hide of the exact number is noise that it fits.
             hidden = float(values[name].value[0]) - draws.seen

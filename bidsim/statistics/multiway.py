@@ -12,13 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
-from bidsim.statistics.intervals import (
-    LEAST_BUCKETS,
-    LEAST_FREEDOM,
-    Sample,
-    relative_error,
-)
+from bidsim.statistics.intervals import relative_error
 from bidsim.statistics.measured import Measured
+from bidsim.statistics.spread import LEAST_BUCKETS, LEAST_FREEDOM, Sample
 from bidsim.statistics.tables import Tables
 from bidsim.statistics.tallies import Family
 

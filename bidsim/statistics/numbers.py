@@ -32,7 +32,7 @@ from bidsim.statistics.bands import bands, no_bands
 from bidsim.statistics.calibration import Bins
 from bidsim.statistics.halves import STRATA
 from bidsim.statistics.identified import identified, identified_change
-from bidsim.statistics.intervals import Bounds, Sample, interval
+from bidsim.statistics.intervals import interval
 from bidsim.statistics.measured import total_of
 from bidsim.statistics.metrics import (
     ECONOMIC,
@@ -47,6 +47,7 @@ from bidsim.statistics.metrics import (
 from bidsim.statistics.multiway import if_campaigns_were_new
 from bidsim.statistics.resampling import bucket_weights
 from bidsim.statistics.split import split, stage_of
+from bidsim.statistics.spread import Bounds, Sample
 from bidsim.statistics.tables import AtLevel, Matched, Tables
 from bidsim.statistics.tallies import OVERALL, Family
 from bidsim.statistics.units import BUCKETS
@@ -161,7 +162,13 @@ def _cut(tables: Tables, policy: int, name: str) -> _Cut:
     for head in outline.heads:
         ranked = tables.ranked[(head, outline.sources[(policy, head)], name)]
         more, bins[head] = head_values(
-            family, policy, head, ranked, bucket_weights(BUCKETS) if name == OVERALL else None
+            family,
+            policy,
+            head,
+            ranked,
+            bucket_weights(BUCKETS) if name == OVERALL else None,
+            weighted=outline.weighted,
+            units=outline.units,
         )
         values |= more
     return _Cut(values, bins)

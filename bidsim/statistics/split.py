@@ -16,13 +16,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from bidsim.statistics.intervals import (
-    Bounds,
-    Sample,
-    absolute_interval,
-    step_interval,
-)
+from bidsim.statistics.intervals import absolute_interval, step_interval
 from bidsim.statistics.measured import Measured, ratio_of, total_of
+from bidsim.statistics.spread import Bounds, Sample
 from bidsim.statistics.tallies import Family, ratio
 
 Floats = npt.NDArray[np.float64]

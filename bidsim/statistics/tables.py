@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from bidsim.statistics.calibration import Bins
 from bidsim.statistics.identified import SettledPair, UnknownPair
-from bidsim.statistics.intervals import Sample
 from bidsim.statistics.split import Stage
+from bidsim.statistics.spread import Sample
 from bidsim.statistics.tallies import Family
 
 Floats = npt.NDArray[np.float64]
@@ -57,7 +57,8 @@ class Ranked:
 
     auc, recalibrated: by segment value, the exact AUC and the Brier score after isotonic recalibration; bins: by segment
     value. won, lost: shape (values, buckets), over positives the share of negatives that score below them (ties half),
-    over negatives the share of positives that do. grid: for the whole log only.
+    over negatives the share of positives that do. grid: for the whole log only. wiggle: by segment value, how much of the
+    summed squares the isotonic fit may owe to noise; spans: of the bins, see `calibration` (both None in older files).
     """
 
     auc: Floats
@@ -66,6 +67,8 @@ class Ranked:
     won: Floats
     lost: Floats
     grid: ScoreGrid | None = None
+    wiggle: Floats | None = None
+    spans: Floats | None = None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bidsim.errors import BidsimError
-from bidsim.statistics.calibration import Bins
+from bidsim.statistics.calibration import BINS, Bins
 from bidsim.statistics.identified import FATES, SettledPair, Unknown, UnknownPair
 from bidsim.statistics.identified import SUMS as FATE_SUMS
 from bidsim.statistics.split import SUMS, Stage
@@ -114,8 +114,9 @@ def _blocks(tables: Tables) -> Iterator[Block]:
         for key, parts in sorted(family.reruns.items(), key=lambda item: str(item[0])):
             yield _block(("rerun", *_key(key), name), parts)
     for (head, source, name), ranked in tables.ranked.items():
-        for what in ("auc", "recalibrated", "won", "lost"):
-            yield _block(("rank", what, source, head, name), getattr(ranked, what), drop_zeros=what in ("won", "lost"))
+        for what in ("auc", "recalibrated", "won", "lost", "wiggle", "spans"):
+            if (numbers := getattr(ranked, what)) is not None:
+                yield _block(("rank", what, source, head, name), numbers, drop_zeros=what in ("won", "lost"))
         width = max((len(b.weight) for b in ranked.bins), default=0)
         for what in ("weight", "predicted", "observed"):
             rows = [np.append(getattr(b, what), np.full(width - len(b.weight), np.nan)) for b in ranked.bins]
@@ -284,11 +285,8 @@ class _Reader:
         if self.has(place("grid", "score")):
             cells = self.places[place("grid", "score")]
             count = cells.stop - cells.start
-            grid = ScoreGrid(
-                self.array(place("grid", "negative"), (buckets, count)),
-                self.array(place("grid", "positive"), (buckets, count)),
-                self.array(place("grid", "score"), (count,)),
-            )
+            below, above = (self.array(place("grid", what), (buckets, count)) for what in ("negative", "positive"))
+            grid = ScoreGrid(below, above, self.array(place("grid", "score"), (count,)))
         elif family.name == OVERALL:
             grid = ScoreGrid(np.zeros((buckets, 0)), np.zeros((buckets, 0)), np.zeros(0))
         return Ranked(
@@ -298,6 +296,8 @@ class _Reader:
             self.array(place("rank", "won"), (size, buckets)),
             self.array(place("rank", "lost"), (size, buckets)),
             grid,
+            self.array(wiggle, (size,)) if self.has(wiggle := place("rank", "wiggle")) else None,
+            self.array(spans, (size, BINS)) if self.has(spans := place("rank", "spans")) else None,
         )
 
     def matched(self, policy: int, family: Family) -> Matched | None:

@@ -31,7 +31,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 STATISTICS = (
-    *("auc", "intervals", "measured", "calibration", "split", "frontier"),
+    *("auc", "intervals", "spread", "binned", "measured", "calibration", "split", "frontier"),
     *("tallies", "multiway", "units", "metrics", "resampling"),
 )
 FILES = [
@@ -43,7 +43,7 @@ FILES = [
 TESTS = {
     "bidsim/gate": (["tests/gate"], ["tests/cli/test_gate.py", "tests/store/test_statistics.py"]),
     "bidsim/statistics": (
-        [f"tests/statistics/test_{name}.py" for name in ("intervals", "multiway", "winning")],
+        [f"tests/statistics/test_{name}.py" for name in ("intervals", "multiway", "winning", "binned")],
         [
             *(f"tests/statistics/test_{name}.py" for name in ("references", "resampling")),
             *(f"tests/replay/test_{name}.py" for name in ("split", "oracle", "levels", "invariants")),

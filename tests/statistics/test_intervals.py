@@ -13,16 +13,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bidsim.statistics.auc import auc_of
-from bidsim.statistics.intervals import (
-    Sample,
-    absolute_interval,
-    interval,
-    relative_error,
-    relative_interval,
-)
+from bidsim.statistics.intervals import absolute_interval, interval, relative_error, relative_interval
 from bidsim.statistics.measured import Measured, powers, ratio_of, total_of
 from bidsim.statistics.metrics import Values, differences
 from bidsim.statistics.resampling import bucket_weights
+from bidsim.statistics.spread import Sample
 from bidsim.statistics.units import KEPT, UnitCount, buckets_of, hash_texts, hash_whole
 
 pa = pytest.importorskip("pyarrow")

@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from bidsim.statistics.intervals import Sample, relative_interval
+from bidsim.statistics.intervals import relative_interval
 from bidsim.statistics.measured import total_of
 from bidsim.statistics.multiway import if_campaigns_were_new
+from bidsim.statistics.spread import Sample
 from bidsim.statistics.tables import Outline, Tables
 from bidsim.statistics.tallies import OVERALL, Family
 

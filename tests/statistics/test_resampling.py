@@ -9,14 +9,10 @@ import numpy.typing as npt
 import pytest
 
 from bidsim.statistics.calibration import calibration_error, ece, ece_if_calibrated, equal_mass_bins, stacked
-from bidsim.statistics.intervals import (
-    Sample,
-    absolute_interval,
-    interval,
-    relative_interval,
-)
+from bidsim.statistics.intervals import absolute_interval, interval, relative_interval
 from bidsim.statistics.measured import Measured
 from bidsim.statistics.resampling import Draws, bucket_weights, resampled
+from bidsim.statistics.spread import Sample
 from bidsim.statistics.tables import ScoreGrid
 
 Floats = npt.NDArray[np.float64]
