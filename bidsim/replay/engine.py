@@ -200,8 +200,9 @@ class Engine:
             cursor.close()
 
     def reduce(self, sql: str, make: Callable[[], SumsT], progress: Progress | None = None) -> SumsT:
-        """The sums of all rows, shared by the threads in no order."""
-        first, *others = states = [make() for _ in range(self.threads)]
+        """The sums of all rows, shared by half of the threads in no order."""
+        # The engine reckons as long as the sums do, on threads of its own: as many again would only fight for the caches.
+        first, *others = states = [make() for _ in range((self.threads + 1) // 2)]
         share(self.stream(sql, SUMMED_ROWS), lambda batch, state: state.add(batch), states, progress)
         for other in others:
             first.merge(other)
