@@ -81,6 +81,9 @@ def replay_to_directory(
     progress.step("writing the report")
     from bidsim import __version__ as bidsim_version
     from bidsim.report import render_junit, render_report, render_summary
+    from bidsim.report.html import draw_pictures
+
+    drawn = draw_pictures(result, draw)
 
     directory = out or default_directory(loaded, result, models)
     files: dict[str, str | bytes] = {
@@ -95,7 +98,7 @@ def replay_to_directory(
     versions = {"bidsim": bidsim_version, "python": platform.python_version(), **_versions()}
     files |= {
         "report.html": render_report(
-            result, judged=judged.candidates, versions=versions, interactive=interactive, draw=draw
+            result, judged=judged.candidates, versions=versions, interactive=interactive, pictures=drawn
         ),
         "summary.md": render_summary(result, judged=judged.candidates),
         "junit.xml": render_junit(result),

@@ -37,6 +37,8 @@ FINDINGS_SHOWN = 5
 FEW_LABELS = 100
 VERDICTS = {"pass": "PASS", "warn": "WARN", "fail": "FAIL", "no_gate": "NO GATE"}
 TONE_WORDS = ("better (diamond)", "worse (square)", "no clear change (disc)")
+# Names and values of the template.
+Pictures = Mapping[str, Any]
 _SEVERITY = {"error": 0, "warning": 1, "info": 2}
 
 
@@ -67,13 +69,13 @@ def render_report(
     judged: int | None = None,
     versions: Mapping[str, str] | None = None,
     interactive: bool = False,
-    draw: Draw = draw_here,
+    pictures: Pictures | None = None,
 ) -> str:
     """report.html: the whole page as text. The same arguments give the same bytes.
 
     judged: how many candidates have been judged on this data, where the store knows. versions: of bidsim, Python and
-    the libraries that made the result. interactive: with tooltips and
-    zoom, by a script that the page carries. draw: who draws the plots.
+    the libraries that made the result. interactive: with tooltips and zoom, by a script that the page carries. pictures:
+    those of `draw_pictures`, where they were asked for before.
     """
     css = style_sheet()
     script = make_script(Lookup(result)) if interactive else None
@@ -84,7 +86,7 @@ def render_report(
         script=script,
         script_hashes=hashes,
         versions=sorted((versions or {}).items()),
-        **content(result, judged, draw),
+        **content(result, judged, pictures),
     )
     return page.strip() + "\n"
 
@@ -114,11 +116,23 @@ def style_digest(css: str) -> str:
     return base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
 
 
-def content(result: Result, judged: int | None = None, draw: Draw = draw_here) -> dict[str, Any]:
+def draw_pictures(result: Result, draw: Draw = draw_here) -> Pictures:
+    """The page's sections with charts. draw: who draws them, perhaps beside what follows."""
+    lookup = Lookup(result)
+    return {
+        "heads": [_head(lookup, head, draw) for head in lookup.heads if lookup.curves(head)],
+        "frontier": _frontier(lookup, draw),
+        "campaigns": _campaigns(lookup, draw),
+        "training_figures": [_draw(d, draw) for d in of_training(lookup)],
+    }
+
+
+def content(result: Result, judged: int | None = None, pictures: Pictures | None = None) -> dict[str, Any]:
     """What the templates show of a result."""
     lookup = Lookup(result)
     sentence, sides = knowledge.fidelity(lookup)
     return {
+        **(draw_pictures(result) if pictures is None else pictures),
         "result": result,
         "verdict": VERDICTS[result.gate.verdict],
         "candidates": lookup.candidates,
@@ -136,14 +150,10 @@ def content(result: Result, judged: int | None = None, draw: Draw = draw_here) -
         "has_dotted": any(o.identified for o in result.gate.rules),
         "legend": [p.name for p in result.policies][: plots.CANDIDATES + 1],
         "undrawn": max(0, len(lookup.candidates) - plots.CANDIDATES),
-        "heads": [_head(lookup, head, draw) for head in lookup.heads if lookup.curves(head)],
-        "frontier": _frontier(lookup, draw),
-        "campaigns": _campaigns(lookup, draw),
         "few": FEW_RESULTS,
         "cost": label(lookup.indicator),
         "segments": segment_tables(lookup),
         "training": training_table(lookup),
-        "training_figures": [_draw(d, draw) for d in of_training(lookup)],
         "splits": reasons.splits(lookup),
         "alone": reasons.alone(lookup),
         "new_campaigns": reasons.new_campaigns(lookup),

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from bidsim.report import charts
 from bidsim.report import format as f
 from bidsim.report.drawing import Drawing
 from bidsim.report.drawings import all_drawings
@@ -47,7 +46,9 @@ def make_script(lookup: Lookup) -> Script:
 
 def live_spec(drawing: Drawing, names: Mapping[str, str]) -> dict[str, Any]:
     """The drawing's document with tooltips, zoom (shift and wheel) and labels in place of tokens."""
-    document: dict[str, Any] = copy.deepcopy(charts.spec(drawing.plot))
+    from bidsim.report.charts import spec  # Altair is loaded for those who ask for this
+
+    document: dict[str, Any] = copy.deepcopy(spec(drawing.plot))
     labels = {token: f.clean_name(short) for token, (short, _) in drawing.labels.items()}
     document["params"] = [{"name": "labels", "value": labels}]
     full = {token: f.clean_name(name) for token, (_, name) in drawing.labels.items()}

@@ -14,6 +14,7 @@ import pytest
 from fixtures import make_result
 
 from bidsim.report import render_report
+from bidsim.report.html import draw_pictures
 from bidsim.report.plots import Plot
 from bidsim.report.renderer import Renderer, draw_here
 
@@ -27,7 +28,7 @@ LABELS = {"r0": ("Straße \u2028 <b>", "the whole name, \u5e83\u544a")}
 def test_a_report_drawn_beside_is_the_report_drawn_here() -> None:
     result = make_result()
     with Renderer() as renderer:
-        assert render_report(result, draw=renderer.draw) == render_report(result)
+        assert render_report(result, pictures=draw_pictures(result, renderer.draw)) == render_report(result)
 
 
 def test_labels_arrive_as_they_are() -> None:
