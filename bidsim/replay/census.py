@@ -1,15 +1,19 @@
-"""What must be known of the log before its rows are reduced: rows that can't be used, and the values of its segments."""
+"""What must be known of the log before its rows are reduced: rows that can't be used, the values of its segments, and
+the betas that suit its prices."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bidsim.errors import LogError
 from bidsim.replay.engines import AnyEngine
+from bidsim.replay.measures import COUNT_BITS, MONEY_SCALE
 from bidsim.replay.plan import Plan
 from bidsim.replay.sql import render
+from bidsim.scenario.loading import LoadedScenario
 from bidsim.statistics.units import MANY_VALUES
+from bidsim.statistics.utility import RELATIVE_BETAS
 
 MOST_VALUES = 5_000
 # Measured (tests/benchmarks/load.py): what the numbers of one value of one policy take, from the sums to the page. Values
@@ -76,6 +80,17 @@ def _texts(values: Sequence[Any]) -> tuple[str, ...]:
     while name in given:
         name = f'"{name}"'
     return tuple("null" if v is None else name if str(v) == "null" else str(v) for v in values)
+
+
+def betas_of(loaded: LoadedScenario, counts: Mapping[str, int]) -> tuple[float, ...]:
+    """The scenario's betas, or some relative to the log's mean price."""
+    if loaded.scenario.expected_utility is not None:
+        return tuple(loaded.scenario.expected_utility.betas)
+    money = counts["prices"] / MONEY_SCALE
+    rows = counts["priced_weights"] / 2**COUNT_BITS
+    if not (rows > 0 and money > 0):
+        return ()
+    return tuple(relative * rows / money for relative in RELATIVE_BETAS)
 
 
 def check_room(plan: Plan, values: Sequence[Sequence[str]], memory_bytes: int) -> None:

@@ -18,11 +18,11 @@ from bidsim.logs.bringing import Log, brought
 from bidsim.logs.opening import open_log
 from bidsim.replay.assemble import Reduced, assemble
 from bidsim.replay.binding import planned
-from bidsim.replay.census import campaigns_of, census, check_room, segment_values
+from bidsim.replay.census import betas_of, campaigns_of, census, check_room, segment_values
 from bidsim.replay.exchanges import exchanges
 from bidsim.replay.fidelity import check_fidelity
 from bidsim.replay.levels import OtherLevels, level_scan, level_starts
-from bidsim.replay.measures import COARSE_BITS, COUNT_BITS, FINE_BITS, FINE_ROWS, MONEY_SCALE, result_value
+from bidsim.replay.measures import COARSE_BITS, FINE_BITS, FINE_ROWS, result_value
 from bidsim.replay.notes import observe, training
 from bidsim.replay.policies import bidder, resolve
 from bidsim.replay.progress import Progress, Silent
@@ -36,7 +36,6 @@ from bidsim.result import Result
 from bidsim.scenario.loading import LoadedScenario, refuse_unsupported
 from bidsim.scratch import scratch
 from bidsim.statistics.tables import Tables
-from bidsim.statistics.utility import RELATIVE_BETAS
 
 # What Python itself needs beside the engine: interpreter, libraries, a few batches.
 OWN_BYTES = 600 * 2**20
@@ -124,7 +123,7 @@ def run_replay(
         starts = level_starts(plan, ties_lose)
         levels_of = level_scan(plan, values, ties_lose) if starts else None
         reduction = Reduction(engine, plan, values, counts)
-        betas = _betas(loaded, counts) if result_value(plan) is not None else ()
+        betas = betas_of(loaded, counts) if result_value(plan) is not None else ()
         fates = not plan.budgeted and scenario.outcomes == "observed"
         scanned = reduction.run(
             bidders, "outcomes", betas, starts, levels_of, progress.rows, ties_lose=ties_lose, fates=fates
@@ -153,14 +152,3 @@ def run_replay(
     result = assemble(loaded, Reduced(plan, counts, small, levels.frontier, fidelity, removed), as_of)
     result = result.model_copy(update={"diagnostics": {**result.diagnostics, **plan.notes}})
     return Replayed(judge(result, scenario.gate, fidelity_warns=scenario.fidelity == "warn"), small, found)
-
-
-def _betas(loaded: LoadedScenario, counts: Mapping[str, int]) -> tuple[float, ...]:
-    """The scenario's betas, or some relative to the log's mean price."""
-    if loaded.scenario.expected_utility is not None:
-        return tuple(loaded.scenario.expected_utility.betas)
-    money = counts["prices"] / MONEY_SCALE
-    rows = counts["priced_weights"] / 2**COUNT_BITS
-    if not (rows > 0 and money > 0):
-        return ()
-    return tuple(relative * rows / money for relative in RELATIVE_BETAS)
