@@ -15,7 +15,7 @@ import numpy.typing as npt
 from bidsim import kernels
 from bidsim.kernels.reference import Wide, add_wide, limbs, wide
 from bidsim.replay.batches import ROW_WON, UNKNOWN, Batch
-from bidsim.replay.measures import AMOUNT_BITS
+from bidsim.replay.measures import AMOUNT_BITS, Adder
 from bidsim.replay.plan import Plan
 from bidsim.statistics.tallies import MOST
 
@@ -26,6 +26,16 @@ FIRST_PRICE = 1 << (ROW_BITS + LOGGED_BITS)
 PATTERNS = FIRST_PRICE << 1
 SUMS = ("rows", "weight", "paid", "clicks", "conversions")
 Patterns = npt.NDArray[np.int64]
+
+
+def add_drift(add: Adder, batch: Batch) -> None:
+    """Rows whose logged bid stands beside the baseline's recomputed one, and those of them where it differs."""
+    if "logged" not in batch.columns:
+        return
+    bits = batch["logged"]
+    compared = (bits & (COMPARABLE | HAS_BID)) == (COMPARABLE | HAS_BID)
+    add.whole(("bids_compared", 0, None), batch.pick(compared), None)
+    add.whole(("bids_drifted", 0, None), batch.pick(compared & ((bits & DRIFTED) != 0)), None)
 
 
 class Logged:

@@ -109,6 +109,8 @@ def scales(plan: Plan) -> dict[Key, int]:
     for name in ("weight", "undecidable", "log_wins", "priced"):
         out[(name, None, None)] = count
     out[("log_price", None, None)] = MONEY_SCALE
+    if plan.has("bid"):  # numbers of rows, whatever they weigh, as fidelity counts them
+        out |= dict.fromkeys([("bids_compared", 0, None), ("bids_drifted", 0, None)], 1)
     if plan.has("click"):
         out[("log_clicks", None, None)] = count
     if plan.has("conversion"):

@@ -17,7 +17,7 @@ from bidsim import kernels
 from bidsim.replay.aside import Aside, Wanted
 from bidsim.replay.batches import Batch, Pick
 from bidsim.replay.levels import LevelScan
-from bidsim.replay.logged import Logged
+from bidsim.replay.logged import Logged, add_drift
 from bidsim.replay.measures import COUNT_BITS, NO_LABEL, Adder, add_head, add_log, add_policy
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import Bidder
@@ -156,6 +156,7 @@ class Worker:
         batch = Batch(plan, incoming)
         self.units.add(batch.hashes)
         add_log(self.adder, batch)
+        add_drift(self.adder, batch)
         self.logged.add(batch)
         for b in self.scan.bidders:
             add_policy(self.adder, batch, b.policy)

@@ -90,6 +90,9 @@ WORDS: dict[str, Word] = {
     ),
     "rows": Word("Rows", "count", "rows of the log in the window for which all conditions hold"),
     "undecidable": Word("Undecidable rows", "count", "neither a price nor a logged result: left out for every policy"),
+    "formula_drift": Word(
+        "Formula drift", "share", "rows whose recomputed baseline bid is more than 1% off the logged one", "absolute"
+    ),
     "invalid_predictions": Word("Invalid predictions", "count", "missing, NaN or outside 0 to 1"),
     "clipped_predictions": Word("Clipped predictions", "count", "0 or 1 exactly: clipped before the logarithm"),
 }

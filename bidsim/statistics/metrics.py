@@ -91,6 +91,10 @@ def economic_values(family: Family, policy: int, *, has_click: bool, has_convers
         out[(name, None, None)] = fact_of(value(name))
     out[("undecidable", None, None)] = fact_of(family.get("undecidable"))
     out[("rows", None, None)] = fact_of(family.get("weight"))
+    if family.has("bids_compared", 0):
+        # Of the baseline and the log, like the two above: given with every policy, so that a rule can name it.
+        drift = ratio(family.get("bids_drifted", 0), family.get("bids_compared", 0))
+        out[("formula_drift", None, None)] = fact_of(drift)
     return out
 
 

@@ -96,6 +96,35 @@ def test_fidelity_is_that_of_a_loop_over_the_rows(tmp_path: Path, ties: str, kin
         assert getattr(found, side) == pytest.approx(expected[side], rel=1e-12)
 
 
+def test_formula_drift_is_a_number_of_each_segment_value_that_a_rule_can_bound(tmp_path: Path) -> None:
+    rows = rows_of(12)
+    for n, row in enumerate(rows):
+        row["exchange"] = "ab"[n % 2]
+        if n % 2 and row["bid"] is not None:
+            row["pctr"] = row["bid"] / 10
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "log.parquet")
+    result = bidsim.replay(
+        {
+            "logs_tables": {"ad": {"path": str(tmp_path / "log.parquet")}},
+            "sample_type": "imp-click",
+            "bid": {"formula": "10 * pctr"},
+            "candidates": {"v2": {"columns": {"pctr": "v2"}}},
+            "segments": [{"side": "exchange"}],
+            "gate": [{"metric": "formula_drift", "at_most": 0.5, "by": "side"}],
+        }
+    )
+    seen = {(m.policy, m.segment.get("side")): m for m in result.metrics if m.metric == "formula_drift"}
+    for policy in ("baseline", "v2"):
+        assert seen[(policy, None)].value == result.fidelity.formula_drift
+        for side in "ab":
+            own = [r for r in rows if r["exchange"] == side]
+            expected = naive(own, ties="win", kind="second_price")["drift"]
+            found = seen[(policy, side)]
+            assert found.value == found.low == found.high == pytest.approx(expected, rel=1e-12)
+    assert seen[("v2", "b")].value == 0 < 0.5 < seen[("v2", "a")].value
+    assert {o.segment["side"]: o.status for o in result.gate.rules} == {"a": "fail", "b": "pass"}
+
+
 @pytest.mark.parametrize("kind", ["second_price", "first_price"])
 def test_a_log_of_one_exchange_tells_what_a_log_that_names_it_tells(tmp_path: Path, kind: str) -> None:
     named, plain = (
