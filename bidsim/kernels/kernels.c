@@ -245,7 +245,7 @@ VECTORISED void utility(int64_t n, const int64_t *rows, const double *price, con
       int64_t bits;
       memcpy(&bits, &shape[i], 8);
       bits = (bits >> (52 - shape_bits)) - ((int64_t)1023 << shape_bits);
-      line[i] = bits < last ? bits : last;
+      line[i] = bits < 0 ? 0 : bits < last ? bits : last; /* no index leaves the table, whatever stands in the log */
       const double *here = table + line[i] * width + (int64_t)column[i];
       __builtin_prefetch(here);
       __builtin_prefetch(here + width);
