@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from command import bidsim, write_log, write_scenario
 
 from hostile.bundles import TEXTS, _changed
 from hostile.scenarios import SNIPPETS
-from hostile.trial import Trial
+from hostile.trial import Trial, shared_folder
 
 
 @cache
@@ -22,7 +21,7 @@ def _run() -> Path:
     """A run's folder, made once."""
     from command import log
 
-    folder = Path(tempfile.mkdtemp(prefix="bidsim-hostile-run-"))
+    folder = shared_folder("run")
     write_log(folder / "log.parquet", log().slice(0, 200))
     rules = [
         {"metric": "cpa", "at_most": 1},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import random
 import re
 import shutil
@@ -94,9 +95,16 @@ def lay_out(folder: Path) -> None:
     (folder / "canary.csv").write_text(f"secret\n{CANARY}\n")
 
 
+def shared_folder(name: str) -> Path:
+    """A folder that all trials of this process may read, gone at its end."""
+    folder = tempfile.mkdtemp(prefix=f"hostile-{name}-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
 @cache
 def _log() -> Path:
-    return write_log(Path(tempfile.mkdtemp(prefix="bidsim-hostile-base-")) / "log.parquet", log().slice(0, 200))
+    return write_log(shared_folder("base") / "log.parquet", log().slice(0, 200))
 
 
 @cache
