@@ -2,7 +2,7 @@
 
 An unknown win uses money that later wins would have had, so what it adds can't be read off sums: with each fate of the
 unknown rows the budgets are settled anew, in one ordered pass for all worlds. Worlds are those of `identified`: rows
-unknown to both policies share one fate, those unknown to one of them have another.
+unknown to both policies share one fate (of SHARED), those unknown to one of them have another.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from bidsim.replay.settling import bools, floats, ints, limits_of, starts_of
 from bidsim.replay.sql import render
 from bidsim.replay.stages import Stages
 from bidsim.replay.worth import RESULT_SCALE, VALUE_SCALE, Predicted, brings_of, wholes_of
-from bidsim.statistics.identified import FATES, SUMS, SettledPair, UnknownPair
+from bidsim.statistics.identified import FATES, SHARED, SUMS, SettledPair, UnknownPair
 from bidsim.statistics.tallies import Family, Key, Tally
 
 Floats = npt.NDArray[np.float64]
@@ -71,7 +71,7 @@ def settle_fates(
         sources=[(i, plan.sources[i]) for i in sources],
         segments=plan.segments,
     )
-    kinds = {b.policy: _kinds(stages, sql, b.policy) for b in bidders[1:]}
+    kinds = {b.policy: _unknown_kinds(stages, sql, b.policy) for b in bidders[1:]}
     worlds = list(dict.fromkeys(w for c, found in kinds.items() for side in SIDES for _, _, w in _all(c, side, found)))
     rules = _Rules(
         plan, codes, worlds, predicted, stages.never, stages.ties_lose, [len(f.values) for f in families.values()]
@@ -104,20 +104,43 @@ class _Given:
     brings: dict[str, Floats]
 
 
-def _kinds(stages: Stages, sql: str, candidate: int) -> dict[str, tuple[bool, bool]]:
-    """Whether there are rows that are unknown to one side alone, and rows unknown to both."""
+@dataclass(frozen=True)
+class _Kinds:
+    """Which unknown rows there are: of one side alone, of both, and of those the ones on which one side bids more."""
+
+    alone: Mapping[str, bool]
+    both: bool
+    over: Mapping[str, bool]
+
+    def world_of(self, side: str, own: str, shared: str) -> tuple[str, str]:
+        """The fates that stand for these: where there are no such rows, their fate makes no other world."""
+        if shared in FATES:
+            shared = shared if self.both else FATES[0]
+        elif not self.over[side] or shared.split()[0] != side:
+            shared = FATES[0]
+        return own if self.alone[side] else FATES[0], shared
+
+
+def _unknown_kinds(stages: Stages, sql: str, candidate: int) -> _Kinds:
     ours, theirs = f"kind_0 > {KNOWN}", f"kind_{candidate} > {KNOWN}"
-    rules = (f"{theirs} and not {ours}", f"{ours} and not {theirs}", f"{ours} and {theirs}")
+    both = f"{ours} and {theirs}"
+    rules = (
+        f"{theirs} and not {ours}",
+        f"{ours} and not {theirs}",
+        both,
+        f"{both} and kind_0 = {OPEN} and dear_{candidate} > dear_0",
+        f"{both} and kind_{candidate} = {OPEN} and dear_0 > dear_{candidate}",
+    )
     parts = ", ".join(f"coalesce(bool_or({rule}), false)" for rule in rules)
-    ((candidate_alone, baseline_alone, both),) = stages.engine.rows(f"select {parts} from ({sql})")
-    return {"candidate": (candidate_alone, both), "baseline": (baseline_alone, both)}
+    ((candidate_alone, baseline_alone, shared, *over),) = stages.engine.rows(f"select {parts} from ({sql})")
+    alone = (candidate_alone, baseline_alone)
+    return _Kinds(dict(zip(SIDES, alone, strict=True)), shared, dict(zip(SIDES, over, strict=True)))
 
 
-def _all(candidate: int, side: str, found: Mapping[str, tuple[bool, bool]]) -> Iterator[tuple[str, str, _World]]:
-    """Every pair of fates, and the world that stands for it: where there are no such rows, their fate makes no other."""
-    alone, both = found[side]
-    for own, shared in itertools.product(FATES, repeat=2):
-        yield own, shared, _World(candidate, side, own if alone else FATES[0], shared if both else FATES[0])
+def _all(candidate: int, side: str, found: _Kinds) -> Iterator[tuple[str, str, _World]]:
+    """Every pair of fates, and the world that stands for it."""
+    for own, shared in itertools.product(FATES, SHARED):
+        yield own, shared, _World(candidate, side, *found.world_of(side, own, shared))
 
 
 @dataclass(frozen=True)
@@ -166,11 +189,8 @@ class _Lane:
         whole = wholes_of(given.brings, weight)
         first_price, bar = bools(batch, "first_price"), ints(batch, "bar")
         kinds = {w.policy: ints(batch, f"kind_{w.policy}") for w in worlds} | {0: ints(batch, "kind_0")}
-        fates = [_fates(w, kinds[0], ints(batch, f"kind_{w.candidate}")) for w in worlds]
-        rows = [
-            _rows(batch, w.policy, kinds[w.policy], fate, first_price, bar)
-            for w, fate in zip(worlds, fates, strict=True)
-        ]
+        fates = [_fates(batch, w) for w in worlds]
+        rows = [_rows(batch, w, kinds[w.policy], fate, first_price, bar) for w, fate in zip(worlds, fates, strict=True)]
         for w, fate, done in zip(worlds, fates, self.ledger.wins(given.starts, given.limits, rows), strict=True):
             known = kinds[w.policy] == KNOWN
             counted = np.flatnonzero(done.won & (known | (fate > 0)))
@@ -186,19 +206,36 @@ class _Lane:
             mine.merge(theirs)
 
 
-def _fates(world: _World, ours: Ints, theirs: Ints) -> Ints:
+def _fates(batch: pa.RecordBatch, world: _World) -> Ints:
     """The fate of each row in a world, as its place in FATES; of rows that are unknown to its policy."""
-    shared = (ours > KNOWN) & (theirs > KNOWN)
-    return np.where(shared, FATES.index(world.shared), FATES.index(world.own))
+    opponent = _opponent(world)
+    mine, other = ints(batch, f"kind_{world.policy}"), ints(batch, f"kind_{opponent}")
+    both = (mine > KNOWN) & (other > KNOWN)
+    if world.shared in FATES:
+        return np.where(both, FATES.index(world.shared), FATES.index(world.own))
+    winner, fate = world.shared.split()
+    over = both & (other == OPEN) & (ints(batch, f"dear_{world.policy}") > ints(batch, f"dear_{opponent}"))
+    alone = over & (winner == world.side)
+    return np.where(alone, FATES.index(fate), np.where(both, FATES.index("lost"), FATES.index(world.own)))
 
 
-def _rows(batch: pa.RecordBatch, policy: int, kind: Ints, fate: Ints, first_price: Bools, bar: Ints) -> Rows:
+def _opponent(world: _World) -> int:
+    return 0 if world.side == "candidate" else world.candidate
+
+
+def _rows(batch: pa.RecordBatch, world: _World, kind: Ints, fate: Ints, first_price: Bools, bar: Ints) -> Rows:
+    policy = world.policy
     open_ = kind == OPEN
     wins = (kind == KNOWN) | (kind == UNOBSERVED) | (open_ & (fate > 0))
     dear, cheap = ints(batch, f"dear_{policy}"), ints(batch, f"cheap_{policy}")
+    least = ints(batch, f"bar_{policy}")
+    if world.shared not in FATES:  # a win that the other policy's bid does not reach
+        opponent = _opponent(world)
+        outbid = np.where(ints(batch, f"kind_{opponent}") == OPEN, ints(batch, f"dear_{opponent}"), 0)
+        cheap, least = np.maximum(cheap, outbid), np.maximum(least, outbid)
     at_most = open_ & (fate == FATES.index("dear"))
     pay = np.where(open_, np.where(at_most, dear, cheap), ints(batch, f"pay_{policy}"))
-    least = np.where(first_price, ints(batch, f"bar_{policy}"), np.maximum(cheap, ints(batch, f"bar_{policy}")))
+    least = np.where(first_price, least, np.maximum(cheap, least))
     return Rows(wins, wins, pay, np.where(open_, np.where(at_most, dear, least), bar), first_price)
 
 

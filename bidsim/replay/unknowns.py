@@ -33,6 +33,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 BARRIER = "barrier"
+UNKNOWN_WIN = 1
 NAMES = ("rows", "dear", "cheap", "clicks", "conversions", "value")
 
 
@@ -113,7 +114,7 @@ def find_unknowns(
             parts = [
                 _unknown(plan, sums, who, b.policy, side, len(family.values), predicted)
                 for who in ("candidate", "baseline")
-                for side in ("alone", "both")
+                for side in ("alone", "both", "over")
             ]
             pairs[(b.policy, name)] = UnknownPair(*parts)
     return Unknowns(pairs, expectation.families(families, found.expected) if expectation else {})
@@ -144,19 +145,24 @@ def _add(plan: Plan, batch: pa.RecordBatch, tallies: dict[str, Tally], predicted
     codes = {OVERALL: np.zeros(count, dtype=np.int64)}
     codes |= {s.name: column_of(batch, f"code_{i}").astype(np.int64) for i, s in enumerate(plan.segments)}
     whole: dict[str, npt.NDArray[Any]] = {"rows": wi, **wholes_of(brings_of(plan, batch, predicted), w)}
-    ours = column_of(batch, "unknown_0") > 0
     for policy in plan.policies[1:]:
-        theirs = column_of(batch, f"unknown_{policy.index}") > 0
-        for who, index, mine, other in (
-            ("candidate", policy.index, theirs, ours),
-            ("baseline", 0, ours, theirs),
-        ):
-            money = {name: column_of(batch, f"{name}_{index}") for name in ("dear", "cheap")}
-            for side, mask in (("alone", mine & ~other), ("both", mine & other)):
+        for who, index, opponent in (("candidate", policy.index, 0), ("baseline", 0, policy.index)):
+            mine, other = (column_of(batch, f"unknown_{i}") for i in (index, opponent))
+            dear, cheap, outbid = (
+                column_of(batch, name) for name in (f"dear_{index}", f"cheap_{index}", f"dear_{opponent}")
+            )
+            both = (mine > 0) & (other > 0)
+            over = both & (other == UNKNOWN_WIN) & (dear > outbid)
+            least = np.maximum(cheap, outbid)
+            for side, mask, low in (
+                ("alone", (mine > 0) & (other == 0), cheap),
+                ("both", both, cheap),
+                ("over", over, least),
+            ):
                 rows = np.flatnonzero(mask)
                 if len(rows) == 0:
                     continue
-                for name, values in (whole | money).items():
+                for name, values in (whole | {"dear": dear, "cheap": low}).items():
                     key: Key = (f"{who} {side} {name}", policy.index, None)
                     for family, code in codes.items():
                         tallies[family].add(key, code[rows], values[rows])

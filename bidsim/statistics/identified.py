@@ -4,6 +4,8 @@ An unknown row is an auction that a policy may have won, or a win whose outcome 
 won at the dearest price it could have had and brought nothing; it was won at the cheapest and brought what the larger
 of the calibrated predictions says. A number's range is over all unknown rows sharing each fate in turn. For a difference
 the rows that are unknown to both policies share one fate, those unknown to one of them only have fates of their own.
+Where both outbid the log but one bids more than the other, the price may also lie between their bids: then the higher
+bidder wins alone, at its dearest and for nothing, or at the cheapest that the other can't pay and with what it brings.
 Fates add up, but for unknown wins under a budget, whose money later wins would not have had: there the sums of each
 world have been settled anew (`SettledPair`).
 """
@@ -23,6 +25,9 @@ Floats = npt.NDArray[np.float64]
 Range = tuple[Floats, Floats]
 
 FATES = ("lost", "dear", "cheap")
+# Of the rows unknown to both policies: all share a fate, or those on which one policy bids more are won by it alone.
+BETWEEN = (("candidate", "dear"), ("candidate", "cheap"), ("baseline", "dear"), ("baseline", "cheap"))
+SHARED = (*FATES, *(f"{who} {fate}" for who, fate in BETWEEN))
 SUMS = ("wins", "spend", "clicks", "conversions", "value")
 RESULTS = ("clicks", "conversions", "value")
 Sums = Mapping[str, Floats]
@@ -58,26 +63,41 @@ class Unknown:
 
 @dataclass(frozen=True)
 class UnknownPair:
-    """A candidate's and the baseline's unknown rows: those of one alone, and those unknown to both (at each one's cost)."""
+    """A candidate's and the baseline's unknown rows: those of one alone, and those unknown to both (at each one's cost).
+
+    candidate_over, baseline_over: of the latter those on which it bids more than the other; cheap: the least that the
+    other can't pay."""
 
     candidate_alone: Unknown
     candidate_both: Unknown
+    candidate_over: Unknown
     baseline_alone: Unknown
     baseline_both: Unknown
+    baseline_over: Unknown
 
     def after(self, counted: Sums, own: str, shared: str) -> Sums:
-        """The candidate's sums in a world. counted: what the log shows."""
-        return _with(counted, self.candidate_alone.adds(own), self.candidate_both.adds(shared))
+        """The candidate's sums in a world. counted: what the log shows; shared: of SHARED."""
+        both = _shared("candidate", self.candidate_both, self.candidate_over, shared)
+        return _with(counted, self.candidate_alone.adds(own), both)
 
     def before(self, counted: Sums, own: str, shared: str) -> Sums:
         """The baseline's."""
-        return _with(counted, self.baseline_alone.adds(own), self.baseline_both.adds(shared))
+        both = _shared("baseline", self.baseline_both, self.baseline_over, shared)
+        return _with(counted, self.baseline_alone.adds(own), both)
 
     @property
     def unsayable(self) -> frozenset[str]:
         """Sums that no prediction can bound."""
         parts = (self.candidate_alone, self.candidate_both, self.baseline_alone, self.baseline_both)
         return frozenset(n for n in RESULTS if any(np.isnan(getattr(part, n)).any() for part in parts))
+
+
+def _shared(who: str, both: Unknown, over: Unknown, shared: str) -> dict[str, Floats]:
+    """What rows unknown to both policies add to one of them."""
+    if shared in FATES:
+        return both.adds(shared)
+    winner, fate = shared.split()
+    return over.adds(fate if winner == who else "lost")
 
 
 Worlds = Mapping[tuple[str, str], Sums]
@@ -165,7 +185,7 @@ def identified_change(family: Family, policy: int, pair: Pair) -> dict[str, tupl
     ours, theirs = _counted(family, 0), _counted(family, policy)
     absolute: dict[str, list[Floats]] = {}
     relative: dict[str, list[Floats]] = {}
-    for own, base, shared in itertools.product(FATES, repeat=3):
+    for own, base, shared in itertools.product(FATES, FATES, SHARED):
         before = _numbers(pair.before(ours, base, shared))
         after = _numbers(pair.after(theirs, own, shared))
         for name in before.keys() & after.keys():

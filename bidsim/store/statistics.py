@@ -9,6 +9,7 @@ may come from anyone: it is read as data, and what does not fit together is refu
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, fields
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 
 from bidsim.errors import BidsimError
 from bidsim.statistics.calibration import BINS, Bins
-from bidsim.statistics.identified import FATES, SettledPair, Unknown, UnknownPair
+from bidsim.statistics.identified import FATES, SHARED, SettledPair, Unknown, UnknownPair
 from bidsim.statistics.identified import SUMS as FATE_SUMS
 from bidsim.statistics.split import SUMS, Stage
 from bidsim.statistics.tables import AtLevel, Matched, Outline, Ranked, ScoreGrid, Tables
@@ -321,21 +322,20 @@ class _Reader:
         )
         return Matched(multiplier, spend, clicks, conversions, level)
 
+    def worlds(self, policy: int, side: str, family: Family) -> dict[tuple[str, str], dict[str, Floats]]:
+        """Older files lack the worlds between bids: there they add nothing."""
+        out = {}
+        for own, shared in itertools.product(FATES, SHARED):
+            given = [("fate", w, policy, f"{side} {own} {shared}", family.name) for w in FATE_SUMS]
+            older = [("fate", w, policy, f"{side} {own} {FATES[0]}", family.name) for w in FATE_SUMS]
+            places = given if self.has(given[0]) else older
+            out[(own, shared)] = {p[1]: self.array(p, (len(family.values),)) for p in places if self.has(p)}
+        return out
+
     def unknown(self, policy: int, family: Family) -> UnknownPair | SettledPair:
         size = len(family.values)
         if self.has(("fate", "wins", policy, f"candidate {FATES[0]} {FATES[0]}", family.name)):
-            sides = [
-                {
-                    (own, shared): {
-                        what: self.array(place, (size,))
-                        for what in FATE_SUMS
-                        if self.has(place := ("fate", what, policy, f"{side} {own} {shared}", family.name))
-                    }
-                    for own in FATES
-                    for shared in FATES
-                }
-                for side in ("candidate", "baseline")
-            ]
+            sides = [self.worlds(policy, side, family) for side in ("candidate", "baseline")]
             return SettledPair(*sides)
         return UnknownPair(
             *(

@@ -17,6 +17,8 @@ from bidsim.result import Range, Result
 FORMULA = "100 * pctr"
 CANDIDATE = {"new": {"columns": {"pctr": "pother"}}}
 FATES = ("lost", "dear", "cheap")
+# Of the rows unknown to both policies, also: where one bids more than the other, the price lies between their bids.
+SHARED = (*FATES, *((field, fate) for field in ("pother", "pctr") for fate in ("dear", "cheap")))
 SUMS = ("wins", "spend", "clicks", "conversions", "value")
 
 
@@ -102,6 +104,17 @@ def fate_of(row: Row, field: str, k: dict[str, float], first_price: bool) -> dic
     }
 
 
+def between(row: Row, field: str, k: dict[str, float], first_price: bool) -> dict[str, dict[str, float]]:
+    """The fates of a row whose price only this policy's bid reaches: at its own bid, or just above the other's."""
+    other = "pother" if field == "pctr" else "pctr"
+    if row["price"] is not None or row[field] <= row[other]:
+        return {fate: dict.fromkeys(SUMS, 0.0) for fate in FATES}
+    fates = fate_of(row, field, k, first_price)
+    assert fates is not None
+    least = 100 * row[field if first_price else other]
+    return {**fates, "cheap": {**fates["cheap"], "spend": row["weight"] * least / 1000}}
+
+
 def counted(rows: list[Row], field: str, first_price: bool) -> dict[str, float]:
     out = dict.fromkeys((*SUMS, "bids"), 0.0)
     for r in rows:
@@ -179,13 +192,21 @@ def test_ranges_of_numbers_and_differences_are_those_of_the_fates(seed: int, fir
                 assert ends(m.identified) == pytest.approx(expected, rel=1e-7, abs=1e-9, nan_ok=True), m.metric
                 checked += 1
         pairs = list(zip(fates["pctr"], fates["pother"], strict=True))
-        both = [(a, b) for a, b in pairs if a is not None and b is not None]
+        open_rows = [r for r, (a, b) in zip(mine, pairs, strict=True) if a is not None and b is not None]
+        both = {f: [fate_of(r, f, k, first_price) for r in open_rows] for f in ("pctr", "pother")}
+        over = {f: [between(r, f, k, first_price) for r in open_rows] for f in ("pctr", "pother")}
+
+        def common(field: str, shared: Any) -> dict[str, float]:
+            if shared in FATES:
+                return total(both[field], shared)  # noqa: B023
+            return total(over[field], shared[1] if shared[0] == field else "lost")  # noqa: B023
+
         ours = [a for a, b in pairs if a is not None and b is None]
         theirs = [b for a, b in pairs if b is not None and a is None]
         changes: dict[str, list[tuple[float, float]]] = {}
-        for own, other, shared in itertools.product(FATES, repeat=3):
-            before = metrics(plus(base["pctr"], total(ours, other), total([a for a, _ in both], shared)))
-            after = metrics(plus(base["pother"], total(theirs, own), total([b for _, b in both], shared)))
+        for own, other, shared in itertools.product(FATES, FATES, SHARED):
+            before = metrics(plus(base["pctr"], total(ours, other), common("pctr", shared)))
+            after = metrics(plus(base["pother"], total(theirs, own), common("pother", shared)))
             for name in before:
                 with np.errstate(all="ignore"):
                     change = np.float64(after[name]) - before[name]
@@ -200,6 +221,20 @@ def test_ranges_of_numbers_and_differences_are_those_of_the_fates(seed: int, fir
                 assert ends(found) == pytest.approx(expected, rel=1e-5, abs=1e-9, nan_ok=True), d.metric
                 checked += 1
     assert checked > 100
+
+
+def test_a_price_may_lie_between_the_bids_of_two_policies_that_both_outbid_the_log() -> None:
+    """Three lost auctions without a price, logged bid 5: bids of 10 and 8, of 6 and 9, and of 7 both."""
+    rows = [r for r in make_log(11) if r["won"]]
+    row = {**rows[0], "price": None, "bid": 5.0, "won": 0, "click": None, "conversion": None, "weight": 1.0}
+    lost: list[Row] = [{**row, "pother": b / 100, "pctr": a / 100} for b, a in ((10.0, 8.0), (6.0, 9.0), (7.0, 7.0))]
+    found = {d.metric: d for d in run(rows + lost).differences if not d.segment and d.head is None}
+    known = {d.metric: d for d in run(rows).differences if not d.segment and d.head is None}
+    for metric, low, high in (("wins", -1, 1), ("spend", -0.009, 0.010)):
+        span, value = found[metric].identified, known[metric].absolute.value
+        assert span is not None
+        assert value is not None
+        assert ends(span.absolute) == pytest.approx((value + low, value + high), abs=1e-8)
 
 
 def test_where_every_fate_is_known_the_range_is_the_value() -> None:
@@ -233,7 +268,7 @@ def test_the_value_lies_within_its_range_and_a_price_shrinks_it() -> None:
 
 
 def settled(
-    rows: list[Row], field: str, fates: list[str], unknown: list[Any], first_price: bool, amount: float, never: bool
+    rows: list[Row], field: str, fates: list[Any], unknown: list[Any], first_price: bool, amount: float, never: bool
 ) -> dict[str, float]:
     """A policy's sums under each campaign's budget, one row after the other, where row i has the fate fates[i]."""
     out = dict.fromkeys((*SUMS, "bids"), 0.0)
@@ -258,8 +293,11 @@ def settled(
         elif fate == "lost":
             continue
         else:
-            cost = money(bid if first_price or fate == "dear" else r["bid"], w)
+            fate, least = fate if isinstance(fate, tuple) else (fate, 0.0)
+            cost = money(bid if first_price or fate == "dear" else max(least, r["bid"]), w)
             floor_ = cost if fate == "dear" else Fraction(0) if r["won"] else money(r["bid"], w) + Fraction(1, 10**12)
+            if fate == "cheap":
+                floor_ = max(floor_, money(least, w))
             adds = {n: options[fate][n] / r["weight"] for n in ("clicks", "conversions", "value")}
         if never:
             if floor_ > left:
@@ -293,10 +331,28 @@ def test_under_a_budget_every_world_of_fates_is_settled_anew(seed: int, first_pr
     k = factors(rows)
     unknown = {f: [fate_of(r, f, k, first_price) for r in rows] for f in ("pctr", "pother")}
     both = [a is not None and b is not None for a, b in zip(unknown["pctr"], unknown["pother"], strict=True)]
+
+    def fate_in(r: Row, is_both: bool, field: str, own: str, shared: Any) -> Any:
+        if not is_both or shared in FATES:
+            return shared if is_both else own
+        winner, fate = shared
+        other = "pother" if field == "pctr" else "pctr"
+        if winner != field or r["price"] is not None or r[field] <= r[other]:
+            return "lost"
+        return (fate, 100 * r[other])
+
     worlds = {
-        (f, own, shared): settled(rows, f, [shared if b else own for b in both], unknown[f], first_price, amount, never)
+        (f, own, shared): settled(
+            rows,
+            f,
+            [fate_in(r, b, f, own, shared) for r, b in zip(rows, both, strict=True)],
+            unknown[f],
+            first_price,
+            amount,
+            never,
+        )
         for f in unknown
-        for own, shared in itertools.product(FATES, repeat=2)
+        for own, shared in itertools.product(FATES, SHARED)
     }
     moved = 0
     for policy, f in (("baseline", "pctr"), ("new", "pother")):
@@ -312,7 +368,7 @@ def test_under_a_budget_every_world_of_fates_is_settled_anew(seed: int, first_pr
     for name in ("wins", "spend", "conversions", "cpa"):
         found = [
             metrics(worlds[("pother", own, shared)])[name] - metrics(worlds[("pctr", base, shared)])[name]
-            for own, base, shared in itertools.product(FATES, repeat=3)
+            for own, base, shared in itertools.product(FATES, FATES, SHARED)
         ]
         known = changes[name].identified
         assert ends(known.absolute if known else None) == pytest.approx(span(found), rel=1e-9, abs=1e-8)
