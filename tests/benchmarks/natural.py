@@ -4,7 +4,8 @@
     python tests/benchmarks/natural.py /tmp/log5 --compare runs/…/result.json
 
 The measure of the benchmarks: vectorised, reads only the columns it needs, walks no row in Python, computes no
-interval and no number by segment (but what is a mean over campaigns). `--compare` says how far each number is from
+interval and no number by segment (but what is a mean over campaigns). Of the overall numbers it leaves out those by
+exchange and the bins of the reliability curve. `--compare` says how far each number is from
 bidsim's and ends with status 1 where one is further than its tolerance.
 """
 
@@ -29,7 +30,8 @@ Numbers = dict[str, float]
 
 RELATIVE_BETAS = (10.0, 100.0, 1000.0)
 BINS = 20
-COLUMNS = ["ad_id", "price", "is_win", "is_click", "cv", "target_cpa"]
+MULTIPLIERS = 2.0 ** np.linspace(-2, 2, 17)
+COLUMNS = ["ad_id", "price", "bid_price", "is_win", "is_click", "cv", "target_cpa"]
 
 # Relative distance from bidsim's number, by the beginning of the name; what is not listed: 1e-9.
 TOLERANCES = {
@@ -158,6 +160,56 @@ def matched_spend(log: pd.DataFrame, bid: Floats, goal: float) -> Numbers:
     }
 
 
+def disagreement(log: pd.DataFrame, ours: Floats, theirs: Floats) -> Numbers:
+    """What only the candidate, or only the baseline, wins; ours: the baseline's bids."""
+    shown = log["is_win"].to_numpy() == 1
+    before, after = ((bid >= log["price"].to_numpy()) & shown for bid in (ours, theirs))
+    found = {"disagreement": (before != after).sum() / (before | after).sum()}
+    for name, rows in (("gained", after & ~before), ("lost", before & ~after)):
+        of = log[rows]
+        found |= {
+            f"wins_{name}": len(of),
+            f"spend_{name}": of["price"].sum() / 1000,
+            f"clicks_{name}": of["is_click"].sum(),
+            f"conversions_{name}": of["cv"].sum(),
+        }
+    return found
+
+
+def won_at(log: pd.DataFrame, bid: Floats) -> Numbers:
+    """What the log shows of the auctions that bids win."""
+    won = log[(bid >= log["price"].to_numpy()) & (log["is_win"].to_numpy() == 1)]
+    return {"spend": won["price"].sum() / 1000, "clicks": won["is_click"].sum(), "conversions": won["cv"].sum()}
+
+
+def frontier(log: pd.DataFrame, bid: Floats) -> Numbers:
+    """The policy with its bids multiplied."""
+    points = {f"{multiplier:.6g}": won_at(log, multiplier * bid) for multiplier in MULTIPLIERS}
+    return {f"frontier {name}/{at}": value for at, point in points.items() for name, value in point.items()}
+
+
+def split(log: pd.DataFrame, ours: Floats, theirs: Floats) -> Numbers:
+    """How the change comes about: the baseline's bids moved to the candidate's mean, then campaign by campaign."""
+    sums = pd.DataFrame({"campaign": log["ad_id"], "ours": ours, "theirs": theirs}).groupby("campaign").sum()
+    by_campaign = (sums["theirs"] / sums["ours"]).reindex(log["ad_id"]).to_numpy()
+    steps = [ours, ours * (theirs.sum() / ours.sum()), ours * by_campaign, theirs]
+    totals = [won_at(log, bid) for bid in steps]
+    for total in totals:
+        total |= {"cpc": total["spend"] / total["clicks"], "cpa": total["spend"] / total["conversions"]}
+    return {
+        f"split {name}/{part}": after[name] - before[name]
+        for part, before, after in zip(("level", "mix", "ranking"), totals, totals[1:], strict=False)
+        for name in before
+    }
+
+
+def fidelity(log: pd.DataFrame, bid: Floats) -> Numbers:
+    """The log's own bids replayed, and how often the baseline's differ from them by more than 1%."""
+    logged = log["bid_price"].to_numpy()
+    drift = (np.abs(bid - logged) > 0.01 * logged).mean()
+    return {f"fidelity {name}": value for name, value in won_at(log, logged).items()} | {"formula_drift": drift}
+
+
 def evaluate(directory: Path, models: list[str], *, utility: bool) -> dict[str, Numbers]:
     """Numbers by policy; the first model is the baseline. Keys are metric, or metric/head, or metric/beta."""
     scores = [f"{head}_{model}" for model in models for head in ("pctr", "pcvr")]
@@ -166,11 +218,12 @@ def evaluate(directory: Path, models: list[str], *, utility: bool) -> dict[str, 
     clicked = (log["is_click"] == 1).to_numpy()
     betas = [relative / (log["price"].mean() / 1000) for relative in RELATIVE_BETAS] if utility else []
     found: dict[str, Numbers] = {}
+    production = np.zeros(len(log))
     for model in models:
         pctr = log[f"pctr_{model}"].to_numpy(dtype=np.float64)
         pcvr = log[f"pcvr_{model}"].to_numpy(dtype=np.float64)
         bid = 1000 * log["target_cpa"].to_numpy(dtype=np.float64) * pctr * pcvr
-        own = found[model] = economics(log, bid, pctr, pcvr)
+        own = found[model] = economics(log, bid, pctr, pcvr) | frontier(log, bid) | {"rows": len(log)}
         for head, p, label, rows in (("ctr", pctr, "is_click", shown), ("cvr", pcvr, "cv", clicked)):
             y, campaign = log[label].to_numpy(dtype=np.float64)[rows], log["ad_id"].to_numpy()[rows]
             own |= {f"{name}/{head}": value for name, value in predictions(y, p[rows], campaign).items()}
@@ -179,16 +232,27 @@ def evaluate(directory: Path, models: list[str], *, utility: bool) -> dict[str, 
                 own[f"churn/{head}"] = float(np.abs(p[rows] - before).mean() / before.mean())
         for relative, beta in zip(RELATIVE_BETAS, betas, strict=False):
             own[f"expected_utility/{relative:g}"] = expected_utility(log, bid, beta)
-        if model != models[0]:
+        if model == models[0]:
+            production = bid
+            own |= fidelity(log, bid)
+        else:
             own |= matched_spend(log, bid, found[models[0]]["spend"])
+            own |= disagreement(log, production, bid) | split(log, production, bid)
     return {model: {name: float(value) for name, value in own.items()} for model, own in found.items()}
 
 
 def compare(found: dict[str, Numbers], result: dict[str, Any]) -> int:
     """Print each number that is further from bidsim's than its tolerance, and how many are not; returns the former."""
     names = {model: "baseline" if i == 0 else model for i, model in enumerate(found)}
-    betas = sorted({m["beta"] for m in result["metrics"] if m["beta"] is not None})
     theirs: dict[tuple[str, str], float | None] = {}
+    for point in result["frontier"]:
+        for name in ("spend", "clicks", "conversions"):
+            theirs[point["policy"], f"frontier {name}/{point['multiplier']:.6g}"] = point[name]
+    for part in result["split"]:
+        theirs[part["policy"], f"split {part['metric']}/{part['part']}"] = part["absolute"]["value"]
+    for name in ("spend", "clicks", "conversions"):
+        theirs["baseline", f"fidelity {name}"] = result["fidelity"]["replayed"][name]
+    betas = sorted({m["beta"] for m in result["metrics"] if m["beta"] is not None})
     for m in result["metrics"]:
         if not m["segment"]:
             part = m["head"] or (f"{RELATIVE_BETAS[betas.index(m['beta'])]:g}" if m["beta"] is not None else "")
