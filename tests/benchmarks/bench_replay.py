@@ -1,4 +1,5 @@
-"""Time and memory of whole processes: the replay, the natural script and a bare scan of the same log, in turn.
+"""Time and memory of whole processes, in turn: the replay, the replay without intervals (plain), the natural script and a
+bare scan of the same log.
 
     python tests/benchmarks/bench_replay.py --rows 5e6
 
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PARTS = ("replay", "natural", "bare")
+PARTS = ("replay", "plain", "natural", "bare")
 MORE_CANDIDATES = (
     "  v42_low: {columns: {pctr: pctr_v42 * 0.9, pcvr: pcvr_v42}}\n",
     "  v42_mixed: {columns: {pctr: (pctr_v42 + pctr_prod) / 2, pcvr: pcvr_v42}}\n",
@@ -95,16 +96,20 @@ def main() -> int:
         scenario.write_text(scenario_with(text, log, given.candidates, not given.no_segments))
         replay = [sys.executable, "-m", "bidsim", "replay", "--quiet", "--scenario", str(scenario)]
         replay += ["--memory", given.memory, "--threads", str(given.threads)]
+        plain = [sys.executable, str(HERE / "without_intervals.py"), *replay[3:]]
+        plain[plain.index(str(scenario))] = str(folder / "plain.yaml")
+        (folder / "plain.yaml").write_text(scenario.read_text().replace("unit: user_id, ", ""))
         natural = [sys.executable, str(HERE / "natural.py"), str(log)]
         commands = {
             "replay": replay,
+            "plain": plain,
             "natural": [*natural, "--without-utility"] if given.without_utility else natural,
             "bare": [sys.executable, str(HERE / "bare_scan.py"), str(log), "--threads", str(given.threads)],
         }
         runs = {name: Runs() for name in PARTS if name in given.only}
         for repetition in range(given.repeat):
             for name, each in runs.items():
-                out = ["--out", str(folder / f"run-{repetition}")] if name == "replay" else []
+                out = ["--out", str(folder / f"{name}-{repetition}")] if name in ("replay", "plain") else []
                 figures = run([*commands[name], *out], folder)
                 for kept, figure in zip((each.wall, each.cpu, each.peak_mb), figures, strict=True):
                     kept.append(figure)
@@ -116,8 +121,8 @@ def main() -> int:
         print(table(runs))
         if given.check:
             if "replay" not in runs:
-                run([*replay, "--out", str(folder / "run-0")], folder)
-            result = folder / "run-0" / "result.json"
+                run([*replay, "--out", str(folder / "replay-0")], folder)
+            result = folder / "replay-0" / "result.json"
             return subprocess.run([*natural, "--compare", str(result)], check=False).returncode
     return 0
 
