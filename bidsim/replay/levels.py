@@ -6,8 +6,8 @@ With first-price payments or budgets a win's price or chance depends on the mult
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -34,11 +34,14 @@ FINE_GRID, COARSE_GRID, MANY_VALUES = 16, 4, 300
 @dataclass(frozen=True)
 class OtherLevels:
     """What other bid levels would do. frontier: by policy; matched: by policy and family, at the baseline's spend;
-    stages: by candidate, the baseline moved to its level, overall and campaign by campaign."""
+    stages: by candidate, the baseline moved to its level, overall and campaign by campaign; seen: by policy and family, the
+    sums by cell of a grid from which they come, where they come from one."""
 
     frontier: Frontier
     matched: dict[tuple[int, str], Matched]
     stages: dict[int, tuple[Stage, Stage]]
+    grid: Grid | None = None
+    seen: Mapping[int, dict[str, Levels]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def level_starts(plan: Plan, ties_lose: bool) -> list[Start]:
     """For every policy; empty where one multiplier a row can't say what wins (first price, budgets, internal auctions)."""
     if plan.any_first_price or plan.budgeted or plan.internal:
         return []
-    return [_start(plan, p, ties_lose) for p in plan.policies]
+    return [Start(p.index, start_of(plan, p, ties_lose, winnable(plan))) for p in plan.policies]
 
 
 def winnable(plan: Plan) -> str:
@@ -61,7 +64,9 @@ def winnable(plan: Plan) -> str:
     return f"observed and price is not null{' and not blocked' if plan.has('loss_reason') else ''}"
 
 
-def _start(plan: Plan, policy: PolicyPlan, ties_lose: bool) -> Start:
+def start_of(plan: Plan, policy: PolicyPlan, ties_lose: bool, rows: str) -> str:
+    """SQL of the multiplier at which a policy's bid starts to win, NaN where none does. rows: SQL of those that can be won,
+    which have a price."""
     b = bidder(policy, str(policy.index))
     if b.round_down:
         bar = "(floor(price) + 1e0)" if ties_lose else "ceil(price)"
@@ -79,10 +84,7 @@ def _start(plan: Plan, policy: PolicyPlan, ties_lose: bool) -> Start:
         # Where min or a whole unit decides, reaching it is enough: start a hair lower, so that above means at or above.
         reached = "true" if b.round_down else f"price < {b.min}"
         start = f"{start} * case when {reached} then {1 - 2.0**-52!r}::double else 1e0 end"
-    return Start(
-        policy.index,
-        f"case when {winnable(plan)} and isfinite({raw}) and {raw} > 0e0{reach} then {start} else 'nan'::double end",
-    )
+    return f"case when {rows} and isfinite({raw}) and {raw} > 0e0{reach} then {start} else 'nan'::double end"
 
 
 def whole_sums(plan: Plan, batch: Batch, rows: Ints) -> dict[str, npt.NDArray[Any]]:

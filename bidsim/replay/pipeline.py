@@ -22,6 +22,7 @@ from bidsim.replay.census import betas_of, campaigns_of, census, check_room, seg
 from bidsim.replay.exchanges import exchanges
 from bidsim.replay.fidelity import check_fidelity
 from bidsim.replay.levels import OtherLevels, level_scan, level_starts
+from bidsim.replay.matched_fates import matched_ranges
 from bidsim.replay.measures import COARSE_BITS, FINE_BITS, FINE_ROWS, result_value
 from bidsim.replay.notes import observe, training
 from bidsim.replay.policies import bidder, resolve
@@ -136,6 +137,7 @@ def run_replay(
             levels, families = sweep_levels(engine, plan, stages, families)
         predict = scenario.outcomes == "predicted"
         unknown = find_unknowns(stages, bidders, "outcomes", scanned.families, scanned.aside, predict=predict)
+        ranges = {} if predict else matched_ranges(stages, levels, unknown, families)
         plan.notes |= exchanges(stages, bidders, "outcomes", scanned.families, scanned.logged)
         fidelity = check_fidelity(plan, scanned.logged)
         checked = quick_checks(
@@ -148,7 +150,7 @@ def run_replay(
     if unknown.expected:
         # Other levels count observed outcomes only: beside expected ones they would compare two populations.
         levels = OtherLevels(levels.frontier, {}, {})
-    small = Tables(outline, families, scanned.ranked, levels.matched, levels.stages, unknown.pairs)
+    small = Tables(outline, families, scanned.ranked, levels.matched, levels.stages, unknown.pairs, ranges)
     result = assemble(loaded, Reduced(plan, counts, small, levels.frontier, fidelity, removed), as_of)
     result = result.model_copy(update={"diagnostics": {**result.diagnostics, **plan.notes}})
     return Replayed(judge(result, scenario.gate, fidelity_warns=scenario.fidelity == "warn"), small, found)

@@ -50,7 +50,7 @@ def walk_levels(
     }
     walk = _Walk(plan, whole.grid, families, levels)
     walk.run(engine, starts, aside)
-    return OtherLevels(frontier, walk.matched(), walk.stages())
+    return OtherLevels(frontier, walk.matched(), walk.stages(), whole.grid, levels)
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ def _with(counted: Mapping[str, Floats], *added: Mapping[str, Floats]) -> dict[s
     return out
 
 
-def _span(found: list[Floats]) -> Range:
+def span_of(found: list[Floats]) -> Range:
     """Over all fates; a fate that leaves a number undefined says nothing, unless all do. NaN from what nobody can say."""
     stacked = np.array(found)
     low = np.where(np.isnan(stacked), np.inf, stacked).min(axis=0)
@@ -177,7 +177,7 @@ def identified(family: Family, policy: int, pair: Pair) -> dict[str, Range]:
     sums = pair.before if policy == 0 else pair.after
     worlds = [_numbers(sums(counted, fate, fate)) for fate in FATES]
     sayable = _sayable(pair)
-    return {name: _span([w[name] for w in worlds]) for name in worlds[0] if sayable.get(name, True)}
+    return {name: span_of([w[name] for w in worlds]) for name in worlds[0] if sayable.get(name, True)}
 
 
 def identified_change(family: Family, policy: int, pair: Pair) -> dict[str, tuple[Range, Range]]:
@@ -194,7 +194,7 @@ def identified_change(family: Family, policy: int, pair: Pair) -> dict[str, tupl
                 absolute.setdefault(name, []).append(change)
                 relative.setdefault(name, []).append(change / np.abs(before[name]))
     sayable = _sayable(pair)
-    return {name: (_span(absolute[name]), _span(relative[name])) for name in absolute if sayable.get(name, True)}
+    return {name: (span_of(absolute[name]), span_of(relative[name])) for name in absolute if sayable.get(name, True)}
 
 
 def _sayable(pair: Pair) -> dict[str, bool]:

@@ -33,6 +33,7 @@ from bidsim.statistics.calibration import Bins
 from bidsim.statistics.halves import STRATA
 from bidsim.statistics.identified import identified, identified_change
 from bidsim.statistics.intervals import interval
+from bidsim.statistics.matched_range import AT_MATCHED
 from bidsim.statistics.measured import total_of
 from bidsim.statistics.metrics import (
     ECONOMIC,
@@ -226,18 +227,25 @@ def _identified(tables: Tables, index: int, name: str, values: Values) -> Known:
     pair = tables.unknown.get((max(index, 1), name))
     size = len(tables.families[name].values)
     if pair is None:
-        exact = {m: (v.value, v.value) for (m, head, _), v in values.items() if head is None and m in ECONOMIC}
-        return lambda metric: _ranges(exact.get(metric), size)
-    ranges = identified(tables.families[name], index, pair)
+        ranges = {m: (v.value, v.value) for (m, head, _), v in values.items() if head is None and m in ECONOMIC}
+    else:
+        ranges = identified(tables.families[name], index, pair)
+    matched = tables.at_matched.get((max(index, 1), name))
+    if matched is not None:
+        # The baseline spends what it spends: at its own level it is what it is.
+        own = matched.value if index else {m: ranges[m] for m in matched.value.keys() & ranges.keys()}
+        one = np.ones(size)
+        own = own if index else own | {"multiplier": (one, one)}
+        ranges |= {f"{metric}{AT_MATCHED}": span for metric, span in own.items()}
     return lambda metric: _ranges(ranges.get(metric), size)
 
 
 def _identified_changes(tables: Tables, index: int, name: str) -> KnownChange:
-    pair = tables.unknown.get((index, name))
+    pair, matched = tables.unknown.get((index, name)), tables.at_matched.get((index, name))
     size = len(tables.families[name].values)
-    if pair is None:
-        return lambda metric: [None] * size
-    ranges = identified_change(tables.families[name], index, pair)
+    ranges = {} if pair is None else identified_change(tables.families[name], index, pair)
+    if matched is not None:
+        ranges |= {f"{m}{AT_MATCHED}": (span, matched.relative[m]) for m, span in matched.absolute.items()}
 
     def known(metric: str) -> Sequence[IdentifiedChange | None]:
         absolute, relative = (_ranges(r, size) for r in ranges.get(metric, (None, None)))
@@ -265,7 +273,7 @@ def _metrics(policy: str, family: Family, values: Values, sample: Sample, known:
     nothing = [None] * len(segments)
     for (metric, head, beta), measured in values.items():
         columns = [_nulls(column) for column in (measured.value, *interval(measured, sample))]
-        ranges = known(metric) if head is None and metric in ECONOMIC else nothing
+        ranges = known(metric) if head is None else nothing
         for segment, value, low, high, span in zip(segments, *columns, ranges, strict=True):
             yield Metric.built(
                 policy=policy, metric=metric, head=head, segment=segment, value=value, low=low, high=high,
@@ -284,7 +292,7 @@ def _differences(
     segments = _segments(family)
     nothing = [None] * len(segments)
     for (metric, head, beta), change in differences(baseline, candidate, sample):
-        ranges = known(metric) if head is None and metric in ECONOMIC else nothing
+        ranges = known(metric) if head is None else nothing
         absolute = _estimates(change.absolute, change.absolute_bounds)
         relative = _estimates(change.relative, change.relative_bounds)
         own = _nulls(change.baseline), _nulls(change.candidate)

@@ -8,13 +8,14 @@ scores by bucket that would give it to a cell's width.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from bidsim.statistics.calibration import Bins
 from bidsim.statistics.identified import SettledPair, UnknownPair
+from bidsim.statistics.matched_range import MatchedRanges
 from bidsim.statistics.split import Stage
 from bidsim.statistics.spread import Sample
 from bidsim.statistics.tallies import Family
@@ -98,7 +99,8 @@ class Matched:
 @dataclass(frozen=True)
 class Tables:
     """One replay, reduced. matched: by policy and family; stages: by candidate, the baseline moved to its level, overall
-    and campaign by campaign; unknown: by candidate and family, empty where the log knows every fate."""
+    and campaign by campaign; unknown: by candidate and family, empty where the log knows every fate; at_matched: by the
+    same, over the fates at matched spend, empty where not computed."""
 
     outline: Outline
     families: dict[str, Family]
@@ -106,6 +108,7 @@ class Tables:
     matched: dict[tuple[int, str], Matched]
     stages: dict[int, tuple[Stage, Stage]]
     unknown: dict[tuple[int, str], UnknownPair | SettledPair]
+    at_matched: Mapping[tuple[int, str], MatchedRanges] = field(default_factory=dict)
 
     def sample(self, family: str, confidence: float) -> Sample:
         """What intervals of a family's numbers need."""

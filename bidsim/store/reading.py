@@ -15,7 +15,7 @@ from bidsim.result import SCHEMA, Result
 from bidsim.statistics.numbers import with_confidence as requantified
 from bidsim.statistics.tables import Tables
 from bidsim.statistics.tallies import OVERALL
-from bidsim.store.statistics import read_tables
+from bidsim.store.statistics_reading import read_tables
 from bidsim.versions import other_version
 
 MOST_BYTES = 2**31

@@ -17,7 +17,8 @@ from bidsim.errors import BidsimError
 from bidsim.replay.pipeline import Replayed, run_replay
 from bidsim.scenario.loading import scenario_from_dict
 from bidsim.statistics.numbers import numbers_of, with_confidence
-from bidsim.store.statistics import SCHEMA, read_tables, tables_to_parquet
+from bidsim.store.statistics import SCHEMA, tables_to_parquet
+from bidsim.store.statistics_reading import read_tables
 
 
 def make_log(seed: int = 1, n: int = 1500) -> list[Row]:

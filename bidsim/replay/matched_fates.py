@@ -1,0 +1,227 @@
+"""What unknown rows could do to numbers at matched spend: rows that are unknown at the levels where spend may match.
+
+One more stream, of rows without an observed outcome only: where each starts to be unknown as a candidate's bids are
+multiplied, what it costs there and brings. Second price without budgets and internal auctions, as `levels`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from bidsim.replay.batches import column_of
+from bidsim.replay.levels import MANY_VALUES, OtherLevels, start_of, sum_scales
+from bidsim.replay.measures import MONEY_SCALE
+from bidsim.replay.plan import Plan
+from bidsim.replay.policies import bidder
+from bidsim.replay.sql import render
+from bidsim.replay.stages import Stages
+from bidsim.replay.unknowns import Unknowns
+from bidsim.replay.worth import RESULT_SCALE, Predicted, brings_of, predictions_of, wholes_of
+from bidsim.statistics.frontier import Grid, Levels
+from bidsim.statistics.identified import FATES, UnknownPair
+from bidsim.statistics.matched_range import NAMES, Curves, MatchedRanges, Opening
+from bidsim.statistics.tallies import OVERALL, Family, Tally
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Columns = Mapping[str, npt.NDArray[Any]]
+
+PARTS = ("full", "capped", "cheap", "known", "clicks", "conversions")
+HIGHEST = 16.0  # a multiplier beyond which nobody looks for a level
+# A bid has to be above the one that lost, however little.
+ABOVE = 1 + 2.0**-40
+
+
+@dataclass(frozen=True)
+class _Start:
+    """SQL of a candidate's bid and of where it starts; max: of the bid, as SQL."""
+
+    policy: int
+    sql: str
+    raw: str
+    max: str | None
+
+
+def _start(plan: Plan, policy: int, ties_lose: bool) -> _Start:
+    of = plan.policies[policy]
+    b = bidder(of, str(policy))
+    most = None if of.max is None else f"{of.max!r}::double"
+    bar = "greatest(coalesce(bid_log, 0e0), coalesce(case when isfinite(floor_logged) then floor_logged end, 0e0))"
+    bar = f"(floor({bar}) + 1e0)" if b.round_down else bar
+    reach = "" if most is None else f" and {bar} {'<=' if b.round_down else '<'} {most}"
+    least = f"greatest({bar}, {b.min})" if of.min else bar
+    open_ = f"price is null and isfinite({b.raw}) and {b.raw} > 0e0{reach}"
+    start = f"{least} / {b.raw}{'' if b.round_down else f' * {ABOVE!r}::double'}"
+    known = start_of(plan, of, ties_lose, "price is not null")
+    return _Start(policy, f"case when {open_} then {start} else {known} end", b.raw, most)
+
+
+def matched_ranges(
+    stages: Stages, levels: OtherLevels, unknown: Unknowns, families: Mapping[str, Family]
+) -> dict[tuple[int, str], MatchedRanges]:
+    """By candidate and family; empty where matched spend is found by whole replays, and for families of many values."""
+    plan, grid = stages.plan, levels.grid
+    if grid is None or not levels.matched:
+        return {}
+    asked = {name: f for name, f in families.items() if len(f.values) <= MANY_VALUES}
+    most = min(HIGHEST, max(_highest(plan, levels, unknown, grid, f) for f in asked.values()))
+    starts = [_start(plan, p.index, stages.ties_lose) for p in plan.policies[1:]]
+    predicted = predictions_of(plan, families[OVERALL])
+    sources = dict.fromkeys(source for by_policy in predicted.values() for source, _ in by_policy)
+    sql = render(
+        "matched_fates",
+        weighted=plan.weighted,
+        starts=starts,
+        most=f"{most!r}::double",
+        sources=[(i, plan.sources[i]) for i in sources],
+        segments=plan.segments,
+        outcomes="outcomes",
+    )
+    cells = int(grid.cell(np.array([most]))[0]) + 1
+    aim = _Aim(plan, predicted, starts, grid, cells, {name: len(f.values) for name, f in asked.items()})
+    found = stages.engine.reduce(sql, partial(_Open, aim))
+    unsayable = frozenset({"clicks", "conversions"} - predicted.keys())
+    return {
+        (policy, name): _curves(aim, levels, unknown, family, found.tallies[name], policy).ranges(unsayable)
+        for policy in (s.policy for s in starts)
+        for name, family in asked.items()
+    }
+
+
+def _highest(plan: Plan, levels: OtherLevels, unknown: Unknowns, grid: Grid, family: Family) -> float:
+    """The multiplier at which every candidate spends what the baseline may at most, by its counted wins alone."""
+    highest = 0.0
+    for policy in (p.index for p in plan.policies[1:]):
+        more = _all_ours(unknown, family, policy)["dear"]["spend"]
+        spend = levels.seen[policy][family.name]
+        for value, exact in enumerate(levels.matched[(policy, family.name)].multiplier):
+            if np.isnan(exact):
+                continue
+            goal = family.exact("spend", 0)[value] + int(more[value] * MONEY_SCALE) + 1
+            cell = spend.crossing(value, goal)
+            highest = max(highest, HIGHEST if cell is None else grid.upper(cell))
+    return highest or 1.0
+
+
+@dataclass(frozen=True)
+class _Aim:
+    """What rows are summed for. cells: of the grid, from the first; sizes: values of each family."""
+
+    plan: Plan
+    predicted: Predicted
+    starts: Sequence[_Start]
+    grid: Grid
+    cells: int
+    sizes: Mapping[str, int]
+
+
+class _Open:
+    """Sums of unknown rows by family, segment value and cell of the multiplier from which they are unknown."""
+
+    def __init__(self, aim: _Aim) -> None:
+        self.aim = aim
+        self.tallies = {name: Tally(size * aim.cells) for name, size in aim.sizes.items()}
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        aim, count = self.aim, batch.num_rows
+        weight = column_of(batch, "w") if aim.plan.weighted else np.ones(count)
+        brings = wholes_of(brings_of(aim.plan, batch, aim.predicted), weight)
+        results: Columns = {name: brings[name] for name in ("clicks", "conversions") if name in brings}
+        open_, cheap = column_of(batch, "open") == 1, column_of(batch, "cheap")
+        ours = column_of(batch, "unknown_0") > 0
+        codes = {OVERALL: np.zeros(count, dtype=np.int64)}
+        codes |= {s.name: column_of(batch, f"code_{i}").astype(np.int64) for i, s in enumerate(aim.plan.segments)}
+        for s in aim.starts:
+            cell = self._cell(column_of(batch, f"start_{s.policy}"))
+            full = column_of(batch, f"full_{s.policy}")
+            for side, rows in (("alone", (cell >= 0) & ~ours), ("both", (cell >= 0) & ours)):
+                self._add(codes, cell, rows & open_, s.policy, side, {"full": full, "cheap": cheap})
+                self._add(codes, cell, rows & ~open_, s.policy, side, {"known": cheap})
+                self._add(codes, cell, rows, s.policy, side, results)
+                if s.max is not None:
+                    top = self._cell(column_of(batch, f"top_{s.policy}"))
+                    more = {"full": -full, "capped": column_of(batch, f"capped_{s.policy}")}
+                    self._add(codes, np.maximum(top, cell), rows & open_ & (top >= 0), s.policy, side, more)
+            own: Columns = {"dear": column_of(batch, "dear_0"), "cheap": column_of(batch, "cheap_0"), **results}
+            self._add(codes, cell, (cell >= 0) & ours, s.policy, "ours", own)
+
+    def _cell(self, start: Floats) -> Ints:
+        """-1 where a row never starts, or beyond what is asked."""
+        starts = ~np.isnan(start)
+        cell = self.aim.grid.cell(np.where(starts, start, 1.0))
+        return np.where(starts & (cell < self.aim.cells), cell, -1)
+
+    def _add(
+        self,
+        codes: Mapping[str, Ints],
+        cell: Ints,
+        mask: npt.NDArray[np.bool_],
+        policy: int,
+        side: str,
+        values: Columns,
+    ) -> None:
+        rows = np.flatnonzero(mask)
+        if len(rows) == 0:
+            return
+        for family, tally in self.tallies.items():
+            at = codes[family][rows] * self.aim.cells + cell[rows]
+            for name, each in values.items():
+                tally.add((f"{side} {name}", policy, None), at, each[rows])
+
+    def merge(self, other: Self) -> None:
+        for name, tally in self.tallies.items():
+            tally.merge(other.tallies[name])
+
+
+def _curves(aim: _Aim, levels: OtherLevels, unknown: Unknowns, family: Family, tally: Tally, policy: int) -> Curves:
+    size, grid = len(family.values), aim.grid
+    sums = tally.exact(size, aim.cells)[1]
+    scale = {"clicks": RESULT_SCALE, "conversions": RESULT_SCALE}
+
+    def upto(side: str, name: str) -> Floats:
+        found = sums.get((f"{side} {name}", policy, None), np.zeros((size, aim.cells)))
+        return np.asarray(np.cumsum(found, axis=1) / scale.get(name, MONEY_SCALE))
+
+    nothing = dict.fromkeys(NAMES, np.zeros((size, aim.cells)))
+    ours = {"lost": nothing, "dear": nothing | {"spend": upto("ours", "dear")}}
+    ours["cheap"] = {n: upto("ours", "cheap" if n == "spend" else n) for n in NAMES}
+    matched = levels.matched[(policy, family.name)]
+    return Curves(
+        multiplier=np.array([grid.upper(cell) for cell in range(aim.cells)]),
+        seen=_seen(aim, levels.seen[policy][family.name]),
+        alone=Opening(*(upto("alone", part) for part in PARTS)),
+        both=Opening(*(upto("both", part) for part in PARTS)),
+        ours=ours,
+        counted={name: family.get(name, 0) if family.has(name, 0) else np.zeros(size) for name in NAMES},
+        all_ours=_all_ours(unknown, family, policy),
+        exact={name: getattr(matched, name) for name in NAMES},
+        exact_multiplier=matched.multiplier,
+    )
+
+
+def _seen(aim: _Aim, levels: Levels) -> dict[str, Floats]:
+    scales = sum_scales(aim.plan)
+    return {
+        name: np.cumsum(getattr(levels, name)[:, : aim.cells].astype(np.float64), axis=1) / scales[name]
+        for name in NAMES
+    }
+
+
+def _all_ours(unknown: Unknowns, family: Family, policy: int) -> dict[str, dict[str, Floats]]:
+    """All of the baseline's unknown rows under each fate."""
+    size = len(family.values)
+    pair = unknown.pairs.get((policy, family.name))
+    if not isinstance(pair, UnknownPair):
+        return {fate: dict.fromkeys(NAMES, np.zeros(size)) for fate in FATES}
+    parts = [(pair.baseline_alone.adds(fate), pair.baseline_both.adds(fate)) for fate in FATES]
+    return {
+        fate: {name: np.nan_to_num(alone[name] + both[name]) for name in NAMES}
+        for fate, (alone, both) in zip(FATES, parts, strict=True)
+    }
