@@ -314,7 +314,8 @@ def _budget(plan: Plan, names: Names, engine: AnyEngine, relation: str) -> None:
     if budget.pacing == "even":
         elapsed, span = _pace(plan, names.loaded, budget.per)
         # A row without a time comes last in its period, when all of the budget is released.
-        plan.pace = (f"coalesce(cast({elapsed} as bigint), 1)", f"coalesce(cast({span} as bigint), 1)")
+        elapsed, span = f"cast({elapsed} as bigint)", f"cast({span} as bigint)"
+        plan.pace = (f"coalesce({elapsed}, {span}, 1)", f"coalesce({span}, 1)")
 
 
 def _pace(plan: Plan, loaded: LoadedScenario, per: str) -> tuple[str, str]:
@@ -352,8 +353,15 @@ def _pace(plan: Plan, loaded: LoadedScenario, per: str) -> tuple[str, str]:
     if zone == "UTC":
         return f"extract('hour' from {local}) * 60 + extract('minute' from {local}) + 1", "1440"
     midnight = f"date_trunc('day', {local})"
-    begin, end = f"timezone('{zone}', {midnight})", f"timezone('{zone}', {midnight} + interval 1 day)"
+    begin, end = _midnight(zone, midnight), _midnight(zone, f"({midnight} + interval 1 day)")
     return _minutes(begin, str(time)), f"(epoch({end}) - epoch({begin})) / 60e0"
+
+
+def _midnight(zone: str, local: str) -> str:
+    """The instant of a local midnight, the first where clocks that go back let it come twice (Havana, the Azores)."""
+    instant = f"timezone('{zone}', {local})"
+    before = f"({instant} - interval 1 hour)"
+    return f"case when timezone('{zone}', {before}) >= {local} then {before} else {instant} end"
 
 
 def _minutes(begin: str, time: str) -> str:
