@@ -19,6 +19,7 @@ from bidsim.replay.columns import (
     check_binds,
     check_numeric,
     event_seconds,
+    grouped,
     indicator,
     is_numeric,
     join_campaigns,
@@ -88,6 +89,7 @@ def make_plan(loaded: LoadedScenario, engine: AnyEngine, log: Log, policies: lis
     relation = f"{source.reader()} as s" + join_campaigns(campaigns, campaign_sql)
     types = role_types(loaded, engine, relation, roles)
     check_numeric(names, engine, relation, types, roles)
+    roles |= {role: grouped(sql, types[role]) for role in ("campaign", "request") if (sql := roles[role]) is not None}
     roles = shift_prices(roles, loaded.shift.prices)
     time_kind = time_kind_of(loaded, types)
     if time_kind is not None:

@@ -20,7 +20,10 @@ from bidsim.scenario.loading import LoadedScenario
 from bidsim.scenario.reading import Place
 from bidsim.scenario.schema import ROLES
 
-NUMERIC_TYPES = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN")
+SIGNED_TYPES = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
+NUMERIC_TYPES = (*SIGNED_TYPES, *(f"U{kind}" for kind in SIGNED_TYPES), "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN")
+# One value each, which files keep as it is; what else there is (lists, intervals, 128 bits) is known by its text.
+KEPT_TYPES = (*NUMERIC_TYPES, "VARCHAR", "DATE", "TIME", "BLOB", "UUID", "ENUM", '"NULL"')
 TIME_PARTS = {
     "hour": "extract('hour' from {0})",
     "weekday": "extract('isodow' from {0})",
@@ -125,7 +128,8 @@ def campaign_table(
         )
     quoted = quote_identifier(key)
     twice = engine.rows(
-        f"select cast({quoted} as varchar) k, count(*) n from {table.reader()} group by k having n > 1 order by k limit 1"
+        f"select cast({quoted} as varchar) k, count(*) n from {table.reader()} where {quoted} is not null "
+        "group by k having n > 1 order by k limit 1"
     )
     if twice:
         raise LogError(
@@ -161,7 +165,7 @@ def check_binds(loaded: LoadedScenario, engine: AnyEngine, relation: str, sql: s
 
 
 def is_numeric(kind: str) -> bool:
-    return kind.startswith(NUMERIC_TYPES) or (kind.startswith("U") and kind != "UUID") or kind == '"NULL"'
+    return (kind.startswith(NUMERIC_TYPES) and not kind.endswith("]")) or kind == '"NULL"'
 
 
 def check_numeric(
@@ -196,6 +200,14 @@ def not_numeric(
         f"try_cast({text} as double) to take what is no number as missing",
         *path,
     )
+
+
+def grouped(sql: str, kind: str) -> str:
+    """What rows are grouped by: equal where it is the same, whoever compares it, so that -0.0 is 0.0."""
+    if kind in ("FLOAT", "DOUBLE"):
+        return f"({sql} + cast(0 as {kind.lower()}))"
+    kept = kind.startswith(KEPT_TYPES) and not kind.endswith("]") and "HUGEINT" not in kind
+    return sql if kept else f"cast({sql} as varchar)"
 
 
 def unit_kind(kind: str | None) -> Literal["whole", "text", "row"]:
@@ -277,6 +289,8 @@ def segments_of(
     for i, entry in enumerate(loaded.scenario.segments):
         pairs = [(entry, entry)] if isinstance(entry, str) else list(entry.items())
         for name, text in pairs:
+            if not name.strip():
+                raise loaded.error("segments: a segment needs a name", "segments", i)
             if name in found:
                 raise loaded.error(f'segments: "{name}" stands twice', "segments", i)
             if text in ROLES and roles.get(text) is not None:
@@ -285,12 +299,15 @@ def segments_of(
                 sql = TIME_PARTS[text].format(local)
             else:
                 sql = names.compile(text, "segments", i).sql
-            check_binds(loaded, engine, relation, sql, "segments", i)
-            found[name] = sql
+            kind = check_binds(loaded, engine, relation, sql, "segments", i)
+            found[name] = grouped(sql, kind) if sql != roles["campaign"] else sql
     segments = [Segment(name, f"segment_{i}", sql) for i, (name, sql) in enumerate(found.items())]
     if roles["campaign"] is not None and roles["campaign"] not in found.values():
         # Metrics over campaigns (gauc, target_attainment) need the campaigns even where nobody asked to see them.
-        segments.append(Segment("campaign", f"segment_{len(segments)}", str(roles["campaign"]), shown=False))
+        name = "campaign"
+        while name in found:
+            name += "_"
+        segments.append(Segment(name, f"segment_{len(segments)}", str(roles["campaign"]), shown=False))
     return segments
 
 

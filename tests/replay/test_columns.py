@@ -133,3 +133,68 @@ def test_a_new_model_of_clicks_beside_productions_model_of_all_predicts_by_what_
     assert numbers(result, "baseline")["predicted_conversions"] == n * 0.0625
     assert result.policies[1].formula == "1000 * target_cpa * pctr * pcvr"
     assert result.policies[1].borrowed_heads == borrowed
+
+
+@pytest.mark.parametrize("budget", [None, {"amount": 0.02, "per": "total"}], ids=["plain", "budget"])
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [([-0.0, 0.0, 1.0], pa.float64()), ([[1], [1], [2]], pa.list_(pa.int64())), ([{"a": 1}, {"a": 1}, {"a": 2}], None)],
+    ids=["zeros", "lists", "structs"],
+)
+def test_values_that_are_equal_are_one_campaign_and_one_segment_value_of_whatever_type(
+    values: list[Any], kind: pa.DataType | None, budget: dict[str, Any] | None
+) -> None:
+    """Spec sections 3.7 and 4: a budget is per campaign, everything is given for each value of each segment."""
+    given = {"budget": budget, "bid": {"formula": "9"}, "segments": ["ad", "campaign"]}
+    found = []
+    for ads, of in ((values, kind), (["a", "a", "b"], pa.string())):
+        table = pa.table({**LOG, "unit": list(range(ROWS))}).drop_columns(["campaign"])
+        table = table.append_column("ad", pa.array(ads * (ROWS // 3), type=of))
+        result = replay(table, columns={"campaign": "ad"}, **{k: v for k, v in given.items() if v is not None})
+        names = by_segment(result, "new", "ad", ["wins", "spend", "bids"])
+        found.append([*names.values(), *by_segment(result, "new", "campaign", ["wins", "spend", "bids"]).values()])
+        assert len(found[-1]) == 4
+    assert found[0] == found[1]
+
+
+def test_campaigns_of_128_bits_do_not_share_a_budget() -> None:
+    keys = {"columns": {"campaign": "cast(n as hugeint)"}, "budget": {"amount": 0.01, "per": "total"}}
+    log = {**LOG, "n": [2**60 + i % 3 for i in range(ROWS)], "price": [1.0] * ROWS}
+    found = replay(pa.table(log).drop_columns(["campaign"]), bid={"formula": "9"}, segments=["campaign"], **keys)
+    assert [v["wins"] for v in by_segment(found, "new", "campaign", ["wins"]).values()] == [10.0, 10.0, 10.0]
+
+
+def test_a_segment_called_campaign_that_is_none_has_its_own_values() -> None:
+    """Spec section 4: for each value of each segment; gauc is over campaigns, whatever segments are called."""
+    log = pa.table({**LOG, "campaign": [i % 4 for i in range(ROWS)], "pctr": [i / ROWS for i in range(ROWS)]})
+    plain = replay(log, bid={"formula": "9"}, segments=[{"pair": "campaign % 2"}])
+    found = replay(log, bid={"formula": "9"}, segments=[{"campaign": "campaign % 2"}])
+    assert by_segment(found, "new", "campaign", []) == by_segment(plain, "new", "pair", [])
+    assert numbers(found, "new") == numbers(plain, "new")
+    assert found.data.campaigns == 4
+
+
+def test_a_segment_needs_a_name() -> None:
+    with pytest.raises(BidsimError, match="a segment needs a name"):
+        replay(pa.table(LOG), bid={"formula": "9"}, segments=[{"": "campaign"}])
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"columns": {"price": "prices"}}, r"columns\.price: the log's column is DOUBLE\[\]"),
+        ({"bid": {"formula": "prices"}}, r"bid\.formula: gives a DOUBLE\[\], where an amount of money is needed"),
+        ({"conditions": ["prices"]}, r"conditions\.0: \"prices\" gives a DOUBLE\[\], where true or false is needed"),
+    ],
+    ids=["price", "bid", "condition"],
+)
+def test_a_list_of_numbers_is_no_number(keys: dict[str, Any], said: str) -> None:
+    table = pa.table({**LOG, "prices": [[1.0]] * ROWS})
+    with pytest.raises(BidsimError, match=said):
+        replay(table, **{"bid": {"formula": "9"}, **keys})
+
+
+def test_rows_of_the_campaign_table_without_a_campaign_are_nobodys(tmp_path: Path) -> None:
+    (tmp_path / "campaigns.csv").write_text("campaign,name\na,A\n,B\n,C\n")
+    found = replay(pa.table(LOG), bid={"formula": "9"}, campaigns=str(tmp_path / "campaigns.csv"))
+    assert numbers(found, "new")["rows"] == ROWS

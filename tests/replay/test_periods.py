@@ -9,12 +9,14 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from small_logs import Row, by_segment, few, numbers, replay
 
 from bidsim.errors import ScenarioError
+from bidsim.replay.settling import starts_of
 
 TOKYO, NEW_YORK = "Asia/Tokyo", "America/New_York"
 
@@ -264,3 +266,11 @@ def test_rows_without_a_budget_are_not_bid_on_and_said_to_be() -> None:
     assert "budget_missing" not in {f.code for f in known.findings}
     none = replay([{**row, "weight": -1.0} for row in rows], bid={"formula": "10"}, budget={"amount": "limit"})
     assert "budget_missing" not in {f.code for f in none.findings}
+
+
+def test_a_period_goes_on_in_the_next_batch_whatever_its_campaign_is_called() -> None:
+    for campaign in (float("nan"), 0.5, None):
+        batch = pa.record_batch({"campaign": pa.array([campaign], pa.float64()), "period": pa.array(["x"])})
+        _, last = starts_of(batch, None)
+        again, _ = starts_of(batch, last)
+        assert not again.any()
