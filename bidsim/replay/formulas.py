@@ -70,6 +70,7 @@ def bind_formulas(plan: Plan, names: Names, engine: AnyEngine, relation: str) ->
         if loaded.shift.prices != 1.0:  # what the log bid is what it was, whatever others ask
             roles_too["bid"] = f"(bid_log / {loaded.shift.prices!r}::double)"
         usable = {r: c for r, c in roles_too.items() if plan.has(r) and r not in names.columns}
+        used: set[str] = set()
 
         def compile_(
             later: Mapping[str, str],
@@ -78,8 +79,10 @@ def bind_formulas(plan: Plan, names: Names, engine: AnyEngine, relation: str) ->
             extra: dict[str, str] = extra,
             name: str = policy.name,
             usable: dict[str, str] = usable,
+            used: set[str] = used,
         ) -> Compiled:
             compiled = Names(loaded, {**later, **usable}).compile(text, *path, extra=extra)
+            used |= compiled.names
             seen = {r for r in OUTCOME_ROLES if plan.roles[r] in {names.columns.get(n) for n in compiled.names}}
             if seen | (compiled.names & {"price"} - set(names.columns)):
                 plan.warnings.append(
@@ -87,7 +90,11 @@ def bind_formulas(plan: Plan, names: Names, engine: AnyEngine, relation: str) ->
                 )
             return compiled
 
-        policy.formula_sql = _never_on_invalid(plan, policy, later_names(plan, names, compile_))
+        formula = later_names(plan, names, compile_)
+        if policy.index > 0:
+            lent = {h for h in HEADS if PREDICTION_COLUMN[h] in used and not plan.valid(policy.index, h)}
+            policy.borrowed_heads = tuple(h for h in HEADS if h in {*policy.borrowed_heads, *lent})
+        policy.formula_sql = _never_on_invalid(plan, policy, formula)
         try_amount(plan, names, engine, relation, text, *path, extra=extra)
 
 
