@@ -31,6 +31,7 @@ from bidsim.replay.columns import (
     shift_prices,
     time_kind_of,
     unit_kind,
+    unit_sql,
     window_conditions,
     window_span,
 )
@@ -110,6 +111,8 @@ def make_plan(loaded: LoadedScenario, engine: AnyEngine, log: Log, policies: lis
         check_binds(loaded, engine, relation, f"coalesce({text}, false)", "conditions", i)
     conditions += window_conditions(loaded, roles["time"], time_kind)
     segments = segments_of(loaded, engine, relation, names, roles, local)
+    if (unit := roles["unit"]) is not None:
+        roles["unit"] = unit_sql(unit, types["unit"])
     plan = Plan(
         source=source,
         roles=roles,

@@ -211,11 +211,27 @@ def grouped(sql: str, kind: str) -> str:
 
 
 def unit_kind(kind: str | None) -> Literal["whole", "text", "row"]:
-    """How units are told apart: small whole numbers as such, everything else by its text."""
+    """How units are told apart: whole numbers of 64 bits as such, everything else by its text."""
     if kind is None:
         return "row"
     whole = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
-    return "whole" if kind in whole else "text"
+    return "whole" if kind in whole or _of_20_digits(kind) else "text"
+
+
+def _of_20_digits(kind: str) -> bool:
+    """Whether whole numbers of a type may need one bit more than BIGINT has; Spark reads UBIGINT as such a DECIMAL."""
+    decimal = re.fullmatch(r"DECIMAL\((\d+),0\)", kind)
+    return kind == "UBIGINT" or (decimal is not None and int(decimal.group(1)) <= 20)
+
+
+def unit_sql(sql: str, kind: str) -> str:
+    """A unit that is a whole number as BIGINT: itself where it fits, else less 2^64, whose bits are the same."""
+    if not _of_20_digits(kind):
+        return sql
+    half, whole = "cast('9223372036854775808' as hugeint)", "cast('18446744073709551616' as hugeint)"
+    wrapped = f"((cast({sql} as hugeint) + {half}) % {whole} + {whole}) % {whole} - {half}"
+    fits = f"{sql} between -9223372036854775807 and 9223372036854775807"
+    return f"case when {fits} then cast({sql} as bigint) else cast({wrapped} as bigint) end"
 
 
 def time_kind_of(loaded: LoadedScenario, types: Mapping[str, str]) -> str | None:

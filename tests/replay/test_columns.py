@@ -198,3 +198,28 @@ def test_rows_of_the_campaign_table_without_a_campaign_are_nobodys(tmp_path: Pat
     (tmp_path / "campaigns.csv").write_text("campaign,name\na,A\n,B\n,C\n")
     found = replay(pa.table(LOG), bid={"formula": "9"}, campaigns=str(tmp_path / "campaigns.csv"))
     assert numbers(found, "new")["rows"] == ROWS
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"),
+    [(pa.uint64(), 0), (pa.uint64(), 2**63 - ROWS), (pa.decimal128(20, 0), 0), (pa.int32(), 0)],
+    ids=["unsigned", "large", "decimal", "small"],
+)
+def test_the_same_units_fall_into_the_same_buckets_whatever_type_of_whole_number_they_are(
+    kind: pa.DataType, first: int
+) -> None:
+    """Spec section 4: a hash that is the same on every engine; Spark reads unsigned numbers as decimals."""
+    log = pa.table({**LOG, "price": [i / 10 for i in range(ROWS)]})
+    ids = [None if i == 7 else first + i // 2 for i in range(ROWS)]
+    found = [
+        replay(log.append_column("unit", pa.array(ids, type=of)), bid={"formula": "9 * pctr"})
+        for of in (pa.int64(), kind)
+    ]
+    assert found[0].metrics == found[1].metrics
+    assert any(m.metric == "clicks" and m.low is not None for m in found[0].metrics)
+    assert found[0].data.units == found[1].data.units
+
+
+def test_units_beyond_64_bits_with_a_sign_are_told_apart() -> None:
+    log = pa.table({**LOG, "unit": pa.array([2**64 - 1 - i for i in range(ROWS)], pa.uint64())})
+    assert replay(log, bid={"formula": "9"}).data.units == ROWS
