@@ -19,6 +19,7 @@ from bidsim.replay.columns import (
     check_binds,
     check_numeric,
     event_seconds,
+    given_twice,
     grouped,
     indicator,
     is_numeric,
@@ -85,8 +86,8 @@ def make_plan(loaded: LoadedScenario, engine: AnyEngine, log: Log, policies: lis
     names.of_table("s", log_columns)
     campaign_sql = role_sql(names, loaded, "campaign")
     campaigns = campaign_table(loaded, engine, log.campaigns, campaign_sql)
-    if campaigns is not None:
-        names.of_table("c", engine.names(f"select * from {campaigns.reader}"))
+    campaign_columns = engine.names(f"select * from {campaigns.reader}") if campaigns is not None else []
+    names.of_table("c", campaign_columns)
     roles = {role: campaign_sql if role == "campaign" else role_sql(names, loaded, role) for role in ROLES}
     relation = f"{source.reader()} as s" + join_campaigns(campaigns, campaign_sql)
     types = role_types(loaded, engine, relation, roles)
@@ -132,6 +133,7 @@ def make_plan(loaded: LoadedScenario, engine: AnyEngine, log: Log, policies: lis
     plan.zone = zone
     plan.tried = names.tried
     plan.campaign_sql = campaign_sql
+    plan.twice = given_twice(loaded, [n for n, _ in log_columns], [n for n, _ in campaign_columns])
     plan.span = window_span(loaded, roles["time"], time_kind)
     for role in ("time", "click_time", "conversion_time"):
         seconds = event_seconds(loaded, types, roles, role)

@@ -24,6 +24,7 @@ SIGNED_TYPES = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
 NUMERIC_TYPES = (*SIGNED_TYPES, *(f"U{kind}" for kind in SIGNED_TYPES), "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN")
 # One value each, which files keep as it is; what else there is (lists, intervals, 128 bits) is known by its text.
 KEPT_TYPES = (*NUMERIC_TYPES, "VARCHAR", "DATE", "TIME", "BLOB", "UUID", "ENUM", '"NULL"')
+MONEY_ROLES = ("target_cpc", "target_cpa", "daily_budget")
 TIME_PARTS = {
     "hour": "extract('hour' from {0})",
     "weekday": "extract('isodow' from {0})",
@@ -142,6 +143,16 @@ def campaign_table(
         called = {str(k): str(v) for k, v in rows if k is not None and v is not None}
     keys = engine.rows(f"select cast({quoted} as varchar) from {table.reader()} where {quoted} is not null")
     return CampaignTable(table.reader(), quoted, called, frozenset(str(key) for (key,) in keys))
+
+
+def given_twice(loaded: LoadedScenario, log: Iterable[str], campaigns: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Targets and budgets that both tables have, and that the scenario does not name: SQL of the log's and the other."""
+    found = {}
+    for role in MONEY_ROLES if loaded.scenario.budget else MONEY_ROLES[:2]:
+        ours, theirs = named(role, log), named(role, campaigns)
+        if ours is not None and theirs is not None and getattr(loaded.scenario.columns, role) is None:
+            found[role] = (f"s.{quote_identifier(ours)}", f"c.{quote_identifier(theirs)}")
+    return found
 
 
 def role_types(

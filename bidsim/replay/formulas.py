@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from bidsim.replay.columns import Names, check_binds, is_numeric
+from bidsim.replay.columns import MONEY_ROLES, Names, check_binds, is_numeric
 from bidsim.replay.engines import AnyEngine
 from bidsim.replay.plan import Carried, Plan
 from bidsim.replay.policies import PolicyPlan
@@ -12,7 +12,6 @@ from bidsim.scenario.expressions import Compiled
 from bidsim.scenario.loading import LoadedScenario
 from bidsim.scenario.schema import HEADS, PREDICTION_COLUMN, ROLES
 
-MONEY_ROLES = ("target_cpc", "target_cpa", "daily_budget")
 SEEN_ROLES = ("price", "bid", "floor")
 OUTCOME_ROLES = ("price", "won", "click", "conversion")
 

@@ -223,3 +223,32 @@ def test_the_same_units_fall_into_the_same_buckets_whatever_type_of_whole_number
 def test_units_beyond_64_bits_with_a_sign_are_told_apart() -> None:
     log = pa.table({**LOG, "unit": pa.array([2**64 - 1 - i for i in range(ROWS)], pa.uint64())})
     assert replay(log, bid={"formula": "9"}).data.units == ROWS
+
+
+@pytest.mark.parametrize(
+    ("keys", "rows"),
+    [
+        ({}, [("target_cpc", 40)]),
+        ({"columns": {"target_cpc": "target_cpc"}}, []),
+        ({"conditions": ["ad = 'a'"]}, []),
+        ({"budget": {"amount": "daily_budget", "per": "total"}}, [("target_cpc", 40), ("daily_budget", 20)]),
+    ],
+    ids=["differ", "named", "equal", "budget"],
+)
+def test_a_target_that_log_and_campaign_table_give_otherwise_is_said_to_be_the_logs(
+    tmp_path: Path, keys: dict[str, Any], rows: list[tuple[str, int]]
+) -> None:
+    """Spec section 2: the campaign table is joined for targets and budgets; what the log has itself counts."""
+    (tmp_path / "campaigns.csv").write_text("ad,target_cpc,daily_budget,name\na,2,1,A\nb,2,3,B\nc,2,,C\n")
+    log = {
+        **LOG,
+        "campaign": ["a", "b", "c"] * (ROWS // 3),
+        "target_cpc": [2.0, 3.0, None] * (ROWS // 3),
+        "daily_budget": [1, 2, 3] * (ROWS // 3),
+    }
+    keys = {**keys, "columns": {"campaign": "ad", **keys.get("columns", {})}}
+    table = pa.table(log).rename_columns({"campaign": "ad"})
+    result = replay(table, campaigns=str(tmp_path / "campaigns.csv"), **keys)
+    said = [f.message for f in result.findings if f.code == "two_sources"]
+    assert [m.split(" in the log")[0] for m in said] == [f"{n} rows have another {role}" for role, n in rows]
+    assert all(f"columns: {{{role}: {role}}}" in m for m, (role, _) in zip(said, rows, strict=True))
