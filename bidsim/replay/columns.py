@@ -59,6 +59,11 @@ class Names:
             self.tried.append((path, compiled.sql))
         return compiled
 
+    @property
+    def of_log(self) -> list[str]:
+        """The log's own columns."""
+        return [name for name, sql in self.columns.items() if sql.startswith("s.")]
+
     def part(self, name: str) -> str:
         """A column as a part of an expression."""
         return self.parts.get(name, self.columns[name])
@@ -89,7 +94,8 @@ def role_sql(names: Names, loaded: LoadedScenario, role: str) -> str | None:
     text = getattr(loaded.scenario.columns, role)
     if text is not None:
         return names.compile(text, "columns", role).sql
-    name = named(role, names.columns)
+    # Of the campaign table only targets and budgets: its bid or weight would be no row's.
+    name = named(role, names.columns if role in MONEY_ROLES else names.of_log)
     if name is None:
         return None
     names.check_whole(name)

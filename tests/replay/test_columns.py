@@ -252,3 +252,15 @@ def test_a_target_that_log_and_campaign_table_give_otherwise_is_said_to_be_the_l
     said = [f.message for f in result.findings if f.code == "two_sources"]
     assert [m.split(" in the log")[0] for m in said] == [f"{n} rows have another {role}" for role, n in rows]
     assert all(f"columns: {{{role}: {role}}}" in m for m, (role, _) in zip(said, rows, strict=True))
+
+
+def test_roles_left_out_are_the_logs_columns_and_only_targets_and_budgets_the_campaign_tables(tmp_path: Path) -> None:
+    """Spec section 2: columns name the log's, the campaign table has targets, budgets and names."""
+    (tmp_path / "campaigns.csv").write_text("campaign,bid,weight,time,floor,target_cpc\na,3,7,2020-01-01,99,4\n")
+    log = pa.table({**LOG, "campaign": ["a"] * ROWS})
+    found = replay(log, campaigns=str(tmp_path / "campaigns.csv"))
+    plain = replay(log.append_column("target_cpc", pa.array([4.0] * ROWS)))
+    assert numbers(found, "new") == numbers(plain, "new")
+    assert not found.fidelity.checked
+    named = {"weight": "weight", "bid": "bid"}
+    assert numbers(replay(log, campaigns=str(tmp_path / "campaigns.csv"), columns=named), "new")["rows"] == 7 * ROWS
