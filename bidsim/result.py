@@ -259,6 +259,10 @@ class Result(Record):
     def baseline(self) -> str:
         return next(p.name for p in self.policies if p.role == "baseline")
 
+    def told(self, code: str) -> str:
+        """The message of a finding, with a space before it; empty where there is none."""
+        return next((f" {f.message}" for f in self.findings if f.code == code), "")
+
     @property
     def candidates(self) -> list[str]:
         return [p.name for p in self.policies if p.role == "candidate"]

@@ -16,7 +16,18 @@ from scipy.special import ndtri, stdtr, stdtrit
 
 from bidsim.gate.bounds import Bound, bound_of
 from bidsim.gate.index import Index, Place
-from bidsim.gate.sentences import LEAK, STRADDLES, allows, metric_name, place_words, said, title, unsure, wide
+from bidsim.gate.sentences import (
+    LEAK,
+    STRADDLES,
+    allows,
+    metric_name,
+    place_words,
+    said,
+    title,
+    undefined,
+    unsure,
+    wide,
+)
 from bidsim.result import Difference, Estimate, Metric, Range, RuleOutcome, Segment, Status
 from bidsim.scenario.schema import Rule
 
@@ -93,8 +104,10 @@ def judge_place(index: Index, rule: Rule, bound: Bound, place: Place, segment: S
     if lacking:
         return Judgement(outcome("insufficient_data", f"{subject} is not judged: {lacking}."))
     if quantity is None or judged is None:
-        why = "is undefined here (a zero denominator or no labels), so it can't be judged"
-        return Judgement(outcome("insufficient_data", f"{subject} {why}."))
+        level = index.metrics.get((policy, "multiplier_at_matched_spend", None, place[3], None))
+        unmatched = rule.metric.endswith("_at_matched_spend") and level is not None and level.value is None
+        why = undefined(bound, metric.value, base, compared=difference is not None, unmatched=unmatched)
+        return Judgement(outcome("insufficient_data", f"{subject} {why}, so it can't be judged."))
     interval = None if judged.low is None or judged.high is None else (judged.low, judged.high)
     words = f"{subject} {said(bound, quantity, metric.value, base, interval)}"
     if rule.evidence == "interval" and interval is None:

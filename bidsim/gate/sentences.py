@@ -32,7 +32,7 @@ def title(rule: Rule) -> str:
         return rule.name
     bound = bound_of(rule)
     by = f" by {rule.by}" if rule.by else ""
-    return f"{metric_name(rule, rule.head)}{by}: {bound.words if bound else ''}".strip()
+    return f"{metric_name(rule, rule.head)}{by}{f': {bound.words}' if bound else ''}"
 
 
 def metric_name(rule: Rule, head: str | None) -> str:
@@ -59,6 +59,19 @@ def said(
         ends = sorted(x if quantity > 0 else -x for x in interval)
         verb += " [" + ", ".join(f"{x * 100:.3g}%" if relative else f"{x:.4g}" for x in ends) + "]"
     return f"{verb} ({baseline or 0:,.6g} to {value or 0:,.6g})"
+
+
+def undefined(bound: Bound, value: float | None, baseline: float | None, *, compared: bool, unmatched: bool) -> str:
+    """Why there is nothing to judge. compared: whether the result has the metric's change; unmatched: whether the policy
+    has no level at which it spends what the baseline does."""
+    if unmatched:
+        return "has no value: no multiplier of its bids makes it spend as much as the baseline"
+    if value is not None and not compared:
+        return "is of the candidate alone, without a baseline's to change from (bound it with at_most or at_least)"
+    if value is not None and baseline == 0 and bound.quantity == "relative":
+        return f"is undefined as a percentage: {value:,.5g} against the baseline's 0 (bound the change in its own unit)"
+    whose = " for the baseline" if value is not None and baseline is None else ""
+    return f"is undefined{whose} here (a zero denominator or no labels)"
 
 
 def allows(rule: Rule, bound: Bound) -> str:

@@ -60,7 +60,7 @@ def _verdict(result: Result, outcomes: list[RuleOutcome], ruled: bool, fidelity_
     broken = result.fidelity.passed is False
     why = (
         f"The replay does not reproduce the log: {result.fidelity.mismatched_rows} rows of the logged bids come out "
-        "otherwise than logged."
+        f"otherwise than logged.{result.told('won_without_bid')}"
     )
     failed = [o for o in outcomes if o.action == "fail" and not o.waived]
     warned = [o for o in outcomes if o.action == "warn" and not o.waived]

@@ -19,6 +19,8 @@ from bidsim.replay.columns import (
     check_binds,
     check_numeric,
     event_seconds,
+    given_twice,
+    grouped,
     indicator,
     is_numeric,
     join_campaigns,
@@ -30,11 +32,13 @@ from bidsim.replay.columns import (
     shift_prices,
     time_kind_of,
     unit_kind,
+    unit_sql,
     window_conditions,
     window_span,
 )
 from bidsim.replay.engines import AnyEngine
 from bidsim.replay.formulas import bind_formulas, later_names, role_names, try_amount
+from bidsim.replay.pacing import pace_of
 from bidsim.replay.plan import Plan, Prediction, Ripening
 from bidsim.replay.policies import PolicyPlan
 from bidsim.scenario.expressions import quote_identifier
@@ -82,12 +86,13 @@ def make_plan(loaded: LoadedScenario, engine: AnyEngine, log: Log, policies: lis
     names.of_table("s", log_columns)
     campaign_sql = role_sql(names, loaded, "campaign")
     campaigns = campaign_table(loaded, engine, log.campaigns, campaign_sql)
-    if campaigns is not None:
-        names.of_table("c", engine.names(f"select * from {campaigns.reader}"))
+    campaign_columns = engine.names(f"select * from {campaigns.reader}") if campaigns is not None else []
+    names.of_table("c", campaign_columns)
     roles = {role: campaign_sql if role == "campaign" else role_sql(names, loaded, role) for role in ROLES}
     relation = f"{source.reader()} as s" + join_campaigns(campaigns, campaign_sql)
     types = role_types(loaded, engine, relation, roles)
     check_numeric(names, engine, relation, types, roles)
+    roles |= {role: grouped(sql, types[role]) for role in ("campaign", "request") if (sql := roles[role]) is not None}
     roles = shift_prices(roles, loaded.shift.prices)
     time_kind = time_kind_of(loaded, types)
     if time_kind is not None:
@@ -107,6 +112,8 @@ def make_plan(loaded: LoadedScenario, engine: AnyEngine, log: Log, policies: lis
         check_binds(loaded, engine, relation, f"coalesce({text}, false)", "conditions", i)
     conditions += window_conditions(loaded, roles["time"], time_kind)
     segments = segments_of(loaded, engine, relation, names, roles, local)
+    if (unit := roles["unit"]) is not None:
+        roles["unit"] = unit_sql(unit, types["unit"])
     plan = Plan(
         source=source,
         roles=roles,
@@ -126,6 +133,7 @@ def make_plan(loaded: LoadedScenario, engine: AnyEngine, log: Log, policies: lis
     plan.zone = zone
     plan.tried = names.tried
     plan.campaign_sql = campaign_sql
+    plan.twice = given_twice(loaded, [n for n, _ in log_columns], [n for n, _ in campaign_columns])
     plan.span = window_span(loaded, roles["time"], time_kind)
     for role in ("time", "click_time", "conversion_time"):
         seconds = event_seconds(loaded, types, roles, role)
@@ -312,53 +320,10 @@ def _budget(plan: Plan, names: Names, engine: AnyEngine, relation: str) -> None:
         check_binds(names.loaded, engine, relation, period, "budget", "per")
         plan.budget_period = f"cast({period} as varchar)"
     if budget.pacing == "even":
-        elapsed, span = _pace(plan, names.loaded, budget.per)
+        elapsed, span = pace_of(plan, names.loaded, budget.per)
         # A row without a time comes last in its period, when all of the budget is released.
-        plan.pace = (f"coalesce(cast({elapsed} as bigint), 1)", f"coalesce(cast({span} as bigint), 1)")
-
-
-def _pace(plan: Plan, loaded: LoadedScenario, per: str) -> tuple[str, str]:
-    """SQL of the minutes of the period up to the end of the row's minute, and of all its minutes (spec 3.7).
-
-    A day is as long as it is: 23 or 25 hours where clocks change. Without time zones in the log, clocks never do.
-    """
-    local, time = plan.local_time, plan.roles["time"]
-    window = loaded.window() if plan.time_kind == "instant" else loaded.wall_window()
-    if per == "total" and window is not None and local is not None:
-        minutes = int((window[1] - window[0]).total_seconds()) // 60
-        stamp = "timestamptz" if plan.time_kind == "instant" else "timestamp"
-        zone = "+00" if plan.time_kind == "instant" else ""
-        begin = f"{stamp} '{window[0]:%Y-%m-%d %H:%M:%S}{zone}'"
-        return f"least({_minutes(begin, str(time))}, {minutes})", f"{minutes}"
-    if per == "total":
-        raise loaded.error(
-            "budget.pacing: even over the whole log needs to know how long it is; give the table last_hour and "
-            "duration_hour, and columns.time",
-            "budget",
-            "pacing",
-        )
-    if per == "hour":
-        return f"extract('minute' from {local}) + 1", "60"
-    if per != "day":
-        raise loaded.error(
-            f'budget.pacing: even needs a period whose length is known: day, hour or total, and "{per}" may be anything; '
-            "use pacing: asap with it",
-            "budget",
-            "pacing",
-        )
-    if plan.time_kind != "instant":
-        return f"extract('hour' from {local}) * 60 + extract('minute' from {local}) + 1", "1440"
-    zone = loaded.scenario.timezone.replace("'", "''")
-    if zone == "UTC":
-        return f"extract('hour' from {local}) * 60 + extract('minute' from {local}) + 1", "1440"
-    midnight = f"date_trunc('day', {local})"
-    begin, end = f"timezone('{zone}', {midnight})", f"timezone('{zone}', {midnight} + interval 1 day)"
-    return _minutes(begin, str(time)), f"(epoch({end}) - epoch({begin})) / 60e0"
-
-
-def _minutes(begin: str, time: str) -> str:
-    """Whole minutes from one time to the end of the minute of another."""
-    return f"floor((epoch_us({time}) - epoch_us({begin})) / 60000000.0) + 1"
+        elapsed, span = f"cast({elapsed} as bigint)", f"cast({span} as bigint)"
+        plan.pace = (f"coalesce({elapsed}, {span}, 1)", f"coalesce({span}, 1)")
 
 
 def _internal(plan: Plan, loaded: LoadedScenario) -> None:

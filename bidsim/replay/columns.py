@@ -20,7 +20,11 @@ from bidsim.scenario.loading import LoadedScenario
 from bidsim.scenario.reading import Place
 from bidsim.scenario.schema import ROLES
 
-NUMERIC_TYPES = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN")
+SIGNED_TYPES = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
+NUMERIC_TYPES = (*SIGNED_TYPES, *(f"U{kind}" for kind in SIGNED_TYPES), "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN")
+# One value each, which files keep as it is; what else there is (lists, intervals, 128 bits) is known by its text.
+KEPT_TYPES = (*NUMERIC_TYPES, "VARCHAR", "DATE", "TIME", "BLOB", "UUID", "ENUM", '"NULL"')
+MONEY_ROLES = ("target_cpc", "target_cpa", "daily_budget")
 TIME_PARTS = {
     "hour": "extract('hour' from {0})",
     "weekday": "extract('isodow' from {0})",
@@ -55,6 +59,11 @@ class Names:
             self.tried.append((path, compiled.sql))
         return compiled
 
+    @property
+    def of_log(self) -> list[str]:
+        """The log's own columns."""
+        return [name for name, sql in self.columns.items() if sql.startswith("s.")]
+
     def part(self, name: str) -> str:
         """A column as a part of an expression."""
         return self.parts.get(name, self.columns[name])
@@ -85,7 +94,8 @@ def role_sql(names: Names, loaded: LoadedScenario, role: str) -> str | None:
     text = getattr(loaded.scenario.columns, role)
     if text is not None:
         return names.compile(text, "columns", role).sql
-    name = named(role, names.columns)
+    # Of the campaign table only targets and budgets: its bid or weight would be no row's.
+    name = named(role, names.columns if role in MONEY_ROLES else names.of_log)
     if name is None:
         return None
     names.check_whole(name)
@@ -125,7 +135,8 @@ def campaign_table(
         )
     quoted = quote_identifier(key)
     twice = engine.rows(
-        f"select cast({quoted} as varchar) k, count(*) n from {table.reader()} group by k having n > 1 order by k limit 1"
+        f"select cast({quoted} as varchar) k, count(*) n from {table.reader()} where {quoted} is not null "
+        "group by k having n > 1 order by k limit 1"
     )
     if twice:
         raise LogError(
@@ -138,6 +149,16 @@ def campaign_table(
         called = {str(k): str(v) for k, v in rows if k is not None and v is not None}
     keys = engine.rows(f"select cast({quoted} as varchar) from {table.reader()} where {quoted} is not null")
     return CampaignTable(table.reader(), quoted, called, frozenset(str(key) for (key,) in keys))
+
+
+def given_twice(loaded: LoadedScenario, log: Iterable[str], campaigns: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Targets and budgets that both tables have, and that the scenario does not name: SQL of the log's and the other."""
+    found = {}
+    for role in MONEY_ROLES if loaded.scenario.budget else MONEY_ROLES[:2]:
+        ours, theirs = named(role, log), named(role, campaigns)
+        if ours is not None and theirs is not None and getattr(loaded.scenario.columns, role) is None:
+            found[role] = (f"s.{quote_identifier(ours)}", f"c.{quote_identifier(theirs)}")
+    return found
 
 
 def role_types(
@@ -161,7 +182,7 @@ def check_binds(loaded: LoadedScenario, engine: AnyEngine, relation: str, sql: s
 
 
 def is_numeric(kind: str) -> bool:
-    return kind.startswith(NUMERIC_TYPES) or (kind.startswith("U") and kind != "UUID") or kind == '"NULL"'
+    return (kind.startswith(NUMERIC_TYPES) and not kind.endswith("]")) or kind == '"NULL"'
 
 
 def check_numeric(
@@ -198,12 +219,36 @@ def not_numeric(
     )
 
 
+def grouped(sql: str, kind: str) -> str:
+    """What rows are grouped by: equal where it is the same, whoever compares it, so that -0.0 is 0.0."""
+    if kind in ("FLOAT", "DOUBLE"):
+        return f"({sql} + cast(0 as {kind.lower()}))"
+    kept = kind.startswith(KEPT_TYPES) and not kind.endswith("]") and "HUGEINT" not in kind
+    return sql if kept else f"cast({sql} as varchar)"
+
+
 def unit_kind(kind: str | None) -> Literal["whole", "text", "row"]:
-    """How units are told apart: small whole numbers as such, everything else by its text."""
+    """How units are told apart: whole numbers of 64 bits as such, everything else by its text."""
     if kind is None:
         return "row"
     whole = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
-    return "whole" if kind in whole else "text"
+    return "whole" if kind in whole or _of_20_digits(kind) else "text"
+
+
+def _of_20_digits(kind: str) -> bool:
+    """Whether whole numbers of a type may need one bit more than BIGINT has; Spark reads UBIGINT as such a DECIMAL."""
+    decimal = re.fullmatch(r"DECIMAL\((\d+),0\)", kind)
+    return kind == "UBIGINT" or (decimal is not None and int(decimal.group(1)) <= 20)
+
+
+def unit_sql(sql: str, kind: str) -> str:
+    """A unit that is a whole number as BIGINT: itself where it fits, else less 2^64, whose bits are the same."""
+    if not _of_20_digits(kind):
+        return sql
+    half, whole = "cast('9223372036854775808' as hugeint)", "cast('18446744073709551616' as hugeint)"
+    wrapped = f"((cast({sql} as hugeint) + {half}) % {whole} + {whole}) % {whole} - {half}"
+    fits = f"{sql} between -9223372036854775807 and 9223372036854775807"
+    return f"case when {fits} then cast({sql} as bigint) else cast({wrapped} as bigint) end"
 
 
 def time_kind_of(loaded: LoadedScenario, types: Mapping[str, str]) -> str | None:
@@ -277,6 +322,8 @@ def segments_of(
     for i, entry in enumerate(loaded.scenario.segments):
         pairs = [(entry, entry)] if isinstance(entry, str) else list(entry.items())
         for name, text in pairs:
+            if not name.strip():
+                raise loaded.error("segments: a segment needs a name", "segments", i)
             if name in found:
                 raise loaded.error(f'segments: "{name}" stands twice', "segments", i)
             if text in ROLES and roles.get(text) is not None:
@@ -285,12 +332,15 @@ def segments_of(
                 sql = TIME_PARTS[text].format(local)
             else:
                 sql = names.compile(text, "segments", i).sql
-            check_binds(loaded, engine, relation, sql, "segments", i)
-            found[name] = sql
+            kind = check_binds(loaded, engine, relation, sql, "segments", i)
+            found[name] = grouped(sql, kind) if sql != roles["campaign"] else sql
     segments = [Segment(name, f"segment_{i}", sql) for i, (name, sql) in enumerate(found.items())]
     if roles["campaign"] is not None and roles["campaign"] not in found.values():
         # Metrics over campaigns (gauc, target_attainment) need the campaigns even where nobody asked to see them.
-        segments.append(Segment("campaign", f"segment_{len(segments)}", str(roles["campaign"]), shown=False))
+        name = "campaign"
+        while name in found:
+            name += "_"
+        segments.append(Segment(name, f"segment_{len(segments)}", str(roles["campaign"]), shown=False))
     return segments
 
 

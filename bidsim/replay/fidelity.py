@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from bidsim.replay.batches import ROW_WON
+from bidsim.replay.findings import won_without_bid
 from bidsim.replay.logged import BLOCKED, COMPARABLE, DRIFTED, HAS_BID, REPLAYED, Logged
 from bidsim.replay.measures import AMOUNT_BITS, COUNT_BITS, MONEY_SCALE
 from bidsim.replay.plan import Plan
@@ -16,7 +17,8 @@ from bidsim.result import Fidelity
 
 
 def check_fidelity(plan: Plan, logged: Logged) -> Fidelity:
-    """logged: what the scan counted. Not checked where the log has no bids of its own."""
+    """logged: what the scan counted. Not checked where the log has no bids of its own; a finding of the plan where some
+    wins have none."""
     if not plan.has("bid"):
         return Fidelity(checked=False, passed=None)
     count_scale = 2**COUNT_BITS if plan.weighted else 1
@@ -41,6 +43,9 @@ def check_fidelity(plan: Plan, logged: Logged) -> Fidelity:
         "rows",
         comparable(lambda won, bits: (((bits & REPLAYED) != 0) != won) & (((bits & BLOCKED) == 0) | won)),
     )
+    lacking = logged.total("rows", comparable(lambda won, bits: won & ((bits & HAS_BID) == 0)))
+    if lacking:
+        plan.findings.append(won_without_bid(lacking))
     bids = logged.total("rows", comparable(lambda won, bits: (bits & HAS_BID) != 0))
     drifted = logged.total("rows", comparable(lambda won, bits: (bits & DRIFTED) != 0))
     return Fidelity(

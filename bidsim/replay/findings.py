@@ -49,6 +49,26 @@ def unfunded(rows: int) -> Finding:
     )
 
 
+def two_sources(role: str, rows: int) -> Finding:
+    """rows: of the log whose own target or budget is not that of the campaign table."""
+    return Finding(
+        code="two_sources",
+        severity="warning",
+        message=f"{rows:,} rows have another {role} in the log than in the campaign table, and the log's is used; "
+        f"write columns: {{{role}: {role}}} if it is meant, or rename the log's column to have the table's.",
+    )
+
+
+def won_without_bid(rows: int) -> Finding:
+    """rows: that the log won without a bid that could be replayed."""
+    return Finding(
+        code="won_without_bid",
+        severity="warning",
+        message=f"{rows:,} rows were won without a logged bid, so their wins can't be reproduced; "
+        "mend columns.bid, or leave such rows out by a condition.",
+    )
+
+
 def absent(plan: Plan, campaigns: Family | None) -> Iterator[Finding]:
     """Campaigns of the log that the campaign table lacks. campaigns: the log by campaign."""
     if plan.campaigns is None or campaigns is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from bidsim.replay.columns import Names, check_binds, is_numeric
+from bidsim.replay.columns import MONEY_ROLES, Names, check_binds, is_numeric
 from bidsim.replay.engines import AnyEngine
 from bidsim.replay.plan import Carried, Plan
 from bidsim.replay.policies import PolicyPlan
@@ -12,7 +12,6 @@ from bidsim.scenario.expressions import Compiled
 from bidsim.scenario.loading import LoadedScenario
 from bidsim.scenario.schema import HEADS, PREDICTION_COLUMN, ROLES
 
-MONEY_ROLES = ("target_cpc", "target_cpa", "daily_budget")
 SEEN_ROLES = ("price", "bid", "floor")
 OUTCOME_ROLES = ("price", "won", "click", "conversion")
 
@@ -70,6 +69,7 @@ def bind_formulas(plan: Plan, names: Names, engine: AnyEngine, relation: str) ->
         if loaded.shift.prices != 1.0:  # what the log bid is what it was, whatever others ask
             roles_too["bid"] = f"(bid_log / {loaded.shift.prices!r}::double)"
         usable = {r: c for r, c in roles_too.items() if plan.has(r) and r not in names.columns}
+        used: set[str] = set()
 
         def compile_(
             later: Mapping[str, str],
@@ -78,8 +78,10 @@ def bind_formulas(plan: Plan, names: Names, engine: AnyEngine, relation: str) ->
             extra: dict[str, str] = extra,
             name: str = policy.name,
             usable: dict[str, str] = usable,
+            used: set[str] = used,
         ) -> Compiled:
             compiled = Names(loaded, {**later, **usable}).compile(text, *path, extra=extra)
+            used |= compiled.names
             seen = {r for r in OUTCOME_ROLES if plan.roles[r] in {names.columns.get(n) for n in compiled.names}}
             if seen | (compiled.names & {"price"} - set(names.columns)):
                 plan.warnings.append(
@@ -87,7 +89,11 @@ def bind_formulas(plan: Plan, names: Names, engine: AnyEngine, relation: str) ->
                 )
             return compiled
 
-        policy.formula_sql = _never_on_invalid(plan, policy, later_names(plan, names, compile_))
+        formula = later_names(plan, names, compile_)
+        if policy.index > 0:
+            lent = {h for h in HEADS if PREDICTION_COLUMN[h] in used and not plan.valid(policy.index, h)}
+            policy.borrowed_heads = tuple(h for h in HEADS if h in {*policy.borrowed_heads, *lent})
+        policy.formula_sql = _never_on_invalid(plan, policy, formula)
         try_amount(plan, names, engine, relation, text, *path, extra=extra)
 
 

@@ -117,6 +117,8 @@ class Plan:
     # (key, SQL over the log) of the scenario's expressions, to find the one at fault.
     tried: list[tuple[tuple[str | int, ...], str]] = field(default_factory=list)
     campaign_sql: str | None = None
+    # Targets and budgets that both the log and the campaign table have: SQL of either.
+    twice: dict[str, tuple[str, str]] = field(default_factory=dict)
     # What intervals are clustered by: whole numbers, texts, or (without a unit) each row by itself.
     unit: Literal["whole", "text", "row"] = "row"
     # Digits of fixed-point sums of probabilities and losses; set when the number of rows is known.

@@ -172,7 +172,8 @@ def starts_of(batch: pa.RecordBatch, last: list[Any] | None) -> tuple[npt.NDArra
         else:
             codes = np.asarray(pc.fill_null(column.dictionary_encode().indices, -1))
             starts[1:] |= codes[1:] != codes[:-1]
-        key.append((column[0].as_py(), column[n - 1].as_py()))
+        # As text, since a NaN does not equal itself.
+        key.append((repr(column[0].as_py()), repr(column[n - 1].as_py())))
     starts[0] = last is None or [first for first, _ in key] != last
     return starts, [final for _, final in key]
 

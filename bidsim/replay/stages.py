@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from bidsim.replay.columns import join_campaigns
 from bidsim.replay.engines import AnyEngine
-from bidsim.replay.findings import jumped, unfunded
+from bidsim.replay.findings import jumped, two_sources, unfunded
 from bidsim.replay.plan import NUMERIC_ROLES, Plan
 from bidsim.replay.policies import Bidder
 from bidsim.replay.ripening import ripen
@@ -38,6 +39,7 @@ class Stages:
         streams = plan.scored or plan.source.format != "parquet"
         asked = [self._rows_sql(), *plan.features.values()]
         plan.source = self.engine.bring(plan.source, asked, plan.conditions, plan.span)
+        self._compare()
         sql = self._rows_sql()  # of what was brought
         if not streams:
             self.engine.run(f"create view log_rows as {sql}")
@@ -46,6 +48,20 @@ class Stages:
         if not self.engine.change(sql, scoring_of(plan), "log_rows", progress, in_order=False):
             self.engine.run(f"create view log_rows as {self._empty()}")
         self._ripen()
+
+    def _compare(self) -> None:
+        """Targets and budgets of the log beside those of the campaign table, where both have them: the log's count."""
+        plan = self.plan
+        if not plan.twice:
+            return
+        differ = ", ".join(
+            f"count_if({theirs} is not null and cast({ours} as double) is distinct from try_cast({theirs} as double))"
+            for ours, theirs in plan.twice.values()
+        )
+        where = "".join(f" and coalesce({condition}, false)" for condition in plan.conditions)
+        relation = f"{plan.source.reader()} as s{join_campaigns(plan.campaigns, plan.campaign_sql)}"
+        (counts,) = self.engine.rows(f"select {differ} from {relation} where true{where}")
+        plan.findings += [two_sources(role, int(n)) for role, n in zip(plan.twice, counts, strict=True) if n]
 
     def _ripen(self) -> None:
         if self.plan.ripening is not None:

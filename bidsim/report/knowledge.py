@@ -125,6 +125,7 @@ def fidelity(lookup: Lookup) -> tuple[str, Plain | None]:
         sentence = (
             f"The logged bids, replayed, do not reproduce the log: {f.plural(mismatched, 'row')} "
             f"{'comes' if mismatched == 1 else 'come'} out otherwise than logged."
+            f"{lookup.result.told('won_without_bid')}"
         )
     rows = []
     for name in dict.fromkeys([*found.log, *found.replayed]):

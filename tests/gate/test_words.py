@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from made import metric, one, result
 
 from bidsim.gate.bounds import Bound
 from bidsim.gate.index import Index
@@ -28,6 +29,39 @@ CHANGE = Bound("relative", -math.inf, 0.01, "an increase of at most 1%")
 )
 def test_a_change_is_told_with_its_interval_and_both_values(quantity: float, interval: Any, sentence: str) -> None:
     assert said(CHANGE, quantity, 51.55, 50.0, interval) == sentence
+
+
+@pytest.mark.parametrize(
+    ("metrics", "rule", "why"),
+    [
+        ([("cpa_at_matched_spend", 2.0, None), ("multiplier_at_matched_spend", 1.0, None)], {"max_increase": "1%"},
+         "CPA at matched spend of v2 has no value: no multiplier of its bids makes it spend as much as the baseline"),
+        ([("cpa_at_matched_spend", 2.0, None), ("multiplier_at_matched_spend", 1.0, 1.5)], {"max_increase": "1%"},
+         "CPA at matched spend of v2 is undefined here (a zero denominator or no labels)"),
+        ([("spend", 0.0, 2.0)], {"max_increase": "1%"},
+         "spend of v2 is undefined as a percentage: 2 against the baseline's 0 (bound the change in its own unit)"),
+        ([("cpa", None, 2.0)], {"max_increase": 0.1},
+         "CPA of v2 is undefined for the baseline here (a zero denominator or no labels)"),
+        ([("cpa", None, None)], {"at_most": 0.1}, "CPA of v2 is undefined here (a zero denominator or no labels)"),
+    ],
+    ids=["out of reach", "no results", "baseline of zero", "no baseline", "no value"],
+)  # fmt: skip
+def test_what_can_not_be_judged_says_why(metrics: list[Any], rule: dict[str, Any], why: str) -> None:
+    found = one(result(*(metric(*m) for m in metrics)), {"metric": metrics[0][0], **rule})
+    assert found.status == "insufficient_data"
+    assert found.sentence == f"{why}, so it can't be judged."
+
+
+def test_a_change_of_what_only_candidates_have_says_so() -> None:
+    given = result(metric("churn", 0.5, 0.5, head="ctr"))
+    given = given.model_copy(update={"metrics": given.metrics[1:], "differences": []})
+    found = one(given, {"metric": "churn", "max_increase": 0.1})
+    assert found.sentence.startswith("churn (ctr) of v2 is of the candidate alone, without a baseline's to change from")
+
+
+def test_a_metric_without_a_better_direction_is_told_without_a_bound() -> None:
+    found = one(result(metric("spend", 1.0, 1.0)), {"metric": "spend", "min_improvement": 1})
+    assert found.sentence.startswith('spend: "spend" has no better direction')
 
 
 def test_values_that_are_not_there_are_told_as_zero() -> None:

@@ -133,3 +133,134 @@ def test_a_new_model_of_clicks_beside_productions_model_of_all_predicts_by_what_
     assert numbers(result, "baseline")["predicted_conversions"] == n * 0.0625
     assert result.policies[1].formula == "1000 * target_cpa * pctr * pcvr"
     assert result.policies[1].borrowed_heads == borrowed
+
+
+@pytest.mark.parametrize("budget", [None, {"amount": 0.02, "per": "total"}], ids=["plain", "budget"])
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [([-0.0, 0.0, 1.0], pa.float64()), ([[1], [1], [2]], pa.list_(pa.int64())), ([{"a": 1}, {"a": 1}, {"a": 2}], None)],
+    ids=["zeros", "lists", "structs"],
+)
+def test_values_that_are_equal_are_one_campaign_and_one_segment_value_of_whatever_type(
+    values: list[Any], kind: pa.DataType | None, budget: dict[str, Any] | None
+) -> None:
+    """Spec sections 3.7 and 4: a budget is per campaign, everything is given for each value of each segment."""
+    given = {"budget": budget, "bid": {"formula": "9"}, "segments": ["ad", "campaign"]}
+    found = []
+    for ads, of in ((values, kind), (["a", "a", "b"], pa.string())):
+        table = pa.table({**LOG, "unit": list(range(ROWS))}).drop_columns(["campaign"])
+        table = table.append_column("ad", pa.array(ads * (ROWS // 3), type=of))
+        result = replay(table, columns={"campaign": "ad"}, **{k: v for k, v in given.items() if v is not None})
+        names = by_segment(result, "new", "ad", ["wins", "spend", "bids"])
+        found.append([*names.values(), *by_segment(result, "new", "campaign", ["wins", "spend", "bids"]).values()])
+        assert len(found[-1]) == 4
+    assert found[0] == found[1]
+
+
+def test_campaigns_of_128_bits_do_not_share_a_budget() -> None:
+    keys = {"columns": {"campaign": "cast(n as hugeint)"}, "budget": {"amount": 0.01, "per": "total"}}
+    log = {**LOG, "n": [2**60 + i % 3 for i in range(ROWS)], "price": [1.0] * ROWS}
+    found = replay(pa.table(log).drop_columns(["campaign"]), bid={"formula": "9"}, segments=["campaign"], **keys)
+    assert [v["wins"] for v in by_segment(found, "new", "campaign", ["wins"]).values()] == [10.0, 10.0, 10.0]
+
+
+def test_a_segment_called_campaign_that_is_none_has_its_own_values() -> None:
+    """Spec section 4: for each value of each segment; gauc is over campaigns, whatever segments are called."""
+    log = pa.table({**LOG, "campaign": [i % 4 for i in range(ROWS)], "pctr": [i / ROWS for i in range(ROWS)]})
+    plain = replay(log, bid={"formula": "9"}, segments=[{"pair": "campaign % 2"}])
+    found = replay(log, bid={"formula": "9"}, segments=[{"campaign": "campaign % 2"}])
+    assert by_segment(found, "new", "campaign", []) == by_segment(plain, "new", "pair", [])
+    assert numbers(found, "new") == numbers(plain, "new")
+    assert found.data.campaigns == 4
+
+
+def test_a_segment_needs_a_name() -> None:
+    with pytest.raises(BidsimError, match="a segment needs a name"):
+        replay(pa.table(LOG), bid={"formula": "9"}, segments=[{"": "campaign"}])
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"columns": {"price": "prices"}}, r"columns\.price: the log's column is DOUBLE\[\]"),
+        ({"bid": {"formula": "prices"}}, r"bid\.formula: gives a DOUBLE\[\], where an amount of money is needed"),
+        ({"conditions": ["prices"]}, r"conditions\.0: \"prices\" gives a DOUBLE\[\], where true or false is needed"),
+    ],
+    ids=["price", "bid", "condition"],
+)
+def test_a_list_of_numbers_is_no_number(keys: dict[str, Any], said: str) -> None:
+    table = pa.table({**LOG, "prices": [[1.0]] * ROWS})
+    with pytest.raises(BidsimError, match=said):
+        replay(table, **{"bid": {"formula": "9"}, **keys})
+
+
+def test_rows_of_the_campaign_table_without_a_campaign_are_nobodys(tmp_path: Path) -> None:
+    (tmp_path / "campaigns.csv").write_text("campaign,name\na,A\n,B\n,C\n")
+    found = replay(pa.table(LOG), bid={"formula": "9"}, campaigns=str(tmp_path / "campaigns.csv"))
+    assert numbers(found, "new")["rows"] == ROWS
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"),
+    [(pa.uint64(), 0), (pa.uint64(), 2**63 - ROWS), (pa.decimal128(20, 0), 0), (pa.int32(), 0)],
+    ids=["unsigned", "large", "decimal", "small"],
+)
+def test_the_same_units_fall_into_the_same_buckets_whatever_type_of_whole_number_they_are(
+    kind: pa.DataType, first: int
+) -> None:
+    """Spec section 4: a hash that is the same on every engine; Spark reads unsigned numbers as decimals."""
+    log = pa.table({**LOG, "price": [i / 10 for i in range(ROWS)]})
+    ids = [None if i == 7 else first + i // 2 for i in range(ROWS)]
+    found = [
+        replay(log.append_column("unit", pa.array(ids, type=of)), bid={"formula": "9 * pctr"})
+        for of in (pa.int64(), kind)
+    ]
+    assert found[0].metrics == found[1].metrics
+    assert any(m.metric == "clicks" and m.low is not None for m in found[0].metrics)
+    assert found[0].data.units == found[1].data.units
+
+
+def test_units_beyond_64_bits_with_a_sign_are_told_apart() -> None:
+    log = pa.table({**LOG, "unit": pa.array([2**64 - 1 - i for i in range(ROWS)], pa.uint64())})
+    assert replay(log, bid={"formula": "9"}).data.units == ROWS
+
+
+@pytest.mark.parametrize(
+    ("keys", "rows"),
+    [
+        ({}, [("target_cpc", 40)]),
+        ({"columns": {"target_cpc": "target_cpc"}}, []),
+        ({"conditions": ["ad = 'a'"]}, []),
+        ({"budget": {"amount": "daily_budget", "per": "total"}}, [("target_cpc", 40), ("daily_budget", 20)]),
+    ],
+    ids=["differ", "named", "equal", "budget"],
+)
+def test_a_target_that_log_and_campaign_table_give_otherwise_is_said_to_be_the_logs(
+    tmp_path: Path, keys: dict[str, Any], rows: list[tuple[str, int]]
+) -> None:
+    """Spec section 2: the campaign table is joined for targets and budgets; what the log has itself counts."""
+    (tmp_path / "campaigns.csv").write_text("ad,target_cpc,daily_budget,name\na,2,1,A\nb,2,3,B\nc,2,,C\n")
+    log = {
+        **LOG,
+        "campaign": ["a", "b", "c"] * (ROWS // 3),
+        "target_cpc": [2.0, 3.0, None] * (ROWS // 3),
+        "daily_budget": [1, 2, 3] * (ROWS // 3),
+    }
+    keys = {**keys, "columns": {"campaign": "ad", **keys.get("columns", {})}}
+    table = pa.table(log).rename_columns({"campaign": "ad"})
+    result = replay(table, campaigns=str(tmp_path / "campaigns.csv"), **keys)
+    said = [f.message for f in result.findings if f.code == "two_sources"]
+    assert [m.split(" in the log")[0] for m in said] == [f"{n} rows have another {role}" for role, n in rows]
+    assert all(f"columns: {{{role}: {role}}}" in m for m, (role, _) in zip(said, rows, strict=True))
+
+
+def test_roles_left_out_are_the_logs_columns_and_only_targets_and_budgets_the_campaign_tables(tmp_path: Path) -> None:
+    """Spec section 2: columns name the log's, the campaign table has targets, budgets and names."""
+    (tmp_path / "campaigns.csv").write_text("campaign,bid,weight,time,floor,target_cpc\na,3,7,2020-01-01,99,4\n")
+    log = pa.table({**LOG, "campaign": ["a"] * ROWS})
+    found = replay(log, campaigns=str(tmp_path / "campaigns.csv"))
+    plain = replay(log.append_column("target_cpc", pa.array([4.0] * ROWS)))
+    assert numbers(found, "new") == numbers(plain, "new")
+    assert not found.fidelity.checked
+    named = {"weight": "weight", "bid": "bid"}
+    assert numbers(replay(log, campaigns=str(tmp_path / "campaigns.csv"), columns=named), "new")["rows"] == 7 * ROWS

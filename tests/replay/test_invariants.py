@@ -235,6 +235,28 @@ def test_a_borrowed_prediction_that_is_impossible_is_no_bid_and_is_counted() -> 
     assert found["invalid_predictions"] == 2.0
 
 
+def test_a_head_that_only_the_formula_takes_from_the_baseline_is_named_and_never_bid_on_when_impossible() -> None:
+    """Spec 3.2: a head that a candidate lacks is the baseline's, and the result says so."""
+    good: Row = {
+        "campaign": 1,
+        "price": 1.0,
+        "won": 1,
+        "click": 1,
+        "pctr": 0.5,
+        "pcvr": 0.5,
+        "pctcvr": 0.25,
+        "conversion": 1.0,
+    }
+    rows = [good, {**good, "pctcvr": NAN}, {**good, "pctcvr": 1.5}]
+    candidates = {"new": {"columns": {"pctr": "pctr / 2"}}}
+    result = replay(rows, bid={"formula": "50 * coalesce(pctcvr, 1)"}, candidates=candidates)
+    assert {p.name: p.borrowed_heads for p in result.policies} == {"baseline": [], "new": ["cvr", "ctcvr"]}
+    assert numbers(result, "new")["bids"] == 1.0
+    assert numbers(result, "new")["invalid_predictions"] == 2.0
+    without = replay(rows, bid={"formula": "50 * pctr * pcvr"}, candidates=candidates)
+    assert without.policies[1].borrowed_heads == ["cvr"]
+
+
 def test_ties_rounding_min_and_max_at_their_very_edges() -> None:
     rows = [{"campaign": i, "price": float(i), "won": 1, "click": 0, "pctr": 0.5} for i in range(11)]
     cases = {

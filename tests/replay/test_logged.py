@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import bidsim
+from bidsim.report import render_summary
 
 
 def rows_of(seed: int, count: int = 500) -> list[dict[str, Any]]:
@@ -94,6 +95,19 @@ def test_fidelity_is_that_of_a_loop_over_the_rows(tmp_path: Path, ties: str, kin
     assert not found.passed
     for side in ("log", "replayed"):
         assert getattr(found, side) == pytest.approx(expected[side], rel=1e-12)
+
+
+def test_won_rows_without_a_logged_bid_are_said_to_be_why_the_log_is_not_reproduced(tmp_path: Path) -> None:
+    """Spec 5, Fidelity: the logged bids must reproduce the log's wins; a win without one can't be."""
+    rows = [{**row, "price": 0.5, "bid": 5.0, "won": 1, "click": 0, "conversion": 0.0} for row in rows_of(13)]
+    for row in rows[:7]:
+        row["bid"] = None
+    rows[10]["bid"] = 0.25
+    result = replay(tmp_path, rows, ties="win", kind="second_price", exchange=False)
+    assert result.fidelity.mismatched_rows == 8
+    said = "out otherwise than logged. 7 rows were won without a logged bid, so their wins can't be reproduced; mend columns.bid"
+    assert said in result.gate.reason
+    assert said in render_summary(result)
 
 
 def test_formula_drift_is_a_number_of_each_segment_value_that_a_rule_can_bound(tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from small_logs import Row, by_segment, few, numbers, replay
 
 from bidsim.errors import ScenarioError
+from bidsim.replay.settling import starts_of
 
 TOKYO, NEW_YORK = "Asia/Tokyo", "America/New_York"
 
@@ -109,6 +111,25 @@ def test_even_pacing_knows_how_long_a_day_is() -> None:
             [midnight + timedelta(minutes=m, seconds=30 * s) for m in range(hours * 60) for s in (0, 1)]
         )
         assert wins(twice, timezone=NEW_YORK, budget=budget) == hours * 60
+
+
+def test_even_pacing_begins_a_day_at_its_first_midnight_where_clocks_go_back_to_it() -> None:
+    # In Havana 2020-11-01 begins twice: the hour from midnight on comes again.
+    midnight = datetime(2020, 11, 1, 4, tzinfo=UTC)
+    budget = {"amount": 25 * 60 / 1000, "per": "day", "pacing": "even"}  # one impression a minute
+    rows = impressions([midnight + timedelta(minutes=m, seconds=30 * s) for m in range(25 * 60) for s in (0, 1)])
+    assert wins(rows, timezone="America/Havana", budget=budget) == 25 * 60
+    assert wins(rows[:120], timezone="America/Havana", budget=budget) == 60
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin"])
+@pytest.mark.parametrize("per", ["day", "hour"])
+def test_a_row_without_a_time_comes_last_in_its_period_when_all_of_the_budget_is_released(zone: str, per: str) -> None:
+    rows = impressions([datetime(2026, 3, 8, tzinfo=UTC)] * 11)
+    for row in rows[1:]:
+        row["time"] = None
+    budget = {"amount": 0.005, "per": per, "pacing": "even"}
+    assert wins(rows, timezone=zone, budget=budget) == 6.0
 
 
 @pytest.mark.parametrize(
@@ -245,3 +266,11 @@ def test_rows_without_a_budget_are_not_bid_on_and_said_to_be() -> None:
     assert "budget_missing" not in {f.code for f in known.findings}
     none = replay([{**row, "weight": -1.0} for row in rows], bid={"formula": "10"}, budget={"amount": "limit"})
     assert "budget_missing" not in {f.code for f in none.findings}
+
+
+def test_a_period_goes_on_in_the_next_batch_whatever_its_campaign_is_called() -> None:
+    for campaign in (float("nan"), 0.5, None):
+        batch = pa.record_batch({"campaign": pa.array([campaign], pa.float64()), "period": pa.array(["x"])})
+        _, last = starts_of(batch, None)
+        again, _ = starts_of(batch, last)
+        assert not again.any()

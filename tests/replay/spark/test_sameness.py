@@ -81,7 +81,7 @@ def test_prices_labels_segments_and_unknown_rows(spark: Any, tmp_path: Path) -> 
                 }
             },
             "campaigns": str(tmp_path / "campaigns.csv"),
-            "columns": {"campaign": "campaign", "exchange": "block", "unit": "request"},
+            "columns": {"campaign": "campaign", "exchange": "block", "unit": "cast(request as ubigint)"},
             "conditions": ["block < 2 or campaign is null", "cap is null or cap > 100"],
             "timezone": "America/New_York",
             "bid": {"formula": FORMULA, "min": 0.5, "max": 6.5},
