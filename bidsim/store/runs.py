@@ -17,7 +17,12 @@ def check_free(directory: Path) -> None:
     """Raises BidsimError where a run can't be written to `directory`: it exists, or its parent is no folder."""
     if directory.exists() or directory.is_symlink():
         raise BidsimError("the output folder exists already; give another --out, or remove it", file=str(directory))
-    parent = directory.parent
+    check_writable(directory)
+
+
+def check_writable(directory: Path) -> None:
+    """Raises BidsimError where nothing can be written to `directory`, which may be there or not."""
+    parent = directory
     while not parent.exists():
         parent = parent.parent
     if not parent.is_dir():

@@ -215,6 +215,34 @@ def test_an_unwritable_parent_is_told_before_the_replay(tmp_path: Path, monkeypa
     assert said == "runs/new: the output folder can't be written; check permissions or give another --out"
 
 
+def test_an_unwritable_default_folder_is_told_before_the_replay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_log(tmp_path / "log.parquet", SMALL)
+    write_scenario(tmp_path / "s.yaml")
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and real(path, mode))
+    said = bidsim("replay", "--scenario", "s.yaml", "--table", "ad=log.parquet", cwd=tmp_path)
+    message = "runs: the output folder can't be written; check permissions or give another --out"
+    assert (said.status, said.err) == (2, f"bidsim: error: {message}\n")
+
+
+def test_a_run_that_is_there_already_is_named_with_what_to_do(tmp_path: Path) -> None:
+    write_log(tmp_path / "log.parquet", SMALL)
+    write_scenario(tmp_path / "s.yaml")
+    words = ["replay", "--scenario", "s.yaml", "--table", "ad=log.parquet", "--as-of", "2026-11-26", "--quiet"]
+    assert bidsim(*words, cwd=tmp_path).status != 2
+    (run,) = (tmp_path / "runs").iterdir()
+    before = everything(tmp_path)
+    said = bidsim(*words, cwd=tmp_path)
+    assert said.status == 2
+    assert said.err == (
+        f"bidsim: error: runs/{run.name}: this run is there already, of the same scenario, models, data and day: "
+        "bidsim report renders it again; give --out a new folder, or remove this one\n"
+    )
+    assert everything(tmp_path) == before
+
+
 def model(damage: Callable[[Path], object]) -> Make:
     def make(folder: Path) -> Sequence[str]:
         damage(write_model(folder / "m.bin"))
