@@ -59,6 +59,7 @@ class HeadSection:
     figures: list[Figure]
     band: bool
     hidden: int
+    beyond: int
     fewest: float | None
     bins: list[tuple[str, list[list[str]]]]
 
@@ -101,7 +102,7 @@ def template(name: str) -> Any:
         lstrip_blocks=True,
         loader=FunctionLoader(lambda file: resources.files("bidsim.report").joinpath(file).read_text("utf-8")),
     )
-    environment.globals |= {"plural": f.plural}
+    environment.globals |= {"plural": f.plural, "ratio_most": plots.RATIO_MOST}
     environment.filters |= {"name": f.clean_name, "sentence": f.clean_text, "count": f.count, "short": f.short_hash}
     return environment.get_template(name)
 
@@ -250,6 +251,7 @@ def _head(lookup: Lookup, head: str, draw: Draw) -> HeadSection:
         figures,
         gate_band(lookup, head) is not None,
         hidden,
+        sum(b.observed > plots.RATIO_MOST * b.predicted for c in drawn for b in c.bins if b.predicted > 0),
         fewest if fewest is not None and fewest < FEW_LABELS else None,
         bins,
     )
