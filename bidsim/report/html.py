@@ -206,7 +206,9 @@ def _identity(lookup: Lookup, judged: int | None) -> list[tuple[str, str]]:
     if data.campaigns is not None:
         facts.append(("Campaigns", f.count(data.campaigns)))
     covered = [lookup.value(p.name, "coverage") for p in lookup.candidates]
-    facts.append(("Coverage", ", ".join(f.share(c) for c in covered[:3]) or f.DASH))
+    known = sorted(c for c in covered if c is not None)
+    said = f"{f.share(known[0])} to {f.share(known[-1])}" if len(covered) > 3 and known else ""
+    facts.append(("Coverage", said or ", ".join(map(f.share, covered)) or f.DASH))
     if lookup.money.code:
         facts.append(("Currency", lookup.money.code))
     if judged is not None:

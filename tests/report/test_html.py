@@ -262,6 +262,11 @@ def test_an_interval_down_to_nothing_does_not_press_the_points_into_a_corner() -
         assert {least / 4 < min(json.loads(d)) < least for d in domains} == {True}
 
 
+def test_the_coverage_of_many_candidates_is_told_from_the_least_to_the_most() -> None:
+    texts = read(render_report(make_result(campaigns=2, candidates=6))).texts
+    assert texts[texts.index("Coverage") + 1] == "95.0% to 97.5%"
+
+
 def test_how_many_candidates_were_judged_is_said() -> None:
     result = make_result(candidates=1)
     assert "have been judged on this data" not in render_report(result, judged=1)
