@@ -137,7 +137,8 @@ def _of_policy(policy: PolicyPlan, overall: Family) -> Iterator[Finding]:
             code="unknown_wins",
             severity="info",
             message=f'"{policy.name}" bids above the logged bid on {unknown:,g} lost auctions without a known price; '
-            "whether it wins them can't be told from this log, and they are not counted.",
+            "whether it wins them can't be told from this log, and they "
+            + ("count in expectation." if overall.expected else "are not counted."),
         )
     if policy.borrowed_heads:
         yield Finding(

@@ -146,6 +146,7 @@ def content(result: Result, judged: int | None = None, pictures: Pictures | None
         "economics": view.economics(lookup),
         "predictions": view.predictions(lookup),
         "has_intervals": lookup.has_intervals,
+        "predicted": lookup.predicted,
         "confidence": _confidence(result.scenario),
         "gate": view.gate_table(lookup),
         "has_dotted": any(o.identified for o in result.gate.rules),

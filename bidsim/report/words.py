@@ -35,7 +35,11 @@ WORDS: dict[str, Word] = {
     "ctr": Word("CTR", "rate", "clicks / wins"),
     "cvr": Word("CVR", "rate", "conversions / clicks"),
     "bids": Word("Bids", "count", "auctions entered"),
-    "wins": Word("Wins", "count", "counted wins: decided by the log, with an observed outcome"),
+    "wins": Word(
+        "Wins",
+        "count",
+        "counted wins: decided by the log, with an observed outcome (outcomes: predicted adds what is expected of others)",
+    ),
     "win_rate": Word("Win rate", "share", "wins / bids"),
     "value": Word("Value", "money", "target x result: target CPC x clicks, or target CPA x conversions"),
     "surplus": Word("Surplus", "money", "value - spend"),
@@ -100,7 +104,9 @@ WORDS: dict[str, Word] = {
     "clicks_lost": Word("Clicks lost", "count", "clicks on those"),
     "conversions_lost": Word("Conversions lost", "count", "conversions of those"),
     "unknown_wins": Word(
-        "Unknown wins", "count", "auctions the log lost at an unknown price where the policy bids more: not counted"
+        "Unknown wins",
+        "count",
+        "auctions the log lost at an unknown price where the policy bids more: in no sum, unless outcomes: predicted",
     ),
     "unknown_outcomes": Word(
         "Unknown outcomes", "count", "wins whose impression the log never showed: no click or conversion to count"
