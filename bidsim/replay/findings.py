@@ -9,6 +9,9 @@ from bidsim.replay.policies import PolicyPlan
 from bidsim.result import Finding
 from bidsim.statistics.tallies import Family
 
+# Share of rows from which on a baseline that bids otherwise than production did is said first.
+MUCH_DRIFT = 0.1
+
 
 def _removal(plan: Plan, removed: Sequence[tuple[str, int, int]]) -> Finding:
     if not (plan.has("campaign") and plan.has("click") and plan.has("conversion")):
@@ -47,6 +50,17 @@ def unfunded(rows: int) -> Finding:
         message=f"{rows:,} rows have no budget.amount, so no policy bids on them; "
         "give campaigns without a limit one, such as coalesce(daily_budget, 1e9).",
     )
+
+
+def drifted(share: float | None) -> Iterator[Finding]:
+    """share: of the rows whose recomputed baseline bid is more than 1% off the logged one."""
+    if share is not None and share > MUCH_DRIFT:
+        yield Finding(
+            code="formula_drift",
+            severity="warning",
+            message=f"The baseline's bid is more than 1% off the logged one in {share:.1%} of the rows: unless production "
+            "explores, shades or paces its bids on purpose, formula, targets or model are not what it bids with.",
+        )
 
 
 def absent(plan: Plan, campaigns: Family | None) -> Iterator[Finding]:

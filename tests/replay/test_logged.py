@@ -96,6 +96,17 @@ def test_fidelity_is_that_of_a_loop_over_the_rows(tmp_path: Path, ties: str, kin
         assert getattr(found, side) == pytest.approx(expected[side], rel=1e-12)
 
 
+@pytest.mark.parametrize(("off", "told"), [(10, False), (11, True)])
+def test_a_baseline_that_does_not_bid_as_the_log_did_is_a_finding(tmp_path: Path, off: int, told: bool) -> None:
+    rows = [
+        {"price": 1.0, "bid": 5.0 if i >= off else 5.1, "won": 1, "click": 0, "pctr": 0.5, "v2": 0.6, "exchange": "x"}
+        for i in range(100)
+    ]
+    found = replay(tmp_path, rows, ties="win", kind="second_price", exchange=False)
+    said = [f.message for f in found.findings if f.code == "formula_drift"]
+    assert ["1% off the logged one in 11.0% of the rows" in message for message in said] == [True] * told
+
+
 def test_formula_drift_is_a_number_of_each_segment_value_that_a_rule_can_bound(tmp_path: Path) -> None:
     rows = rows_of(12)
     for n, row in enumerate(rows):
