@@ -145,7 +145,9 @@ def default_directory(loaded: LoadedScenario, result: Result, models: Sequence[P
     digest = hashlib.sha256(content.encode()).hexdigest()[:10]
     names = [m.stem for m in models] or result.candidates[:1]
     parts = [re.sub(r"[^\w.-]+", "_", part).strip("._") or "x" for part in (loaded.name, "+".join(names[:3]))]
-    return RUNS / f"{parts[0][:60]}-{parts[1][:60]}-{digest}"
+    # Names have at most 255 bytes, with what is added while it is written; characters beyond ASCII take up to four.
+    scenario, model = (part[:60].encode()[:66].decode(errors="ignore") for part in parts)
+    return RUNS / f"{scenario}-{model}-{digest}"
 
 
 def _run_facts(

@@ -227,6 +227,27 @@ def test_an_unwritable_default_folder_is_told_before_the_replay(
     assert (said.status, said.err) == (2, f"bidsim: error: {message}\n")
 
 
+@pytest.mark.parametrize(
+    "words", [["gate"], ["plan"], ["report"], ["leaderboard", "--html"], ["demo"]], ids=lambda words: str(words[0])
+)
+def test_a_path_that_no_machine_can_follow_is_one_message(tmp_path: Path, words: list[str]) -> None:
+    said = bidsim(*words, "x" * 300, cwd=tmp_path)
+    assert (said.status, said.out) == (2, "")
+    assert re.fullmatch(r"bidsim: error: \S*x{300}\S*: File name too long; give another path\n", said.err), said.err
+
+
+def test_the_default_folder_of_long_names_in_any_script_can_be_made(tmp_path: Path) -> None:
+    write_log(tmp_path / "log.parquet", SMALL)
+    write_scenario(tmp_path / "s.yaml", {"name": "春のセール" * 20})
+    model = tmp_path / f"{'候補モデル' * 16}.bin"
+    write_model(model)
+    said = bidsim("replay", "--scenario", "s.yaml", "--table", "ad=log.parquet", "--model", model, "-q", cwd=tmp_path)
+    assert said.status != 2, said.err
+    assert said.status != 70, said.err
+    (run,) = (tmp_path / "runs").iterdir()
+    assert run.name.startswith("春のセール")
+
+
 def test_a_run_that_is_there_already_is_named_with_what_to_do(tmp_path: Path) -> None:
     write_log(tmp_path / "log.parquet", SMALL)
     write_scenario(tmp_path / "s.yaml")
