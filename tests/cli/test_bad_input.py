@@ -172,7 +172,7 @@ OPTIONS: dict[str, tuple[Make, str]] = {
     "table twice": (command("--table", "ad=a", "--table", "ad=b"), r'--table: "ad" is given twice'),
     "unknown option": (command("--modle", "x"), r"(?s)Usage: .*No such option: --modle"),
     "two models of one name": (two_models, r's.yaml:6: two policies are called "m"; rename the file or the candidate$'),
-    "existing folder": (existing, r"there: the output folder exists already; give another --out, or remove it$"),
+    "existing folder": (existing, r"there: the output folder exists already; name another one, or remove it$"),
     "dangling link": (dangling, r"link: the output folder exists already"),
     "below a file": (command("--out", "log.parquet/x/y"), r"log.parquet/x/y: the output folder can't be made below a file"),
 }  # fmt: skip
@@ -212,7 +212,7 @@ def test_an_unwritable_parent_is_told_before_the_replay(tmp_path: Path, monkeypa
     real = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and real(path, mode))
     said = refused(tmp_path, lambda folder: None)
-    assert said == "runs/new: the output folder can't be written; check permissions or give another --out"
+    assert said == "runs/new: the output folder can't be written; check permissions or name another one"
 
 
 def test_an_unwritable_default_folder_is_told_before_the_replay(
@@ -223,8 +223,27 @@ def test_an_unwritable_default_folder_is_told_before_the_replay(
     real = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and real(path, mode))
     said = bidsim("replay", "--scenario", "s.yaml", "--table", "ad=log.parquet", cwd=tmp_path)
-    message = "runs: the output folder can't be written; check permissions or give another --out"
+    message = "runs: the output folder can't be written; check permissions or name another one"
     assert (said.status, said.err) == (2, f"bidsim: error: {message}\n")
+
+
+@pytest.mark.parametrize("command", [("train",), ("model", "calibrate", "m.bin")], ids=lambda c: c[0])
+def test_a_bundle_that_can_not_be_written_is_told_before_the_work_for_it(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "locked").mkdir()
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: "locked" not in str(path) and real(path, mode))
+    for out, why in (
+        ("folder", "it is a folder"),
+        ("nowhere/new.bin", "there is no folder nowhere"),
+        ("locked/new.bin", "the folder locked can't be written"),
+    ):
+        # Nothing else of the command is looked at before.
+        said = bidsim(*command, "--scenario", "s.yaml", "-o", out, cwd=tmp_path)
+        message = f"bidsim: error: {out}: can't be written: {why}; name another file with -o\n"
+        assert (said.status, said.err) == (2, message)
 
 
 @pytest.mark.parametrize(
