@@ -20,6 +20,8 @@ EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 # What the machine refuses, not a mistake in bidsim: whoever runs it can free space or give permissions.
 MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE)
+# A path that no machine could follow.
+PATHS = (errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class Signals:
@@ -90,6 +92,9 @@ def _run(signals: Signals | None = None) -> int:
             _drop_stdout()
             place = f"{error.filename}: " if error.filename else ""
             _say(f"error: {place}{error.strerror}; free space or give permissions, there or where TMPDIR points")
+            return EXIT_BAD_INPUT
+        if isinstance(error, OSError) and error.errno in PATHS:
+            _say(f"error: {error.filename or 'a path'}: {error.strerror}; give another path")
             return EXIT_BAD_INPUT
         return _bug()
 

@@ -10,6 +10,7 @@ import typer
 
 from bidsim.cli_options import parse_tables
 from bidsim.errors import BidsimError
+from bidsim.files import check_place
 from bidsim.visible import visible_json
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def calibrate(
     for name in head or ():
         if name not in HEADS:
             raise BidsimError(f"--head {name}: write one of {', '.join(HEADS)}")
+    check_place(out)
     window = None if last_hour is None or duration_hour is None else Window(last_hour, duration_hour)
     bundle, fits = fit(
         load_scenario(scenario),

@@ -12,6 +12,7 @@ import typer
 from bidsim.cli_options import parse_memory, parse_tables, print_summary
 from bidsim.cli_runs import AsOfOption, day_of
 from bidsim.errors import BidsimError
+from bidsim.files import check_place
 
 if TYPE_CHECKING:
     from bidsim.training.curve import Measures
@@ -123,6 +124,7 @@ def train(
     from bidsim.scenario.loading import load_scenario
     from bidsim.training.hyperparameters import load_hyperparameters
 
+    check_place(out)
     found = load_hyperparameters(hyperparameters)
     given = {"seed": seed, "train_hours": train_hours}
     found = found.with_values(**{key: value for key, value in given.items() if value is not None})

@@ -48,6 +48,20 @@ def _alive(pid: int) -> bool:
     return True
 
 
+def check_place(path: Path) -> None:
+    """Raises BidsimError where no file can be written to `path`: asked before hours of work for it."""
+    parent = path.parent
+    if path.is_dir():
+        why = "it is a folder"
+    elif not parent.is_dir():
+        why = f"there is no folder {parent}"
+    elif not os.access(parent, os.W_OK | os.X_OK):
+        why = f"the folder {parent} can't be written"
+    else:
+        return
+    raise BidsimError(f"can't be written: {why}; name another file with -o", file=str(path))
+
+
 def write_file(path: Path, content: str | bytes) -> None:
     """Write one file whole or not at all, in place of what it was. Raises BidsimError, leaving nothing behind."""
     try:

@@ -24,11 +24,12 @@ from bidsim.report.renderer import Draw, draw_here
 from bidsim.result import Result
 from bidsim.scenario.loading import LoadedScenario, load_scenario
 from bidsim.store.record import SCHEMA, Judged, Record, count_judged, make_record
-from bidsim.store.runs import check_free, write_run
+from bidsim.store.runs import check_free, check_writable, write_run
 from bidsim.store.scan import scan
 from bidsim.store.statistics import tables_to_parquet
 
 LIBRARIES = ("duckdb", "numpy", "pyarrow", "scipy", "sqlglot", "pydantic", "altair", "vl-convert-python")
+RUNS = Path("runs")
 
 
 def replay_to_directory(
@@ -65,6 +66,8 @@ def replay_to_directory(
     for folder in (out, charts):
         if folder is not None:
             check_free(folder)
+    if out is None:
+        check_writable(RUNS)
     loaded = scenario if isinstance(scenario, LoadedScenario) else load_scenario(scenario)
     replayed = run_replay(
         loaded,
@@ -78,6 +81,13 @@ def replay_to_directory(
     )
     result = replayed.result
     seconds = time.monotonic() - clock
+    directory = out or default_directory(loaded, result, models)
+    if out is None and directory.exists():
+        raise BidsimError(
+            "this run is there already, of the same scenario, models, data and day: bidsim report renders it again; "
+            "give --out a new folder, or remove this one",
+            file=str(directory),
+        )
     progress.step("writing the report")
     from bidsim import __version__ as bidsim_version
     from bidsim.report import render_junit, render_report, render_summary
@@ -85,7 +95,6 @@ def replay_to_directory(
 
     drawn = draw_pictures(result, draw)
 
-    directory = out or default_directory(loaded, result, models)
     files: dict[str, str | bytes] = {
         "result.json": result.to_json(),
         "statistics.parquet": tables_to_parquet(replayed.tables),
@@ -136,7 +145,9 @@ def default_directory(loaded: LoadedScenario, result: Result, models: Sequence[P
     digest = hashlib.sha256(content.encode()).hexdigest()[:10]
     names = [m.stem for m in models] or result.candidates[:1]
     parts = [re.sub(r"[^\w.-]+", "_", part).strip("._") or "x" for part in (loaded.name, "+".join(names[:3]))]
-    return Path("runs") / f"{parts[0][:60]}-{parts[1][:60]}-{digest}"
+    # Names have at most 255 bytes, with what is added while it is written; characters beyond ASCII take up to four.
+    scenario, model = (part[:60].encode()[:66].decode(errors="ignore") for part in parts)
+    return RUNS / f"{scenario}-{model}-{digest}"
 
 
 def _run_facts(

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from bidsim.scenario.loading import load_scenario, parse_scenario, refuse_unsupported
 from bidsim.scenario.schema import ROLES, Scenario
-from bidsim.training.hyperparameters import Hyperparameters
+from bidsim.training.hyperparameters import MODELS, Hyperparameters
 from bidsim.training.space import load_space
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +44,22 @@ def test_every_key_and_role_is_in_the_reference() -> None:
     missing = [k for k in Scenario.model_fields if k not in later and f"`{k}" not in reference]
     assert missing == []
     assert [r for r in ROLES if not re.search(rf"\b{r}\b", reference)] == []
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_hyperparameter_is_named_with_its_default(name: str) -> None:
+    table = README[README.index("| `model` |") :]
+    rows = re.findall(r"^\| (?:all|`(\w+)`[^|]*) \| ((?:those, and )?`.*) \|$", table, re.MULTILINE)[:4]
+    assert [row[0] for row in rows] == ["", *MODELS]
+    shared = ("", name, "hashed_logistic") if name == "factorization_machine" else ("", name)
+    told = " ".join(text for model, text in rows if model in shared)
+    for key, field in MODELS[name].model_fields.items():
+        if key == "model":
+            continue
+        default = f" {field.default:g}" if isinstance(field.default, int | float) else ""
+        if (name, key) == ("lightgbm", "rounds"):
+            default = " 5 (`lightgbm` 20)"
+        assert re.search(rf"`{key}`{re.escape(default)}", told), key
 
 
 def test_every_option_of_the_readme_exists(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,8 +18,8 @@ NAMES = {
     "ctr": "CTR",
     "cvr": "CVR",
     "auc": "AUC",
-    "gauc": "grouped AUC",
-    "ece": "expected calibration error",
+    "gauc": "AUC within campaigns",
+    "ece": "ECE",
     "roi": "ROI",
     "cpa_at_matched_spend": "CPA at matched spend",
     "cpc_at_matched_spend": "CPC at matched spend",
@@ -49,15 +49,24 @@ def place_words(segment: Segment, names: dict[str, str]) -> str:
 def said(
     bound: Bound, quantity: float, value: float | None, baseline: float | None, interval: tuple[float, float] | None
 ) -> str:
-    """'rises by 3.1% [1.2%, 5%] (50 to 51.6)', or 'is 1.02 [0.99, 1.05]'."""
+    """'rises by 3.1% [1.2%, 5%] (50 to 51.6)', 'changes by +3.1% [-1.2%, +7.4%] (50 to 51.6)', or 'is 1.02 [0.99, 1.05]'."""
     if bound.quantity == "value":
         return f"is {quantity:,.5g}" + (f" [{interval[0]:,.5g}, {interval[1]:,.5g}]" if interval else "")
-    relative = bound.quantity == "relative"
-    size = f"{abs(quantity) * 100:.3g}%" if relative else f"{abs(quantity):.4g}"
-    verb = "does not change" if quantity == 0 else f"{'rises' if quantity > 0 else 'falls'} by {size}"
-    if interval and quantity != 0:
-        ends = sorted(x if quantity > 0 else -x for x in interval)
-        verb += " [" + ", ".join(f"{x * 100:.3g}%" if relative else f"{x:.4g}" for x in ends) + "]"
+
+    def text(x: float, sign: str = "") -> str:
+        return _percent(x, sign) if bound.quantity == "relative" else f"{x:{sign}.4g}"
+
+    open_ = interval is not None and interval[0] < 0 < interval[1]
+    sign = "+" if open_ or quantity == 0 else ""  # an interval on both sides of no change is read with its signs
+    if quantity == 0:
+        verb = "does not change"
+    elif open_:
+        verb = f"changes by {text(quantity, sign)}"
+    else:
+        verb = f"{'rises' if quantity > 0 else 'falls'} by {text(abs(quantity))}"
+    if interval and (quantity != 0 or open_):
+        ends = interval if sign else sorted(x if quantity > 0 else -x for x in interval)
+        verb += " [" + ", ".join(text(x, sign) for x in ends) + "]"
     return f"{verb} ({baseline or 0:,.6g} to {value or 0:,.6g})"
 
 
@@ -87,11 +96,16 @@ def unsure(bound: Bound, low: float, high: float) -> str:
         if math.isinf(x):
             return "without limit"
         if bound.quantity == "relative":
-            return f"{x * 100:+.3g}%"
+            return _percent(x, "+")
         return f"{x:,.5g}" if bound.quantity == "value" else f"{x:+.4g}"
 
     return f", but rows that this log can't decide could put it anywhere from {text(low)} to {text(high)}"
 
 
 def wide(bound: Bound, width: float) -> str:
-    return f"{width * 100:.3g}%" if bound.quantity == "relative" else f"{width:.4g}"
+    return _percent(width) if bound.quantity == "relative" else f"{width:.4g}"
+
+
+def _percent(x: float, sign: str = "") -> str:
+    """Three digits, and all before the point: never 1.23e+03%."""
+    return f"{x * 100:{sign},.0f}%" if abs(x) >= 9.995 else f"{x * 100:{sign}.3g}%"

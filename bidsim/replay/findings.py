@@ -9,6 +9,9 @@ from bidsim.replay.policies import PolicyPlan
 from bidsim.result import Finding
 from bidsim.statistics.tallies import Family
 
+# Share of rows from which on a baseline that bids otherwise than production did is said first.
+MUCH_DRIFT = 0.1
+
 
 def _removal(plan: Plan, removed: Sequence[tuple[str, int, int]]) -> Finding:
     if not (plan.has("campaign") and plan.has("click") and plan.has("conversion")):
@@ -67,6 +70,17 @@ def won_without_bid(rows: int) -> Finding:
         message=f"{rows:,} rows were won without a logged bid, so their wins can't be reproduced; "
         "mend columns.bid, or leave such rows out by a condition.",
     )
+
+
+def drifted(share: float | None) -> Iterator[Finding]:
+    """share: of the rows whose recomputed baseline bid is more than 1% off the logged one."""
+    if share is not None and share > MUCH_DRIFT:
+        yield Finding(
+            code="formula_drift",
+            severity="warning",
+            message=f"The baseline's bid is more than 1% off the logged one in {share:.1%} of the rows: unless production "
+            "explores, shades or paces its bids on purpose, formula, targets or model are not what it bids with.",
+        )
 
 
 def absent(plan: Plan, campaigns: Family | None) -> Iterator[Finding]:
@@ -157,7 +171,8 @@ def _of_policy(policy: PolicyPlan, overall: Family) -> Iterator[Finding]:
             code="unknown_wins",
             severity="info",
             message=f'"{policy.name}" bids above the logged bid on {unknown:,g} lost auctions without a known price; '
-            "whether it wins them can't be told from this log, and they are not counted.",
+            "whether it wins them can't be told from this log, and they "
+            + ("count in expectation." if overall.expected else "are not counted."),
         )
     if policy.borrowed_heads:
         yield Finding(

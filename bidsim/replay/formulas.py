@@ -82,7 +82,8 @@ def bind_formulas(plan: Plan, names: Names, engine: AnyEngine, relation: str) ->
         ) -> Compiled:
             compiled = Names(loaded, {**later, **usable}).compile(text, *path, extra=extra)
             used |= compiled.names
-            seen = {r for r in OUTCOME_ROLES if plan.roles[r] in {names.columns.get(n) for n in compiled.names}}
+            read = {names.columns[n] for n in compiled.names if n in names.columns}
+            seen = {r for r in OUTCOME_ROLES if plan.roles[r] in read}
             if seen | (compiled.names & {"price"} - set(names.columns)):
                 plan.warnings.append(
                     ("hindsight", f'the bid formula of "{name}" reads what is known only after the auction')

@@ -72,7 +72,10 @@ def _predicted_axis(rows: Rows, title: str) -> alt.X:
 def _reliability(data: Datasets, rows: Rows) -> Chart:
     """Observed against predicted on log axes, one line a policy."""
     spread = [v for r in rows for v in (r["predicted"], r["observed"], r["low"], r["high"]) if v]
-    low, high = min(spread) / 1.15, max(spread) * 1.15
+    # An interval that reaches down to almost nothing is cut, or it would press the points into a corner.
+    least = min(v for r in rows for v in (r["predicted"], r["observed"])) / 3
+    low, high = max(min(spread), least) / 1.15, max(spread) * 1.15
+    rows = [{**r, "low": r["low"] and max(r["low"], low)} for r in rows]
     ticks = alt.Axis(values=log_ticks(low, high), format=".2~p")
     x = alt.X("predicted:Q", axis=ticks, title="mean predicted (log)").scale(type="log", domain=[low, high], nice=False)
     y = alt.Y("observed:Q", axis=ticks, title="observed (log)").scale(type="log", domain=[low, high], nice=False)

@@ -62,7 +62,9 @@ def of_frontier(lookup: Lookup) -> list[Drawing]:
     result = lookup.result
     policies = [p.name for p in result.policies]
     rows = plots.frontier_rows(result.frontier, policies, lookup.results, FEWEST)
-    spend = lookup.base("spend")
+    # The frontier is of observed outcomes, whatever else counts.
+    ones = [p.spend for p in result.frontier if p.policy == result.baseline and abs(p.multiplier - 1) < 1e-9]
+    spend = ones[0] if ones else lookup.base("spend")
     unit = f" ({lookup.money.code})" if lookup.money.code else ""
     tips = (
         ("order", "multiplier", ".3~f"),

@@ -59,6 +59,7 @@ class HeadSection:
     figures: list[Figure]
     band: bool
     hidden: int
+    beyond: int
     fewest: float | None
     bins: list[tuple[str, list[list[str]]]]
 
@@ -101,7 +102,7 @@ def template(name: str) -> Any:
         lstrip_blocks=True,
         loader=FunctionLoader(lambda file: resources.files("bidsim.report").joinpath(file).read_text("utf-8")),
     )
-    environment.globals |= {"plural": f.plural}
+    environment.globals |= {"plural": f.plural, "ratio_most": plots.RATIO_MOST}
     environment.filters |= {"name": f.clean_name, "sentence": f.clean_text, "count": f.count, "short": f.short_hash}
     return environment.get_template(name)
 
@@ -145,6 +146,7 @@ def content(result: Result, judged: int | None = None, pictures: Pictures | None
         "economics": view.economics(lookup),
         "predictions": view.predictions(lookup),
         "has_intervals": lookup.has_intervals,
+        "predicted": lookup.predicted,
         "confidence": _confidence(result.scenario),
         "gate": view.gate_table(lookup),
         "has_dotted": any(o.identified for o in result.gate.rules),
@@ -205,7 +207,9 @@ def _identity(lookup: Lookup, judged: int | None) -> list[tuple[str, str]]:
     if data.campaigns is not None:
         facts.append(("Campaigns", f.count(data.campaigns)))
     covered = [lookup.value(p.name, "coverage") for p in lookup.candidates]
-    facts.append(("Coverage", ", ".join(f.share(c) for c in covered[:3]) or f.DASH))
+    known = sorted(c for c in covered if c is not None)
+    said = f"{f.share(known[0])} to {f.share(known[-1])}" if len(covered) > 3 and known else ""
+    facts.append(("Coverage", said or ", ".join(map(f.share, covered)) or f.DASH))
     if lookup.money.code:
         facts.append(("Currency", lookup.money.code))
     if judged is not None:
@@ -250,6 +254,7 @@ def _head(lookup: Lookup, head: str, draw: Draw) -> HeadSection:
         figures,
         gate_band(lookup, head) is not None,
         hidden,
+        sum(b.observed > plots.RATIO_MOST * b.predicted for c in drawn for b in c.bins if b.predicted > 0),
         fewest if fewest is not None and fewest < FEW_LABELS else None,
         bins,
     )

@@ -100,11 +100,15 @@ def curse(lookup: Lookup) -> Plain | None:
     for policy in lookup.result.policies:
         row = [policy.name]
         known = False
-        for metric in ("clicks", "conversions"):
+        for metric, head in (("clicks", "ctr"), ("conversions", "ctcvr")):
             predicted = lookup.value(policy.name, f"predicted_{metric}")
             observed = lookup.value(policy.name, metric)
-            known = known or predicted is not None
             ratio = predicted / observed if predicted is not None and observed else None
+            if lookup.predicted and predicted is not None:
+                # What counts in expectation was not observed; the ratio of what was is a number of its own.
+                ratio = lookup.value(policy.name, "calibration_on_wins", head)
+                observed = round(predicted / ratio, 6) if ratio else 0.0
+            known = known or predicted is not None
             row += [f.count(predicted), f.count(observed), f.fixed(ratio, 3)]
         if known:
             rows.append(row)

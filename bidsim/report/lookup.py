@@ -63,6 +63,11 @@ class Lookup:
         found = self.metric(policy, metric, head, segment)
         return found.value if found else None
 
+    @property
+    def predicted(self) -> bool:
+        """Whether rows of unknown fate count in expectation."""
+        return self.result.scenario.get("outcomes") == "predicted"
+
     def base(self, metric: str, head: str | None = None, segment: Segment | None = None) -> float | None:
         """The baseline's value."""
         return self.value(self.baseline.name, metric, head, segment) if self.baseline else None

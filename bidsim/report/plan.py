@@ -32,21 +32,23 @@ def render_plan(result: Result, needs: Sequence[Need], *, power: float, confiden
     """A paragraph for each candidate and metric."""
     days, impressions = days_of(result), impressions_of(result)
     lines = [
-        f"To see the predicted change with power {power:.0%} at confidence {confidence:.0%}, users dealt to two arms.",
+        f"To see the predicted change with power {_percent(power)} at confidence {_percent(confidence)}, users dealt to two arms.",
         f"The log: {impressions:,.0f} impressions of the baseline{f', {days:g} days' if days else ''}.",
     ]
     for need in needs:
         interval = "" if need.low is None or need.high is None else f" [{change(need.low)}, {change(need.high)}]"
         lines += ["", f"{clean_name(need.policy)}, {need.metric}: predicted {change(need.change)}{interval}"]
         for arm in need.arms:
-            lines.append(f"  {arm.share:>4.0%} of the traffic: {_amount(arm.times, impressions, days)}{_other(arm)}")
+            lines.append(
+                f"  {_percent(arm.share):>4} of the traffic: {_amount(arm.times, impressions, days)}{_other(arm)}"
+            )
         if need.low is not None and need.high is not None and need.low <= 0 <= need.high:
             lines.append(
                 "  The replay itself does not tell this change from none: a test planned on it may find nothing."
             )
         if need.gain is not None:
             lines.append(
-                f"  The replay sees both policies on every auction: a test of equal halves needs {need.gain:,.1f} times "
+                f"  The replay sees both policies on every auction: a test of equal halves needs {_round(need.gain)} times "
                 "its auctions to be as precise."
             )
     return "\n".join(lines) + "\n"
@@ -55,19 +57,23 @@ def render_plan(result: Result, needs: Sequence[Need], *, power: float, confiden
 def _amount(times: float | None, impressions: float, days: float | None) -> str:
     if times is None:
         return "no change is predicted, so no test can confirm it"
-    words = f"{_round(times * impressions)} impressions in all, {times:,.3g} times the log"
-    return words + (f", {times * days:,.3g} days" if days else "")
+    words = f"{_round(times * impressions)} impressions in all, {_round(times)} times the log"
+    return words + (f", {_round(times * days)} days" if days else "")
 
 
 def _other(arm: Arm) -> str:
     if arm.times_if_smaller is None or arm.times is None:
         return ""
-    return f" ({arm.times_if_smaller / arm.times:,.3g} times as much if the truth is the interval's near end)"
+    return f" ({_round(arm.times_if_smaller / arm.times)} times as much if the truth is the interval's near end)"
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.3g}%"
 
 
 def _round(count: float) -> str:
     digits = max(0, len(str(int(count))) - 3)
-    return f"{round(count, -digits):,.0f}"
+    return f"{round(count, -digits):,.0f}" if digits else f"{count:.3g}"
 
 
 def plan_json(result: Result, needs: Sequence[Need], *, power: float, confidence: float) -> str:

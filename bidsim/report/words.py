@@ -14,7 +14,7 @@ Write = Callable[[float | None], str]
 
 @dataclass(frozen=True)
 class Word:
-    """kind: how values are written: money, price, count, share, or a number of decimals ("4") or digits ("s4").
+    """kind: how values are written: money, price, count, share, rate, or a number of decimals ("4") or digits ("s4").
 
     by: how a difference is said: "relative", "absolute" or "none".
     """
@@ -32,10 +32,14 @@ WORDS: dict[str, Word] = {
     "cpa": Word("CPA", "price", "spend / conversions"),
     "cpc": Word("CPC", "price", "spend / clicks"),
     "cpm": Word("CPM", "price", "1000 x spend / wins"),
-    "ctr": Word("CTR", "share", "clicks / wins"),
-    "cvr": Word("CVR", "share", "conversions / clicks"),
+    "ctr": Word("CTR", "rate", "clicks / wins"),
+    "cvr": Word("CVR", "rate", "conversions / clicks"),
     "bids": Word("Bids", "count", "auctions entered"),
-    "wins": Word("Wins", "count", "counted wins: decided by the log, with an observed outcome"),
+    "wins": Word(
+        "Wins",
+        "count",
+        "counted wins: decided by the log, with an observed outcome (outcomes: predicted adds what is expected of others)",
+    ),
     "win_rate": Word("Win rate", "share", "wins / bids"),
     "value": Word("Value", "money", "target x result: target CPC x clicks, or target CPA x conversions"),
     "surplus": Word("Surplus", "money", "value - spend"),
@@ -78,12 +82,31 @@ WORDS: dict[str, Word] = {
         "ECE if calibrated", "s3", "what a perfectly calibrated model would show on this many labels", "none"
     ),
     "brier": Word("Brier score", "s5", "mean of (p - y) squared"),
+    "miscalibration": Word(
+        "Miscalibration", "s4", "part of the Brier score that isotonic recalibration removes (CORP)"
+    ),
+    "discrimination": Word("Discrimination", "s4", "what the recalibrated predictions gain over the mean rate (CORP)"),
+    "uncertainty": Word("Uncertainty", "s4", "Brier score of the mean rate (CORP)"),
+    "calibration_on_wins": Word("Calibration on wins", "4", "the same over the policy's own wins", "absolute"),
     "churn": Word("Churn", "share", "mean abs(candidate - baseline prediction) / mean baseline prediction", "absolute"),
     "coverage": Word(
         "Coverage", "share", "spend with an observed outcome / spend on all decided wins of the policy", "absolute"
     ),
+    "disagreement": Word(
+        "Disagreement", "share", "rows that one policy alone wins / rows that either wins", "absolute"
+    ),
+    "wins_gained": Word("Wins gained", "count", "rows that only the candidate wins"),
+    "spend_gained": Word("Spend gained", "money", "what those cost"),
+    "clicks_gained": Word("Clicks gained", "count", "clicks on those"),
+    "conversions_gained": Word("Conversions gained", "count", "conversions of those"),
+    "wins_lost": Word("Wins lost", "count", "rows that only the baseline wins"),
+    "spend_lost": Word("Spend lost", "money", "what those cost"),
+    "clicks_lost": Word("Clicks lost", "count", "clicks on those"),
+    "conversions_lost": Word("Conversions lost", "count", "conversions of those"),
     "unknown_wins": Word(
-        "Unknown wins", "count", "auctions the log lost at an unknown price where the policy bids more: not counted"
+        "Unknown wins",
+        "count",
+        "auctions the log lost at an unknown price where the policy bids more: in no sum, unless outcomes: predicted",
     ),
     "unknown_outcomes": Word(
         "Unknown outcomes", "count", "wins whose impression the log never showed: no click or conversion to count"
@@ -120,7 +143,7 @@ def writer(metric: str, money: f.Money) -> Write:
         return partial(f.significant, digits=int(kind[1:]))
     if kind.isdigit():
         return partial(f.fixed, decimals=int(kind))
-    return {"money": money.amount, "price": money.price, "count": f.count, "share": f.share}[kind]
+    return {"money": money.amount, "price": money.price, "count": f.count, "share": f.share, "rate": f.rate}[kind]
 
 
 def difference_writer(metric: str) -> tuple[str, Write]:

@@ -80,7 +80,7 @@ def _path(loc: tuple[int | str, ...], document: Any, kind: str) -> Place:
 
 def _unknown_key(path: Place, model: type[BaseModel]) -> str:
     known = _known_keys(path[:-1], model)
-    hint = nearest(str(path[-1]), known) or (f"; known here are {', '.join(known)}" if 0 < len(known) <= 12 else "")
+    hint = nearest(str(path[-1]), known) or (f"; known here are {', '.join(known)}" if known else "")
     return f'unknown key "{path[-1]}"{hint}'
 
 

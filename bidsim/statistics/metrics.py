@@ -100,7 +100,7 @@ def economic_values(family: Family, policy: int, *, has_click: bool, has_convers
 
 def _disagreement(family: Family, policy: int) -> Values:
     """The rows that only the candidate wins (gained) or only the baseline (lost), and their share of all that either
-    wins."""
+    wins, as the log shows them: no row is won in expectation here."""
     out: Values = {}
     for side in ("gained", "lost"):
         for name in ("wins", "spend", "clicks", "conversions"):
@@ -109,7 +109,7 @@ def _disagreement(family: Family, policy: int) -> Values:
                 out[(key, None, None)] = total_of(family.by_bucket(key, policy), family.get(key, policy))
     gained, lost = (family.get(f"wins_{side}", policy) for side in ("gained", "lost"))
     parts = [family.by_bucket(f"wins_{side}", policy) for side in ("gained", "lost")]
-    either, either_parts = family.get("wins", 0) + gained, family.by_bucket("wins", 0) + parts[0]
+    either, either_parts = family.observed("wins", 0) + gained, family.observed_by_bucket("wins", 0) + parts[0]
     out[("disagreement", None, None)] = ratio_of(
         ratio(gained + lost, either), parts[0] + parts[1], either_parts, log=False
     )

@@ -26,6 +26,7 @@ class Compared:
 
     metric: str
     head: str | None
+    beta: float | None
     baseline: float | None
     first: Side | None
     second: Side | None
@@ -77,7 +78,7 @@ def compare(first: SavedRun, second: SavedRun, policies: tuple[str | None, str |
     metrics = []
     for key in dict.fromkeys([*sides[0], *sides[1]]):
         (base_a, one), (base_b, two) = (s.get(key, (None, None)) for s in sides)
-        metrics.append(Compared(key[0], key[1], base_a if base_a is not None else base_b, one, two))
+        metrics.append(Compared(*key, base_a if base_a is not None else base_b, one, two))
     currency = a.scenario.get("currency")
     return Comparison(
         names=(first.name, second.name),

@@ -16,15 +16,20 @@ from bidsim.files import aside_of, clear_dead, sync, write_synced
 def check_free(directory: Path) -> None:
     """Raises BidsimError where a run can't be written to `directory`: it exists, or its parent is no folder."""
     if directory.exists() or directory.is_symlink():
-        raise BidsimError("the output folder exists already; give another --out, or remove it", file=str(directory))
-    parent = directory.parent
+        raise BidsimError("the output folder exists already; name another one, or remove it", file=str(directory))
+    check_writable(directory)
+
+
+def check_writable(directory: Path) -> None:
+    """Raises BidsimError where nothing can be written to `directory`, which may be there or not."""
+    parent = directory
     while not parent.exists():
         parent = parent.parent
     if not parent.is_dir():
-        raise BidsimError("the output folder can't be made below a file; give another --out", file=str(directory))
+        raise BidsimError("the output folder can't be made below a file; name another one", file=str(directory))
     if not os.access(parent, os.W_OK | os.X_OK):
         raise BidsimError(
-            "the output folder can't be written; check permissions or give another --out", file=str(directory)
+            "the output folder can't be written; check permissions or name another one", file=str(directory)
         )
 
 
@@ -50,7 +55,7 @@ def write_run(directory: Path, files: Mapping[str, str | bytes]) -> None:
         sync(aside)
         # rename would silently replace an empty folder made meanwhile; that is somebody else's.
         if directory.exists():
-            raise BidsimError("the output folder appeared meanwhile; give another --out", file=str(directory))
+            raise BidsimError("the output folder appeared meanwhile; name another one", file=str(directory))
         os.rename(aside, directory)
         sync(parent)
     except BaseException as error:

@@ -113,6 +113,7 @@ def print_comparison(found: Comparison) -> None:
     for m in found.metrics:
         write = writer(m.metric, f.Money(found.currency))
         name = label(m.metric) + (f" ({m.head})" if m.head else "")
+        name += f" (beta {f.significant(m.beta, 3)})" if m.beta is not None else ""
         cells = [Text(c) for side in (m.first, m.second) for c in _side_cells(m.metric, side, found.currency)]
         table.add_row(_text(name), Text(write(m.baseline)), *cells)
     console.print(table)

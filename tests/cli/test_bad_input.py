@@ -172,7 +172,7 @@ OPTIONS: dict[str, tuple[Make, str]] = {
     "table twice": (command("--table", "ad=a", "--table", "ad=b"), r'--table: "ad" is given twice'),
     "unknown option": (command("--modle", "x"), r"(?s)Usage: .*No such option: --modle"),
     "two models of one name": (two_models, r's.yaml:6: two policies are called "m"; rename the file or the candidate$'),
-    "existing folder": (existing, r"there: the output folder exists already; give another --out, or remove it$"),
+    "existing folder": (existing, r"there: the output folder exists already; name another one, or remove it$"),
     "dangling link": (dangling, r"link: the output folder exists already"),
     "below a file": (command("--out", "log.parquet/x/y"), r"log.parquet/x/y: the output folder can't be made below a file"),
 }  # fmt: skip
@@ -212,7 +212,75 @@ def test_an_unwritable_parent_is_told_before_the_replay(tmp_path: Path, monkeypa
     real = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and real(path, mode))
     said = refused(tmp_path, lambda folder: None)
-    assert said == "runs/new: the output folder can't be written; check permissions or give another --out"
+    assert said == "runs/new: the output folder can't be written; check permissions or name another one"
+
+
+def test_an_unwritable_default_folder_is_told_before_the_replay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_log(tmp_path / "log.parquet", SMALL)
+    write_scenario(tmp_path / "s.yaml")
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and real(path, mode))
+    said = bidsim("replay", "--scenario", "s.yaml", "--table", "ad=log.parquet", cwd=tmp_path)
+    message = "runs: the output folder can't be written; check permissions or name another one"
+    assert (said.status, said.err) == (2, f"bidsim: error: {message}\n")
+
+
+@pytest.mark.parametrize("command", [("train",), ("model", "calibrate", "m.bin")], ids=lambda c: c[0])
+def test_a_bundle_that_can_not_be_written_is_told_before_the_work_for_it(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "locked").mkdir()
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: "locked" not in str(path) and real(path, mode))
+    for out, why in (
+        ("folder", "it is a folder"),
+        ("nowhere/new.bin", "there is no folder nowhere"),
+        ("locked/new.bin", "the folder locked can't be written"),
+    ):
+        # Nothing else of the command is looked at before.
+        said = bidsim(*command, "--scenario", "s.yaml", "-o", out, cwd=tmp_path)
+        message = f"bidsim: error: {out}: can't be written: {why}; name another file with -o\n"
+        assert (said.status, said.err) == (2, message)
+
+
+@pytest.mark.parametrize(
+    "words", [["gate"], ["plan"], ["report"], ["leaderboard", "--html"], ["demo"]], ids=lambda words: str(words[0])
+)
+def test_a_path_that_no_machine_can_follow_is_one_message(tmp_path: Path, words: list[str]) -> None:
+    said = bidsim(*words, "x" * 300, cwd=tmp_path)
+    assert (said.status, said.out) == (2, "")
+    assert re.fullmatch(r"bidsim: error: \S*x{300}\S*: File name too long; give another path\n", said.err), said.err
+
+
+def test_the_default_folder_of_long_names_in_any_script_can_be_made(tmp_path: Path) -> None:
+    write_log(tmp_path / "log.parquet", SMALL)
+    write_scenario(tmp_path / "s.yaml", {"name": "春のセール" * 20})
+    model = tmp_path / f"{'候補モデル' * 16}.bin"
+    write_model(model)
+    said = bidsim("replay", "--scenario", "s.yaml", "--table", "ad=log.parquet", "--model", model, "-q", cwd=tmp_path)
+    assert said.status != 2, said.err
+    assert said.status != 70, said.err
+    (run,) = (tmp_path / "runs").iterdir()
+    assert run.name.startswith("春のセール")
+
+
+def test_a_run_that_is_there_already_is_named_with_what_to_do(tmp_path: Path) -> None:
+    write_log(tmp_path / "log.parquet", SMALL)
+    write_scenario(tmp_path / "s.yaml")
+    words = ["replay", "--scenario", "s.yaml", "--table", "ad=log.parquet", "--as-of", "2026-11-26", "--quiet"]
+    assert bidsim(*words, cwd=tmp_path).status != 2
+    (run,) = (tmp_path / "runs").iterdir()
+    before = everything(tmp_path)
+    said = bidsim(*words, cwd=tmp_path)
+    assert said.status == 2
+    assert said.err == (
+        f"bidsim: error: runs/{run.name}: this run is there already, of the same scenario, models, data and day: "
+        "bidsim report renders it again; give --out a new folder, or remove this one\n"
+    )
+    assert everything(tmp_path) == before
 
 
 def model(damage: Callable[[Path], object]) -> Make:

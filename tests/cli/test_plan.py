@@ -53,6 +53,15 @@ def test_the_plan_says_traffic_impressions_and_days(saved: Path) -> None:
     assert "impressions in all" in done.out
 
 
+def test_the_plan_writes_numbers_out(saved: Path) -> None:
+    words = ["--metric", "ctr", "--share", "0.005", "--share", "0.125", "--power", "0.995", "--confidence", "0.999"]
+    done = bidsim("plan", str(saved), *words, cwd=saved.parent)
+    assert "with power 99.5% at confidence 99.9%" in done.out
+    assert "  0.5% of the traffic: " in done.out
+    assert " 12.5% of the traffic: " in done.out
+    assert "e+" not in done.out
+
+
 def test_the_plan_as_json(saved: Path) -> None:
     done = bidsim("plan", str(saved), "--json", cwd=saved.parent)
     plan = json.loads(done.out)

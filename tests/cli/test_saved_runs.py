@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -173,17 +174,17 @@ def test_runs_on_the_same_data_are_compared_and_ranked(runs: Path, tmp_path: Pat
     said = bidsim("compare", runs / "one", runs / "two")
     assert said.status == 0, said.err
     assert "CPA" in said.out
+    betas = re.findall(r"Expected utility \(beta ([\d.,]+)\)", said.out)
+    assert len(set(betas)) == 3
     data = json.loads(bidsim("compare", runs / "one", runs / "two", "--json").out)
     assert data["policies"] == ["one", "two"]
     assert "scenario: candidates" in [c["what"] for c in data["changed"]]
     results = [json.loads((runs / n / "result.json").read_text()) for n in ("one", "two")]
     for side, found in (("first", results[0]), ("second", results[1])):
-        theirs = {
-            (m["metric"], m["head"]): m[side]["value"] for m in data["metrics"] if m["metric"] != "expected_utility"
-        }
+        theirs = {(m["metric"], m["head"], m["beta"]): m[side]["value"] for m in data["metrics"]}
         for d in found["differences"]:
-            if not d["segment"] and d["metric"] != "expected_utility":
-                assert theirs[(d["metric"], d["head"])] == d["candidate"]
+            if not d["segment"]:
+                assert theirs[(d["metric"], d["head"], d["beta"])] == d["candidate"]
     board = json.loads(bidsim("leaderboard", runs, "--json", "--by", "cpa").out)
     assert [len(b["entries"]) for b in board["boards"]] == [2]
     assert board["boards"][0]["tried"] == 2

@@ -24,7 +24,11 @@ CHANGE = Bound("relative", -math.inf, 0.01, "an increase of at most 1%")
         (0.031, (0.012, 0.05), "rises by 3.1% [1.2%, 5%] (50 to 51.55)"),
         (-0.031, (-0.05, -0.012), "falls by 3.1% [1.2%, 5%] (50 to 51.55)"),
         (0.031, None, "rises by 3.1% (50 to 51.55)"),
-        (0.0, (-0.01, 0.01), "does not change (50 to 51.55)"),
+        (0.031, (-0.012, 0.05), "changes by +3.1% [-1.2%, +5%] (50 to 51.55)"),
+        (-0.031, (-0.05, 0.012), "changes by -3.1% [-5%, +1.2%] (50 to 51.55)"),
+        (0.0, (-0.01, 0.01), "does not change [-1%, +1%] (50 to 51.55)"),
+        (12.345, (9.0, 15.0), "rises by 1,234% [900%, 1,500%] (50 to 51.55)"),
+        (0.0, (0.0, 0.0), "does not change (50 to 51.55)"),
     ],
 )
 def test_a_change_is_told_with_its_interval_and_both_values(quantity: float, interval: Any, sentence: str) -> None:

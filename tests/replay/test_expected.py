@@ -10,6 +10,9 @@ import pytest
 from small_logs import numbers, replay
 
 from bidsim.errors import LogError
+from bidsim.report.drawings import of_frontier
+from bidsim.report.knowledge import curse
+from bidsim.report.lookup import Lookup
 from bidsim.result import Result
 
 N = 40_000
@@ -85,10 +88,23 @@ def test_expected_totals_are_near_the_truth_that_the_log_hides(seed: int, first_
         assert spend.high > truth[policy]["spend"] * 0.95
         assert spend.identified.low <= spend.value <= spend.identified.high  # type: ignore[operator]
         # What is not asked of expectations stays as the log shows it.
-        for name in ("unknown_wins", "unknown_outcomes", "coverage", "bids"):
-            assert mine[name] == seen[name]
+        for name in ("unknown_wins", "unknown_outcomes", "coverage", "bids", "disagreement", "wins_gained"):
+            assert mine.get(name) == seen.get(name)
         assert mine.get("cpc_at_matched_spend") is None
     assert found.split == []
+
+
+def test_the_report_tells_what_counts_in_expectation_and_what_does_not() -> None:
+    log, _ = market(6, first_price=False)
+    found, blind = run(log, outcomes="predicted"), run(log)
+    said, plain = ([f.message for f in r.findings if f.code == "unknown_wins"] for r in (found, blind))
+    assert {m.rpartition("they ")[2] for m in said} == {"count in expectation."}
+    assert {m.rpartition("they ")[2] for m in plain} == {"are not counted."}
+    # What was observed on a policy's own wins is what the log shows, whatever else counts.
+    assert curse(Lookup(found)) == curse(Lookup(blind))
+    # The frontier is of what was observed: so is the line at the baseline's spend.
+    lines = [[d.plot.arguments["spend"] for d in of_frontier(Lookup(r))] for r in (found, blind)]
+    assert lines[0] == lines[1] == [numbers(blind, "baseline")["spend"]] * 2
 
 
 def test_segments_add_up_to_the_whole_in_expectation_too() -> None:

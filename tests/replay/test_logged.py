@@ -110,6 +110,17 @@ def test_won_rows_without_a_logged_bid_are_said_to_be_why_the_log_is_not_reprodu
     assert said in render_summary(result)
 
 
+@pytest.mark.parametrize(("off", "told"), [(10, False), (11, True)])
+def test_a_baseline_that_does_not_bid_as_the_log_did_is_a_finding(tmp_path: Path, off: int, told: bool) -> None:
+    rows = [
+        {"price": 1.0, "bid": 5.0 if i >= off else 5.1, "won": 1, "click": 0, "pctr": 0.5, "v2": 0.6, "exchange": "x"}
+        for i in range(100)
+    ]
+    found = replay(tmp_path, rows, ties="win", kind="second_price", exchange=False)
+    said = [f.message for f in found.findings if f.code == "formula_drift"]
+    assert ["1% off the logged one in 11.0% of the rows" in message for message in said] == [True] * told
+
+
 def test_formula_drift_is_a_number_of_each_segment_value_that_a_rule_can_bound(tmp_path: Path) -> None:
     rows = rows_of(12)
     for n, row in enumerate(rows):

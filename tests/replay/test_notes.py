@@ -22,6 +22,15 @@ def auctions(count: int, campaign: int = 1) -> list[Row]:
     ]  # fmt: skip
 
 
+def test_a_formula_that_reads_the_price_is_told_and_one_that_does_not_is_not() -> None:
+    # Roles that the log lacks (conversion) and names that are no log columns (the target) are both None, and no match.
+    columns = {"target_cpc": "20"}
+    keys: dict[str, Any] = {"columns": columns, "performance_indicator_type": "cpc"}
+    assert [f for f in replay(auctions(5), **keys).findings if f.code == "hindsight"] == []
+    seen = replay(auctions(5), bid={"formula": "price + 1"}, **keys)
+    assert {f.message.split('"')[1] for f in seen.findings if f.code == "hindsight"} == {"baseline", "new"}
+
+
 @pytest.mark.parametrize("overspend", ["last_win", "never"])
 def test_the_time_at_which_each_policy_ran_out_of_money_is_told_by_campaign_and_day(overspend: str) -> None:
     rows = auctions(30) + auctions(5, campaign=2)

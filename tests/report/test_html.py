@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 import subprocess
 import sys
@@ -14,8 +15,8 @@ from fixtures import HOSTILE, MODEL, empty_result, make_result, null_result
 from pages import read
 
 from bidsim.gate import judge
+from bidsim.report import charts, plots, render_report
 from bidsim.report import format as f
-from bidsim.report import render_report
 from bidsim.report.lookup import Lookup
 from bidsim.report.view import GATE_ROWS, cell
 from bidsim.result import Estimate, IdentifiedChange, Range, Result
@@ -226,6 +227,44 @@ def test_each_rule_has_its_picture_beside_its_numbers() -> None:
     assert "the allowed region is shaded" in page
     # What the gate allows of the overall calibration is shaded in the chart of its ratio too.
     assert "where the gate’s rule on the overall calibration passes" in page
+
+
+def test_a_policy_without_a_model_is_set_apart_from_the_words_after_it() -> None:
+    result = make_result(candidates=1)
+    policies = [p.model_copy(update={"sha256": None}) for p in result.policies]
+    text = "".join(read(render_report(result.model_copy(update={"policies": policies}))).texts)
+    assert "replayed against prod" in text
+    assert not re.search(r"\Sreplayed", text)
+
+
+def test_ratios_that_are_drawn_at_the_edge_are_told() -> None:
+    result = make_result(candidates=1)
+    assert "drawn at 2.5" not in render_report(result)
+    curve = next(c for c in result.calibration if not c.segment and c.head == "ctr")
+    bins = [curve.bins[0].model_copy(update={"observed": 3 * curve.bins[0].predicted}), *curve.bins[1:]]
+    far = curve.model_copy(update={"bins": bins})
+    calibration = [far if c is curve else c for c in result.calibration]
+    page = render_report(result.model_copy(update={"calibration": calibration}))
+    assert "1 bin above 2.5 is drawn at 2.5 of observed / predicted; the table has all." in page
+
+
+def test_an_interval_down_to_nothing_does_not_press_the_points_into_a_corner() -> None:
+    curve = next(c for c in make_result(candidates=1).calibration if not c.segment and c.head == "ctr")
+    plain, tiny = (
+        plots.reliability([curve.model_copy(update={"bins": [b.model_copy(update={"low": low}) for b in curve.bins]})])
+        for low in (None, 1e-12)
+    )
+    assert plain
+    assert tiny
+    least = min(v for b in curve.bins for v in (b.predicted, b.observed))
+    for plot in (plain, tiny):
+        domains = re.findall(r'"domain": (\[[^"\]]*\])', json.dumps(charts.spec(plot)))
+        assert {least / 4 < min(json.loads(d)) < least for d in domains} == {True}
+
+
+def test_the_coverage_of_many_candidates_is_told_from_the_least_to_the_most() -> None:
+    texts = read(render_report(make_result(campaigns=2, candidates=6))).texts
+    assert texts[texts.index("Coverage") + 1] == "95.0% to 97.5%"
 
 
 def test_how_many_candidates_were_judged_is_said() -> None:

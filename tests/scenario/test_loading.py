@@ -95,6 +95,7 @@ def test_a_table_without_anything_is_bound_on_the_command_line() -> None:
     ("text", "message"),
     [
         (BARE + "conditon: [a]\n", 'scenario.yaml:2: unknown key "conditon" (did you mean "conditions"?)'),
+        (BARE + "x: [a]\n", 'scenario.yaml:2: unknown key "x"; known here are name, sample_type, logs_tables, '),
         (BARE + "bid:\n  formulla: x\n", 'scenario.yaml:3: unknown key "formulla" (did you mean "formula"?)'),
         (
             BARE + "candidates:\n  conditon:\n    colums: {}\n",

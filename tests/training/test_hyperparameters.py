@@ -52,6 +52,7 @@ def test_only_what_counts_for_training_is_content() -> None:
     ("content", "message"),
     [
         ('{"learning_rat": 1}', 'h.json: unknown key "learning_rat" (did you mean "learning_rate"?)'),
+        ('{"algorithm": "lightgbm"}', 'h.json: unknown key "algorithm"; known here are model, train_hours, '),
         ('{"learning_rate": 0}', "h.json: learning_rate: must be greater than 0, got 0"),
         ('{"learning_rate": "fast"}', "h.json: learning_rate: must be a number, got 'fast'"),
         ('{"bits": 40}', "h.json: bits: must be at most 28, got 40"),
