@@ -24,18 +24,21 @@ from bidsim.replay.plan import Plan
 from bidsim.replay.sharing import share
 from bidsim.replay.stream import STREAM_ROWS
 
-Kind = Literal["starts", "fates"]
-KINDS: tuple[Kind, ...] = ("starts", "fates")
+Kind = Literal["starts", "fates", "raised"]
+KINDS: tuple[Kind, ...] = ("starts", "fates", "raised")
 Columns = Mapping[str, npt.NDArray[Any]]
 
 # Of an unknown row, see sql/unknowns.sql.
 UNKNOWN_WIN, UNKNOWN_OUTCOME = 1, 2
+# Rows without an outcome are kept where a candidate's bid, so many times as high, wins them.
+NEAR = 1.6
 
 
 @dataclass(frozen=True)
 class Wanted:
     """What is set aside. starts: policies whose bids' start to win is looked at again; fates: policies whose unknown rows
-    are; dearer: whether unknown wins have costs of their own; sources: indices of predictions that unknown rows need."""
+    are; dearer: whether unknown wins have costs of their own; sources: indices of predictions that unknown rows need; raised:
+    policies for whose raised bids rows without an observed outcome are kept, see sql/matched_fates.sql."""
 
     plan: Plan
     folder: Path
@@ -43,10 +46,11 @@ class Wanted:
     fates: tuple[int, ...]
     dearer: bool
     sources: tuple[int, ...]
+    raised: tuple[int, ...] = ()
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        return tuple(kind for kind in KINDS if (self.starts and kind == "starts") or (self.fates and kind == "fates"))
+        return tuple(kind for kind in KINDS if getattr(self, kind))
 
 
 class Aside:
@@ -62,7 +66,7 @@ class Aside:
     def add(self, batch: Batch) -> None:
         for kind in self.wanted.kinds:
             if self.whole:
-                found = self._starting(batch) if kind == "starts" else self._open(batch)
+                found = getattr(self, f"_{kind}_rows")(batch)
                 if found is not None:
                     self._put(kind, found)
 
@@ -92,18 +96,46 @@ class Aside:
         for file in (f for files in self._files.values() for f in files):
             file.unlink(missing_ok=True)
 
-    def _starting(self, batch: Batch) -> pa.RecordBatch | None:
-        """Rows on which some policy's bid can start to win."""
+    def _starts_rows(self, batch: Batch) -> pa.RecordBatch | None:
+        """Rows on which some policy's bid can start to win, and what comes of it was observed."""
         plan = self.wanted.plan
         names = [f"start_{policy}" for policy in self.wanted.starts]
         never = np.isnan(batch[names[0]])
         for name in names[1:]:
             never &= np.isnan(batch[name])
-        rows = np.flatnonzero(~never)
+        rows = np.flatnonzero(batch.observed & ~never)
         names += ["money", *(role for role in ("click", "conversion") if plan.has(role))]
         return self._rows(batch, rows, {name: batch[name][rows] for name in names})
 
-    def _open(self, batch: Batch) -> pa.RecordBatch | None:
+    def _raised_rows(self, batch: Batch) -> pa.RecordBatch | None:
+        """Rows without an observed outcome that some candidate's bids win, raised or not, as sql/matched_fates.sql gives
+        them where all prices are known."""
+        near = np.zeros(batch.rows, dtype=bool)
+        for policy in self.wanted.raised:
+            near |= batch[f"start_{policy}"] <= NEAR
+        rows = np.flatnonzero(near & ~batch.observed)
+        if len(rows) == 0:
+            return None
+        outcome = (batch["policy_0"][rows] & (DECIDED | COUNTED)) == DECIDED
+        cost = np.where(outcome, batch.cost(0)[rows], 0)
+        columns: dict[str, npt.NDArray[Any]] = {f"start_{p}": batch[f"start_{p}"][rows] for p in self.wanted.raised}
+        columns |= {"cheap": batch["money"][rows], "dear_0": cost, "cheap_0": cost}
+        columns["unknown_0"] = np.where(outcome, UNKNOWN_OUTCOME, 0).astype("u1")
+        columns |= {f"score_{i}": batch[f"score_{i}"][rows] for i in self.wanted.sources}
+        return self._rows(batch, rows, columns | self._labels(batch, rows))
+
+    def _labels(self, batch: Batch, rows: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
+        """What the log shows of rows that it won."""
+        won = (batch["row"][rows] & ROW_WON) != 0
+        columns: dict[str, npt.NDArray[Any]] = {}
+        if self.wanted.plan.has("click"):
+            click = batch["click"][rows]
+            columns["click"] = np.where(won & (click <= 1), click, np.nan)
+        if self.wanted.plan.has("conversion"):
+            columns["conversion"] = np.where(won, batch["conversion"][rows], np.nan)
+        return columns
+
+    def _fates_rows(self, batch: Batch) -> pa.RecordBatch | None:
         """Rows whose fate under some policy the log does not show, as sql/unknowns.sql gives them."""
         plan = self.wanted.plan
         states = {policy: batch[f"policy_{policy}"] for policy in self.wanted.fates}
@@ -124,12 +156,7 @@ class Aside:
             for name in ("dear", "cheap"):
                 own = batch[f"{name}_{policy}"][rows] if self.wanted.dearer else cost
                 columns[f"{name}_{policy}"] = np.where(win, own, np.where(outcome, cost, 0))
-        won = (batch["row"][rows] & ROW_WON) != 0
-        if plan.has("click"):
-            click = batch["click"][rows]
-            columns["click"] = np.where(won & (click <= 1), click, np.nan)
-        if plan.has("conversion"):
-            columns["conversion"] = np.where(won, batch["conversion"][rows], np.nan)
+        columns |= self._labels(batch, rows)
         names = [f"score_{i}" for i in self.wanted.sources]
         names += [target for target in ("target_cpc", "target_cpa") if plan.has(target)]
         return self._rows(batch, rows, columns | {name: batch[name][rows] for name in names})

@@ -7,6 +7,7 @@ The first family is the whole log, the others are the segments.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,16 @@ class Batch:
     def cost(self, policy: int) -> npt.NDArray[Any]:
         """What a policy pays where it wins, in 1e-9 CPM times the weight: without first-price auctions, the price."""
         return self.columns.get(f"cost_{policy}", self.columns["money"])
+
+    @cached_property
+    def observed(self) -> Bools:
+        """Whether the log won the row and shows its labels (facts.sql)."""
+        seen = (self["row"] & ROW_WON) != 0
+        if "click" in self.columns:
+            seen &= self["click"] <= 1
+        if "conversion" in self.columns:
+            seen &= ~np.isnan(self["conversion"])
+        return np.asarray(seen)
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         return self.columns[name]

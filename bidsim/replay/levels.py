@@ -46,7 +46,7 @@ class OtherLevels:
 
 @dataclass(frozen=True)
 class Start:
-    """SQL of the multiplier at which each counted row's bid starts to win, NaN where none does."""
+    """SQL of the multiplier at which the bid on each row with a price starts to win, NaN where none does."""
 
     policy: int
     sql: str
@@ -56,17 +56,20 @@ def level_starts(plan: Plan, ties_lose: bool) -> list[Start]:
     """For every policy; empty where one multiplier a row can't say what wins (first price, budgets, internal auctions)."""
     if plan.any_first_price or plan.budgeted or plan.internal:
         return []
-    return [Start(p.index, start_of(plan, p, ties_lose, winnable(plan))) for p in plan.policies]
+    return [Start(p.index, start_of(plan, p, ties_lose)) for p in plan.policies]
 
 
 def winnable(plan: Plan) -> str:
     """SQL: whether a bid that is high enough is a counted win; a row with a price is decidable."""
-    return f"observed and price is not null{' and not blocked' if plan.has('loss_reason') else ''}"
+    return f"observed and {_priced(plan)}"
 
 
-def start_of(plan: Plan, policy: PolicyPlan, ties_lose: bool, rows: str) -> str:
-    """SQL of the multiplier at which a policy's bid starts to win, NaN where none does. rows: SQL of those that can be won,
-    which have a price."""
+def _priced(plan: Plan) -> str:
+    return f"price is not null{' and not blocked' if plan.has('loss_reason') else ''}"
+
+
+def start_of(plan: Plan, policy: PolicyPlan, ties_lose: bool) -> str:
+    """SQL of the multiplier at which a policy's bid starts to win at a known price, NaN where none does."""
     b = bidder(policy, str(policy.index))
     if b.round_down:
         bar = "(floor(price) + 1e0)" if ties_lose else "ceil(price)"
@@ -84,7 +87,7 @@ def start_of(plan: Plan, policy: PolicyPlan, ties_lose: bool, rows: str) -> str:
         # Where min or a whole unit decides, reaching it is enough: start a hair lower, so that above means at or above.
         reached = "true" if b.round_down else f"price < {b.min}"
         start = f"{start} * case when {reached} then {1 - 2.0**-52!r}::double else 1e0 end"
-    return f"case when {rows} and isfinite({raw}) and {raw} > 0e0{reach} then {start} else 'nan'::double end"
+    return f"case when {_priced(plan)} and isfinite({raw}) and {raw} > 0e0{reach} then {start} else 'nan'::double end"
 
 
 def whole_sums(plan: Plan, batch: Batch, rows: Ints) -> dict[str, npt.NDArray[Any]]:
@@ -100,7 +103,7 @@ def whole_sums(plan: Plan, batch: Batch, rows: Ints) -> dict[str, npt.NDArray[An
 
 
 class LevelScan:
-    """Counts the rows of batches by segment value and cell of the starting multiplier."""
+    """Counts the rows of batches whose outcome was observed, by segment value and cell of the starting multiplier."""
 
     def __init__(self, plan: Plan, sizes: Sequence[int], grid: Grid) -> None:
         self.plan = plan
@@ -111,7 +114,7 @@ class LevelScan:
     def add(self, batch: Batch) -> None:
         for policy in self.plan.policies:
             start = batch[f"start_{policy.index}"]
-            rows = np.flatnonzero(~np.isnan(start))
+            rows = np.flatnonzero(batch.observed & ~np.isnan(start))
             if len(rows) == 0:
                 continue
             cell = self.grid.cell(start[rows])

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from bidsim.replay.aside import NEAR, Aside
 from bidsim.replay.batches import column_of
 from bidsim.replay.levels import MANY_VALUES, OtherLevels, start_of, sum_scales
 from bidsim.replay.measures import MONEY_SCALE
@@ -23,7 +24,7 @@ from bidsim.replay.policies import bidder
 from bidsim.replay.sql import render
 from bidsim.replay.stages import Stages
 from bidsim.replay.unknowns import Unknowns
-from bidsim.replay.worth import RESULT_SCALE, Predicted, brings_of, predictions_of, wholes_of
+from bidsim.replay.worth import RESULT_SCALE, Predicted, predictions_of, results_of, wholes_of
 from bidsim.statistics.frontier import Grid, Levels
 from bidsim.statistics.identified import FATES, UnknownPair
 from bidsim.statistics.matched_range import NAMES, Curves, MatchedRanges, Opening
@@ -59,14 +60,16 @@ def _start(plan: Plan, policy: int, ties_lose: bool) -> _Start:
     least = f"greatest({bar}, {b.min})" if of.min else bar
     open_ = f"price is null and isfinite({b.raw}) and {b.raw} > 0e0{reach}"
     start = f"{least} / {b.raw}{'' if b.round_down else f' * {ABOVE!r}::double'}"
-    known = start_of(plan, of, ties_lose, "price is not null")
+    known = start_of(plan, of, ties_lose)
     return _Start(policy, f"case when {open_} then {start} else {known} end", b.raw, most)
 
 
 def matched_ranges(
-    stages: Stages, levels: OtherLevels, unknown: Unknowns, families: Mapping[str, Family]
+    stages: Stages, levels: OtherLevels, unknown: Unknowns, families: Mapping[str, Family], aside: Aside | None
 ) -> dict[tuple[int, str], MatchedRanges]:
-    """By candidate and family; empty where matched spend is found by whole replays, and for families of many values."""
+    """By candidate and family; empty where matched spend is found by whole replays, and for families of many values.
+
+    aside: where the scan may have set such rows aside."""
     plan, grid = stages.plan, levels.grid
     if grid is None or not levels.matched:
         return {}
@@ -77,7 +80,6 @@ def matched_ranges(
     sources = dict.fromkeys(source for by_policy in predicted.values() for source, _ in by_policy)
     sql = render(
         "matched_fates",
-        weighted=plan.weighted,
         starts=starts,
         most=f"{most!r}::double",
         sources=[(i, plan.sources[i]) for i in sources],
@@ -86,7 +88,11 @@ def matched_ranges(
     )
     cells = int(grid.cell(np.array([most]))[0]) + 1
     aim = _Aim(plan, predicted, starts, grid, cells, {name: len(f.values) for name, f in asked.items()})
-    found = stages.engine.reduce(sql, partial(_Open, aim))
+    make = partial(_Open, aim)
+    if aside is not None and aside.has("raised") and most <= NEAR:
+        found = aside.reduce("raised", make, stages.engine.threads)
+    else:
+        found = stages.engine.reduce(sql, make)
     unsayable = frozenset({"clicks", "conversions"} - predicted.keys())
     return {
         (policy, name): _curves(aim, levels, unknown, family, found.tallies[name], policy).ranges(unsayable)
@@ -132,20 +138,22 @@ class _Open:
     def add(self, batch: pa.RecordBatch) -> None:
         aim, count = self.aim, batch.num_rows
         weight = column_of(batch, "w") if aim.plan.weighted else np.ones(count)
-        brings = wholes_of(brings_of(aim.plan, batch, aim.predicted), weight)
-        results: Columns = {name: brings[name] for name in ("clicks", "conversions") if name in brings}
-        open_, cheap = column_of(batch, "open") == 1, column_of(batch, "cheap")
+        results: Columns = wholes_of(results_of(batch, aim.predicted), weight)
+        cheap = column_of(batch, "cheap")
+        # Rows are set aside where all prices are known.
+        nothing = np.zeros(count, dtype=np.int64)
+        open_ = column_of(batch, "open") == 1 if "open" in batch.schema.names else np.zeros(count, dtype=bool)
         ours = column_of(batch, "unknown_0") > 0
         codes = {OVERALL: np.zeros(count, dtype=np.int64)}
         codes |= {s.name: column_of(batch, f"code_{i}").astype(np.int64) for i, s in enumerate(aim.plan.segments)}
         for s in aim.starts:
             cell = self._cell(column_of(batch, f"start_{s.policy}"))
-            full = column_of(batch, f"full_{s.policy}")
+            full = column_of(batch, f"full_{s.policy}") if f"full_{s.policy}" in batch.schema.names else nothing
             for side, rows in (("alone", (cell >= 0) & ~ours), ("both", (cell >= 0) & ours)):
                 self._add(codes, cell, rows & open_, s.policy, side, {"full": full, "cheap": cheap})
                 self._add(codes, cell, rows & ~open_, s.policy, side, {"known": cheap})
                 self._add(codes, cell, rows, s.policy, side, results)
-                if s.max is not None:
+                if s.max is not None and open_.any():
                     top = self._cell(column_of(batch, f"top_{s.policy}"))
                     more = {"full": -full, "capped": column_of(batch, f"capped_{s.policy}")}
                     self._add(codes, np.maximum(top, cell), rows & open_ & (top >= 0), s.policy, side, more)

@@ -137,7 +137,7 @@ def run_replay(
             levels, families = sweep_levels(engine, plan, stages, families)
         predict = scenario.outcomes == "predicted"
         unknown = find_unknowns(stages, bidders, "outcomes", scanned.families, scanned.aside, predict=predict)
-        ranges = {} if predict else matched_ranges(stages, levels, unknown, families)
+        ranges = {} if predict else matched_ranges(stages, levels, unknown, families, scanned.aside)
         plan.notes |= exchanges(stages, bidders, "outcomes", scanned.families, scanned.logged)
         fidelity = check_fidelity(plan, scanned.logged)
         checked = quick_checks(

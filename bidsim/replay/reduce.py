@@ -141,13 +141,15 @@ class Reduction:
     def _wanted(self, bidders: Sequence[Bidder], starts: Sequence[Start], *, fates: bool) -> Wanted | None:
         """What the scan sets aside; None for nothing."""
         plan, counts = self.plan, self.counts
+        dearer = counts["prices_logged"] - counts["invalid_prices"] < counts["rows"]
         found = Wanted(
             plan,
             self.engine.work,
             tuple(s.policy for s in starts) if len(plan.policies) > 1 else (),
             tuple(b.policy for b in bidders) if fates else (),
-            dearer=counts["prices_logged"] - counts["invalid_prices"] < counts["rows"],
+            dearer=dearer,
             sources=tuple(dict.fromkeys(i for each in sources_of_results(plan).values() for _, i in each)),
+            raised=tuple(s.policy for s in starts[1:]) if fates and not dearer else (),
         )
         return found if found.kinds else None
 

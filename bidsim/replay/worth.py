@@ -59,6 +59,16 @@ def _factor(plan: Plan, overall: Family, policy: int, head: str) -> float:
 
 
 def brings_of(plan: Plan, batch: pa.RecordBatch, predicted: Predicted) -> dict[str, Floats]:
+    """As `results_of`, and their value."""
+    out = results_of(batch, predicted)
+    targets = {name: column_of(batch, name) for name in ("target_cpc", "target_cpa") if plan.has(name)}
+    value = worth_of(plan, targets, out)
+    if value is not None:
+        out["value"] = value
+    return out
+
+
+def results_of(batch: pa.RecordBatch, predicted: Predicted) -> dict[str, Floats]:
     """What each row could bring: its label where the log shows it, else the larger of the calibrated predictions."""
     out: dict[str, Floats] = {}
     for result, label in (("clicks", "click"), ("conversions", "conversion")):
@@ -68,10 +78,6 @@ def brings_of(plan: Plan, batch: pa.RecordBatch, predicted: Predicted) -> dict[s
                 best = np.fmax(best, np.minimum(column_of(batch, f"score_{source}") * factor, 1.0))
             seen = column_of(batch, label).astype(np.float64)
             out[result] = np.where(np.isnan(seen), best, seen)
-    targets = {name: column_of(batch, name) for name in ("target_cpc", "target_cpa") if plan.has(name)}
-    value = worth_of(plan, targets, out)
-    if value is not None:
-        out["value"] = value
     return out
 
 

@@ -18,16 +18,17 @@ from bidsim.replay import aside
 from bidsim.replay.engine import Engine
 
 
-def write_log(folder: Path, seed: int, rows: int, *, units: bool = True) -> Path:
-    """Rows of every kind: prices that nobody saw, missing labels, predictions that are none, weights."""
+def write_log(folder: Path, seed: int, rows: int, *, units: bool = True, priced: bool = False) -> Path:
+    """Rows of every kind: prices that nobody saw, missing labels, predictions that are none, weights. priced: all prices
+    are known, and most rows won."""
     draw = np.random.default_rng(seed)
 
     def some(values: Any, missing: float) -> Any:
         return [None if m else v for v, m in zip(values, draw.random(rows) < missing, strict=True)]
 
-    won = draw.random(rows) < 0.5
+    won = draw.random(rows) < (0.9 if priced else 0.5)
     columns = {
-        "price": some(draw.integers(0, 9, rows).astype(float).tolist(), 0.3),
+        "price": some(draw.integers(0, 9, rows).astype(float).tolist(), 0.0 if priced else 0.3),
         "bid": some(draw.integers(1, 9, rows).astype(float).tolist(), 0.1),
         "won": won.astype(int).tolist(),
         "click": [int(c) if w else None for c, w in zip(draw.random(rows) < 0.4, won, strict=True)],
@@ -76,14 +77,15 @@ def read_again(patch: pytest.MonkeyPatch) -> None:
     rows=st.integers(1, 300),
     kind=st.sampled_from(["second_price", "first_price", "case when loss_reason = 102 then 1 else 2 end"]),
     units=st.booleans(),
+    priced=st.booleans(),
     more=st.sampled_from(
         [{}, {"auction": {"ties": "lose"}}, {"bid": {"formula": "20 * pctr", "round": "down", "min": 2}}]
     ),
 )
 def test_rows_that_are_set_aside_say_what_the_log_says(
-    tmp_path: Path, seed: int, rows: int, kind: str, units: bool, more: dict[str, Any]
+    tmp_path: Path, seed: int, rows: int, kind: str, units: bool, priced: bool, more: dict[str, Any]
 ) -> None:
-    log = write_log(tmp_path, seed, rows, units=units)
+    log = write_log(tmp_path, seed, rows, units=units, priced=priced)
     kept = result_of(log, kind=kind, units=units, more=more)
     with pytest.MonkeyPatch.context() as patch:
         read_again(patch)
@@ -101,8 +103,8 @@ def test_rows_are_set_aside_and_gone_at_the_end(tmp_path: Path, monkeypatch: pyt
         return reduce(self, kind, *rest)
 
     monkeypatch.setattr(aside.Aside, "reduce", spy)
-    result_of(write_log(tmp_path, 1, 2000))
-    assert [(kind, rows > 100) for kind, rows, _ in found] == [("starts", True), ("fates", True)]
+    result_of(write_log(tmp_path, 1, 2000, priced=True))
+    assert [(kind, rows > 100) for kind, rows, _ in found] == [("starts", True), ("fates", True), ("raised", True)]
     assert not any(file.exists() for _, _, files in found for file in files)
 
 

@@ -5,9 +5,6 @@
 -- multiplier from which it is cut at the maximum, and capped_<i> that. unknown_0, dear_0, cheap_0: of the baseline's own
 -- bid, see unknowns.sql.
 select
-  {%- if weighted %}
-  w, wi,
-  {%- endif %}
   cast(price is null as utinyint) as open,
   case when price is null then {{ whole("greatest(coalesce(bid_log, 0e0), " ~ floor_price() ~ ")") }}
     else cast(floor(price * w * 1e9 + 0.5e0) as bigint) end as cheap,
@@ -30,7 +27,7 @@ select
   {%- for s in segments %}
   c{{ loop.index0 }}.code as code_{{ loop.index0 }},
   {%- endfor %}
-  target_cpc, target_cpa
+  w
 from {{ outcomes }} as o
 {%- for s in segments %}
 left join codes_{{ loop.index0 }} as c{{ loop.index0 }} on o.{{ s.column }} is not distinct from c{{ loop.index0 }}.value
