@@ -21,7 +21,7 @@ MOST_VALUES = 5_000
 VALUE_BYTES, FEW_VALUE_BYTES = 330_000, 1_400_000
 
 # Counts that only say how to read the log: not of what tells one log from another, whose fingerprint must stay.
-FOR_READING = ("prices_logged",)
+FOR_READING = ("prices_logged", "unitless")
 
 
 def census(engine: AnyEngine, plan: Plan, rows: str) -> dict[str, int]:
@@ -36,6 +36,7 @@ def census(engine: AnyEngine, plan: Plan, rows: str) -> dict[str, int]:
             "check last_hour, duration_hour, timezone and conditions",
             file=files,
         )
+    plan.unitless = counts["unitless"] > 0
     if counts["unknown_auction_types"]:
         raise LogError(
             f"auction.type gave neither first_price (1) nor second_price (2) on {counts['unknown_auction_types']} rows; "

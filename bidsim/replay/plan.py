@@ -121,6 +121,8 @@ class Plan:
     twice: dict[str, tuple[str, str]] = field(default_factory=dict)
     # What intervals are clustered by: whole numbers, texts, or (without a unit) each row by itself.
     unit: Literal["whole", "text", "row"] = "row"
+    # Whether some rows lack the unit that others have; set when they are counted.
+    unitless: bool = False
     # Digits of fixed-point sums of probabilities and losses; set when the number of rows is known.
     fraction_bits: int = 40
     # Buckets of units kept for each segment; set when the numbers of their values are known.
@@ -194,10 +196,10 @@ class Plan:
         borrowed = self.policies[policy].borrowed_heads
         return [p for p in self.predictions if p.policy == policy or (p.policy == 0 and p.head in borrowed)]
 
-    @cached_property
+    @property
     def hashed_sources(self) -> list[int]:
-        """Indices in `sources` of what tells rows apart where the log has neither units nor times."""
-        if self.unit != "row" or self.time_kind:
+        """Indices in `sources` of what tells rows apart where the log has neither units nor times, or rows lack a unit."""
+        if not self.unitless and (self.unit != "row" or self.time_kind):
             return []
         return [self.sources.index(p.valid) for p in self.predictions if p.policy == 0]
 

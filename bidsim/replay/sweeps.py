@@ -96,21 +96,27 @@ class _Sweep:
             self.known[i][x] = at
 
     def bracket(self, policy: int, goal: int) -> tuple[float | None, float | None]:
-        """The largest multiplier before spend first exceeds the goal, and the first that exceeds it."""
-        low: float | None = None
+        """Neighbouring multipliers between which spend comes to the goal, the nearest to the policy's own level: under a
+        budget that all levels use up, many spend as much. None where it does not within what is known.
+        """
         points = self.known[policy]
-        for x in sorted(points):
-            if points[x].totals.spend > goal:
-                return low, x
-            low = x
-        return low, None
+        known = sorted(points)
+        own = known.index(1.0)
+        if points[1.0].totals.spend > goal:
+            below = [k for k in range(own) if points[known[k]].totals.spend <= goal]
+            return (known[below[-1]], known[below[-1] + 1]) if below else (None, known[0])
+        for k in range(own, len(known)):
+            if points[known[k]].totals.spend >= goal:
+                return (known[k - 1] if k > own else None), known[k]
+        return known[-1], None
 
     def reached(self, policy: int, goal: int) -> float | None:
-        """The largest multiplier at which the policy spends no more than the goal; None where it can't spend as much."""
+        """The multiplier at which the policy spends the goal, or the next to it that spends less; None where it can't
+        spend as much, or as little."""
         low, high = self.bracket(policy, goal)
-        if low is None or (high is None and self.known[policy][low].totals.spend != goal):
+        if high is None:
             return None
-        return low
+        return high if self.known[policy][high].totals.spend == goal else low
 
     def rerun(
         self, families: dict[str, Family], lows: dict[int, float | None]

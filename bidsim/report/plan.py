@@ -51,6 +51,8 @@ def render_plan(result: Result, needs: Sequence[Need], *, power: float, confiden
                 f"  The replay sees both policies on every auction: a test of equal halves needs {_round(need.gain)} times "
                 "its auctions to be as precise."
             )
+    if not needs:
+        lines += ["", "Nothing can be planned from it: no wins, no results, or too few units for an interval."]
     return "\n".join(lines) + "\n"
 
 

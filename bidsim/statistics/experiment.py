@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from bidsim.statistics.intervals import relative_error, relative_interval
+from bidsim.statistics.intervals import interval, relative_error, relative_interval
 from bidsim.statistics.measured import Measured
 from bidsim.statistics.metrics import economic_values
 from bidsim.statistics.spread import Sample
@@ -58,7 +58,7 @@ class Need:
 def plan_experiment(
     tables: Tables, *, shares: Sequence[float], power: float, confidence: float, metrics: Sequence[str] = METRICS
 ) -> Iterator[Need]:
-    """Of every candidate and metric that the log can give. shares: of the candidate's traffic, in (0, 1)."""
+    """Of every candidate and metric that the log knows with an interval. shares: of the candidate's traffic, in (0, 1)."""
     outline, family = tables.outline, tables.families[OVERALL]
     sample = tables.sample(OVERALL, confidence)
     quantiles = float(ndtri(0.5 + confidence / 2) + ndtri(power))
@@ -88,6 +88,8 @@ def _need(
     before, after = float(base.value[0]), float(candidate.value[0])
     if not (before > 0 and after > 0):
         return None
+    if not all(math.isfinite(interval(m, sample)[0][0]) for m in (base, candidate)):
+        return None  # so few units that nobody knows how much a user differs from another
     change = after / before - 1
     low, high = (None if not math.isfinite(b[0]) else float(b[0]) for b in relative_interval(base, candidate, sample))
     first, second = (float(relative_error(m, sample)[0]) for m in (base, candidate))

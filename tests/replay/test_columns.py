@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -264,3 +265,23 @@ def test_roles_left_out_are_the_logs_columns_and_only_targets_and_budgets_the_ca
     assert not found.fidelity.checked
     named = {"weight": "weight", "bid": "bid"}
     assert numbers(replay(log, campaigns=str(tmp_path / "campaigns.csv"), columns=named), "new")["rows"] == 7 * ROWS
+
+
+@pytest.mark.parametrize("budget", [None, {"amount": 0.1, "per": "total"}], ids=["plain", "budget"])
+@pytest.mark.parametrize("kind", [pa.int64(), pa.string()], ids=["whole", "text"])
+def test_a_row_without_a_unit_is_one_by_itself_whatever_its_price(
+    kind: pa.DataType, budget: dict[str, Any] | None
+) -> None:
+    """Spec section 1: a unit's default is the row."""
+    rows = 20 * ROWS
+    log = {name: (values * 20)[:rows] for name, values in LOG.items() if name != "campaign"}
+    log |= {"pctr": [(i + 1) / (rows + 1) for i in range(rows)], "time": [datetime(2026, 1, 1)] * rows}
+    half = pa.array([str(i // 6) if i % 6 < 3 else None for i in range(rows)]).cast(kind)
+    keys = {"bid": {"formula": "9"}, **({"budget": budget} if budget else {})}
+    found = replay(pa.table({**log, "unit": half}), **keys)
+    assert found.data.units == rows // 6 + rows // 2
+    wins = next(m for m in found.metrics if (m.policy, m.metric) == ("new", "wins"))
+    assert wins.value is not None
+    assert wins.low is not None
+    assert wins.high is not None
+    assert wins.high - wins.low < (1.0 if budget else 0.3) * wins.value

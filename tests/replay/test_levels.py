@@ -237,3 +237,22 @@ def test_a_policy_that_spends_as_much_already_is_matched_as_it_is() -> None:
     result = replay(rows, bid={"formula": "10 * pctr", "min": 5.0}, candidates={"same": {"bid": {"multiplier": 1.0}}})
     assert numbers(result, "same")["clicks"] == 1.0
     assert numbers(result, "same")["clicks_at_matched_spend"] == 1.0
+
+
+@pytest.mark.parametrize("overspend", ["never", "last_win"])
+def test_under_a_budget_that_every_level_uses_up_the_match_is_the_level_nearest_to_the_policys_own(
+    overspend: str,
+) -> None:
+    """Spec section 4: the policy with one multiplier chosen so that its spend equals the baseline's: itself, if it does."""
+    rows = [
+        {"campaign": 1, "request": i, "price": 1.0, "won": 1, "click": i % 2, "pctr": [0.0625, 0.25][i % 2]}
+        for i in range(40)
+    ]
+    # The budget pays for ten: by its own bids those that are clicked, by twice as high ones whatever comes first.
+    candidates = {f"x{m}": {"bid": {"multiplier": m}} for m in (0.125, 1.0, 4.0)}
+    budget = {"amount": 0.01, "per": "total", "overspend": overspend}
+    result = replay(rows, bid={"formula": "8 * pctr"}, budget=budget, candidates=candidates)
+    for multiplier, clicks in ((0.125, 10.0), (1.0, 10.0), (4.0, 5.0)):
+        found = numbers(result, f"x{multiplier}")
+        assert found["clicks_at_matched_spend"] == clicks
+        assert found["multiplier_at_matched_spend"] == (4.0 if multiplier < 1 else 1.0)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from bidsim.report.plan import render_plan
 from bidsim.statistics.experiment import plan_experiment
 from bidsim.statistics.tables import Outline, Tables
 from bidsim.statistics.tallies import OVERALL, Family, Tally
@@ -96,3 +98,17 @@ def test_more_power_and_uneven_arms_need_more_and_pairing_needs_less() -> None:
             assert arm.times_if_smaller > arm.times
         else:
             assert need.arms[0].times_if_smaller is None
+
+
+def test_a_log_of_too_few_units_for_an_interval_plans_nothing() -> None:
+    rng = np.random.default_rng(7)
+    log = market(rng, 3)
+    tables = tables_of(log, rng)
+    assert list(plan_experiment(tables, shares=[0.5], power=0.8, confidence=0.95, metrics=["spend", "cpm"])) == []
+    result = SimpleNamespace(
+        data=SimpleNamespace(window=None),
+        baseline="b",
+        metrics=[SimpleNamespace(policy="b", metric="wins", segment={}, value=9.0)],
+    )
+    words = render_plan(result, [], power=0.8, confidence=0.95)  # type: ignore[arg-type]
+    assert "Nothing can be planned from it" in words

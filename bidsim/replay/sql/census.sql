@@ -8,6 +8,7 @@ select
   count_if(not coalesce(isfinite(click_logged) and click_logged in (0e0, 1e0), true)) as invalid_clicks,
   count_if(not coalesce(isfinite(conversion_logged) and conversion_logged >= 0e0, true)) as invalid_conversions,
   count(price_logged) as prices_logged,
+  count_if(unit is null) as unitless,
   count_if(first_price is null) as unknown_auction_types,
   count_if(coalesce(first_price, false)) as first_price_rows,
   count_if(conversion_logged = 0e0) as zero_conversions,
