@@ -35,7 +35,8 @@ def replay(
     folder). models: bundle files of candidates, called by their stems; baseline: bundle of the baseline, instead of the
     scenario's. tables: paths of log tables by name. threads: all cores by default. memory_bytes: bound for the
     process. as_of: the day on which the gate is judged (as text: YYYY-MM-DD), by default today in the scenario's time
-    zone. engine: before the scenario's; spark: remote, master and settings for a new session, where none is active in this process.
+    zone. engine: before the scenario's; spark: remote, master and settings for a new session, where none is active in
+    this process.
 
     Returns the `Result`; nothing is written. Raises BidsimError (ScenarioError, LogError, ModelError) for input that
     can't be used.
