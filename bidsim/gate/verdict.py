@@ -103,6 +103,11 @@ def _judge_rule(index: Index, rule: Rule, policy: str) -> Iterator[Judgement]:
         problem = f'there is no candidate "{policy}"'
     elif rule.metric not in index.heads:
         problem = f'the result has no metric "{rule.metric}"'
+    elif head not in (heads := index.heads[rule.metric]) and not problem:
+        known = ", ".join(h for h in heads if h)
+        problem = (
+            f'"{rule.metric}" is not given for head {head}, {f"only for {known}" if known else "but without a head"}'
+        )
     elif rule.by and not segments:
         problem = f'the scenario has no segment "{rule.by}"'
     elif bound is None:
@@ -117,7 +122,7 @@ def _judge_rule(index: Index, rule: Rule, policy: str) -> Iterator[Judgement]:
             found = True
             yield judge_place(index, rule, bound, place, segment)
     if not found:
-        sentence = f'{title(rule)}: "{rule.metric}" is not given{f" by {rule.by}" if rule.by else ""}.'
+        sentence = f'{title(rule)}: "{rule.metric}" is not given{f" by {rule.by}" if rule.by else ""} for {policy}.'
         yield Judgement(outcome_of(rule, (policy, head, {}), "not_found", sentence))
 
 

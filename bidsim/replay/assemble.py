@@ -13,7 +13,7 @@ from datetime import date
 from typing import Any
 
 from bidsim.replay.census import FOR_READING
-from bidsim.replay.findings import absent, drifted, find_all
+from bidsim.replay.findings import absent, drifted, find_all, unmatched
 from bidsim.replay.levels import Frontier
 from bidsim.replay.measures import AMOUNT_BITS, COUNT_BITS, MONEY_SCALE
 from bidsim.replay.plan import Plan
@@ -68,6 +68,7 @@ def assemble(loaded: LoadedScenario, reduced: Reduced, as_of: date) -> Result:
         findings=[
             *find_all(plan, reduced.census, reduced.tables.families[OVERALL], reduced.removed),
             *drifted(reduced.fidelity.formula_drift),
+            *unmatched(numbers.metrics),
             *absent(plan, None if campaigns is None else reduced.tables.families[campaigns]),
         ],
         fidelity=reduced.fidelity,

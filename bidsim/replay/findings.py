@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from bidsim.replay.plan import Plan
-from bidsim.replay.policies import PolicyPlan
-from bidsim.result import Finding
+from bidsim.replay.policies import BASELINE, PolicyPlan
+from bidsim.result import Finding, Metric
 from bidsim.statistics.tallies import Family
 
 # Share of rows from which on a baseline that bids otherwise than production did is said first.
 MUCH_DRIFT = 0.1
+# Share of the baseline's spend that a multiplier at matched spend may leave without a word.
+MUCH_LEFT = 0.01
 
 
 def _removal(plan: Plan, removed: Sequence[tuple[str, int, int]]) -> Finding:
@@ -81,6 +83,24 @@ def drifted(share: float | None) -> Iterator[Finding]:
             message=f"The baseline's bid is more than 1% off the logged one in {share:.1%} of the rows: unless production "
             "explores, shades or paces its bids on purpose, formula, targets or model are not what it bids with.",
         )
+
+
+def unmatched(metrics: Sequence[Metric]) -> Iterator[Finding]:
+    """Candidates whose multiplier at matched spend leaves much of the baseline's spend."""
+    overall = {(m.policy, m.metric): m.value for m in metrics if not m.segment}
+    for policy in dict.fromkeys(m.policy for m in metrics):
+        for cost, results in (("cpa", "conversions"), ("cpc", "clicks")):
+            each, count = (overall.get((policy, f"{name}_at_matched_spend")) for name in (cost, results))
+            spend = overall.get((BASELINE, "spend"))
+            if each is not None and count is not None and spend and 1 - each * count / spend > MUCH_LEFT:
+                yield Finding(
+                    code="unmatched_spend",
+                    severity="info",
+                    message=f'At matched spend "{policy}" spends {1 - each * count / spend:.1%} less than the baseline: no '
+                    "multiplier of its bids comes nearer without spending more, so less spend explains part of a lower "
+                    f"{cost.upper()} there.",
+                )
+                break
 
 
 def absent(plan: Plan, campaigns: Family | None) -> Iterator[Finding]:

@@ -208,8 +208,8 @@ def _identity(lookup: Lookup, judged: int | None) -> list[tuple[str, str]]:
         facts.append(("Campaigns", f.count(data.campaigns)))
     covered = [lookup.value(p.name, "coverage") for p in lookup.candidates]
     known = sorted(c for c in covered if c is not None)
-    said = f"{f.share(known[0])} to {f.share(known[-1])}" if len(covered) > 3 and known else ""
-    facts.append(("Coverage", said or ", ".join(map(f.share, covered)) or f.DASH))
+    ends = dict.fromkeys(f.share(c) for c in (known[0], known[-1])) if len(covered) > 3 and known else {}
+    facts.append(("Coverage", " to ".join(ends) or ", ".join(map(f.share, covered)) or f.DASH))
     if lookup.money.code:
         facts.append(("Currency", lookup.money.code))
     if judged is not None:
@@ -263,7 +263,8 @@ def _head(lookup: Lookup, head: str, draw: Draw) -> HeadSection:
 def _frontier(lookup: Lookup, draw: Draw) -> dict[str, Any] | None:
     result = lookup.result
     policies = [p.name for p in result.policies]
-    if not plots.frontier_rows(result.frontier, policies, lookup.results, FEWEST):
+    rows = plots.frontier_rows(result.frontier, policies, lookup.results, FEWEST)
+    if not rows:
         return None
     figures = [_draw(d, draw) for d in of_frontier(lookup)]
     money = lookup.money
@@ -283,7 +284,8 @@ def _frontier(lookup: Lookup, draw: Draw) -> dict[str, Any] | None:
         )
         for policy in policies
     ]
-    return {"figures": figures, "table": [(p, rows) for p, rows in table if rows]}
+    few = any(0 < row["results"] < FEWEST for row in rows)
+    return {"figures": figures, "table": [(p, rows) for p, rows in table if rows], "few": few, "fewest": FEWEST}
 
 
 def _cost(spend: float, results: float | None) -> float | None:

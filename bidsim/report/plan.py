@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 from bidsim.report.format import change, clean_name
-from bidsim.result import Result
+from bidsim.result import Range, Result
 from bidsim.statistics.experiment import Arm, Need
 
 
@@ -46,6 +48,12 @@ def render_plan(result: Result, needs: Sequence[Need], *, power: float, confiden
             lines.append(
                 "  The replay itself does not tell this change from none: a test planned on it may find nothing."
             )
+        undecided = _undecided(result, need)
+        if undecided is not None:
+            lines.append(
+                "  Rows that this log can't decide could put the change anywhere from "
+                f"{_end(undecided.low)} to {_end(undecided.high)}: the truth may need a larger test."
+            )
         if need.gain is not None:
             lines.append(
                 f"  The replay sees both policies on every auction: a test of equal halves needs {_round(need.gain)} times "
@@ -54,6 +62,22 @@ def render_plan(result: Result, needs: Sequence[Need], *, power: float, confiden
     if not needs:
         lines += ["", "Nothing can be planned from it: no wins, no results, or too few units for an interval."]
     return "\n".join(lines) + "\n"
+
+
+def _undecided(result: Result, need: Need) -> Range | None:
+    """The predicted change over whatever the unknown rows did; None where they can't change it."""
+    for d in result.differences:
+        if (d.policy, d.metric, d.head, d.segment) == (need.policy, need.metric, None, {}) and d.identified is not None:
+            found = d.identified.relative
+            known = None not in (found.low, found.high) and math.isclose(
+                found.low or 0.0, found.high or 0.0, abs_tol=1e-12
+            )
+            return None if known else found
+    return None
+
+
+def _end(value: float | None) -> str:
+    return "without limit" if value is None else change(value)
 
 
 def _amount(times: float | None, impressions: float, days: float | None) -> str:
@@ -79,13 +103,19 @@ def _round(count: float) -> str:
 
 
 def plan_json(result: Result, needs: Sequence[Need], *, power: float, confidence: float) -> str:
-    """{"schema", "days", "impressions", "power", "confidence", "needs": [...]}: `times` is in logs' worth of traffic."""
+    """{"schema", "days", "impressions", "power", "confidence", "needs": [...]}: `times` is in logs' worth of traffic,
+    `identified` the change over whatever rows did that the log can't decide."""
+
+    def said(need: Need) -> dict[str, Any]:
+        undecided = _undecided(result, need)
+        return asdict(need) | {"identified": undecided.model_dump() if undecided else None}
+
     document = {
         "schema": "bidsim.plan/1",
         "days": days_of(result),
         "impressions": impressions_of(result),
         "power": power,
         "confidence": confidence,
-        "needs": [asdict(need) for need in needs],
+        "needs": [said(need) for need in needs],
     }
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"

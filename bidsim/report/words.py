@@ -132,7 +132,9 @@ def label(metric: str) -> str:
 
 
 def better(metric: str) -> int:
-    """1 where more is better, -1 where less is, 0 where neither is."""
+    """1 where more is better, -1 where less is, 0 where neither is: who bids more wins more, for better or worse."""
+    if metric == "win_rate":
+        return 0
     return (metric in HIGHER_IS_BETTER) - (metric in LOWER_IS_BETTER)
 
 

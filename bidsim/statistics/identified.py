@@ -13,13 +13,13 @@ world have been settled anew (`SettledPair`).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from bidsim.statistics.tallies import Family
+from bidsim.statistics.tallies import Family, ratio
 
 Floats = npt.NDArray[np.float64]
 Range = tuple[Floats, Floats]
@@ -31,6 +31,7 @@ SHARED = (*FATES, *(f"{who} {fate}" for who, fate in BETWEEN))
 SUMS = ("wins", "spend", "clicks", "conversions", "value")
 RESULTS = ("clicks", "conversions", "value")
 Sums = Mapping[str, Floats]
+NumbersOf = Callable[[Sums], dict[str, Floats]]
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,19 @@ def _numbers(sums: Mapping[str, Floats]) -> dict[str, Floats]:
         if "value" in sums:
             surplus = sums["value"] - sums["spend"]
             out |= {"value": sums["value"], "surplus": surplus, "roi": surplus / sums["spend"]}
+            out["target_attainment"] = ratio(sums["spend"], sums["value"])
     return out
+
+
+def over_campaigns(sums: Sums) -> dict[str, Floats]:
+    """The numbers of a whole log that are means over its campaigns. sums: by campaign."""
+    if "value" not in sums:
+        return {}
+    each, spend = ratio(sums["spend"], sums["value"]), sums["spend"]
+    known = ~np.isnan(each)
+    return {
+        "target_attainment": ratio((each[known] * spend[known]).sum(keepdims=True), spend[known].sum(keepdims=True))
+    }
 
 
 def _with(counted: Mapping[str, Floats], *added: Mapping[str, Floats]) -> dict[str, Floats]:
@@ -168,26 +181,28 @@ def span_of(found: list[Floats]) -> Range:
     return np.where(low > high, np.nan, low), np.where(low > high, np.nan, high)
 
 
-def identified(family: Family, policy: int, pair: Pair) -> dict[str, Range]:
+def identified(family: Family, policy: int, pair: Pair, numbers: NumbersOf = _numbers) -> dict[str, Range]:
     """(low, high) of each economic number of a policy that has one, shape (values,); inf: without a bound.
 
-    pair: the policy's and the baseline's; any pair of the baseline for the baseline itself.
+    pair: the policy's and the baseline's; any pair of the baseline for the baseline itself. numbers: of a world's sums.
     """
     counted = _counted(family, policy)
     sums = pair.before if policy == 0 else pair.after
-    worlds = [_numbers(sums(counted, fate, fate)) for fate in FATES]
+    worlds = [numbers(sums(counted, fate, fate)) for fate in FATES]
     sayable = _sayable(pair)
     return {name: span_of([w[name] for w in worlds]) for name in worlds[0] if sayable.get(name, True)}
 
 
-def identified_change(family: Family, policy: int, pair: Pair) -> dict[str, tuple[Range, Range]]:
+def identified_change(
+    family: Family, policy: int, pair: Pair, numbers: NumbersOf = _numbers
+) -> dict[str, tuple[Range, Range]]:
     """((low, high) of candidate - baseline, the same relative to the baseline's size) of each economic number."""
     ours, theirs = _counted(family, 0), _counted(family, policy)
     absolute: dict[str, list[Floats]] = {}
     relative: dict[str, list[Floats]] = {}
     for own, base, shared in itertools.product(FATES, FATES, SHARED):
-        before = _numbers(pair.before(ours, base, shared))
-        after = _numbers(pair.after(theirs, own, shared))
+        before = numbers(pair.before(ours, base, shared))
+        after = numbers(pair.after(theirs, own, shared))
         for name in before.keys() & after.keys():
             with np.errstate(divide="ignore", invalid="ignore"):
                 change = after[name] - before[name]
@@ -210,4 +225,5 @@ def _sayable(pair: Pair) -> dict[str, bool]:
         "value": value,
         "surplus": value,
         "roi": value,
+        "target_attainment": value,
     }

@@ -31,7 +31,7 @@ from bidsim.result import (
 from bidsim.statistics.bands import bands, no_bands
 from bidsim.statistics.calibration import Bins
 from bidsim.statistics.halves import STRATA
-from bidsim.statistics.identified import identified, identified_change
+from bidsim.statistics.identified import identified, identified_change, over_campaigns
 from bidsim.statistics.intervals import interval
 from bidsim.statistics.matched_range import AT_MATCHED
 from bidsim.statistics.measured import total_of
@@ -230,6 +230,9 @@ def _identified(tables: Tables, index: int, name: str, values: Values) -> Known:
         ranges = {m: (v.value, v.value) for (m, head, _), v in values.items() if head is None and m in ECONOMIC}
     else:
         ranges = identified(tables.families[name], index, pair)
+        if name == OVERALL and (campaigns := tables.outline.campaigns):
+            several = tables.unknown[(max(index, 1), campaigns)]
+            ranges |= identified(tables.families[campaigns], index, several, over_campaigns)
     matched = tables.at_matched.get((max(index, 1), name))
     if matched is not None:
         # The baseline spends what it spends: at its own level it is what it is.
@@ -244,6 +247,9 @@ def _identified_changes(tables: Tables, index: int, name: str) -> KnownChange:
     pair, matched = tables.unknown.get((index, name)), tables.at_matched.get((index, name))
     size = len(tables.families[name].values)
     ranges = {} if pair is None else identified_change(tables.families[name], index, pair)
+    if pair is not None and name == OVERALL and (campaigns := tables.outline.campaigns):
+        several = tables.unknown[(index, campaigns)]
+        ranges |= identified_change(tables.families[campaigns], index, several, over_campaigns)
     if matched is not None:
         ranges |= {f"{m}{AT_MATCHED}": (span, matched.relative[m]) for m, span in matched.absolute.items()}
 

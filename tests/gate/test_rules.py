@@ -137,8 +137,8 @@ def test_what_a_status_does_is_the_rules_to_say(status: str, action: str) -> Non
         ({"metric": "cpa", "policy": "baseline"}, 'no candidate "baseline"'),
         ({"metric": "cpa", "by": "hour"}, 'no segment "hour"'),
         ({"metric": "auc"}, "must name a head (ctr, cvr)"),
-        ({"metric": "auc", "head": "ctcvr"}, '"auc" is not given'),
-        ({"metric": "cpa", "head": "ctr"}, '"cpa" is not given'),
+        ({"metric": "auc", "head": "ctcvr"}, '"auc" is not given for head ctcvr, only for ctr, cvr.'),
+        ({"metric": "cpa", "head": "ctr"}, '"cpa" is not given for head ctr, but without a head.'),
         ({"metric": "auc", "head": "ctr", "by": "campaign"}, '"auc" is not given by campaign'),
     ],
 )

@@ -31,6 +31,20 @@ def test_a_formula_that_reads_the_price_is_told_and_one_that_does_not_is_not() -
     assert {f.message.split('"')[1] for f in seen.findings if f.code == "hindsight"} == {"baseline", "new"}
 
 
+def test_a_candidate_whose_bids_are_alike_is_said_to_spend_less_at_matched_spend() -> None:
+    # Prices 1 to 20 CPM, of which the baseline wins those up to 10, for 55. "lumps" wins 1 to 4, for 10, or all at once.
+    rows = [{**row, "price": float(i + 1), "bid": 30.0} for i, row in enumerate(auctions(20))]
+    lumps = {"bid": {"formula": "case when price <= 4 then 10 * price else 2 * price end"}}
+    result = replay(
+        rows,
+        bid={"formula": "10"},
+        candidates={"twice": {"bid": {"formula": "20"}}, "lumps": lumps},
+        columns={"target_cpc": "20"},
+    )
+    (found,) = (f.message for f in result.findings if f.code == "unmatched_spend")
+    assert found.startswith('At matched spend "lumps" spends 81.8% less than the baseline')
+
+
 @pytest.mark.parametrize("overspend", ["last_win", "never"])
 def test_the_time_at_which_each_policy_ran_out_of_money_is_told_by_campaign_and_day(overspend: str) -> None:
     rows = auctions(30) + auctions(5, campaign=2)

@@ -223,6 +223,38 @@ def test_ranges_of_numbers_and_differences_are_those_of_the_fates(seed: int, fir
     assert checked > 100
 
 
+def test_target_attainment_has_the_range_of_the_campaigns_in_each_world() -> None:
+    rows = make_log(3)
+    result = run(rows)
+    k = factors(rows)
+    campaigns = {c: [r for r in rows if r["campaign"] == c] for c in (1, 2, 3)}
+    worlds = []
+    for fate in FATES:
+        each = {}
+        for c, mine in campaigns.items():
+            known = [f for f in (fate_of(r, "pother", k, first_price=False) for r in mine) if f is not None]
+            each[c] = plus(counted(mine, "pother", first_price=False), total(known, fate))
+        assert all(s["value"] > 0 for s in each.values())
+        spend = sum(s["spend"] for s in each.values())
+        mean = sum(s["spend"] ** 2 / s["value"] for s in each.values()) / spend
+        worlds.append({"": mean} | {str(c): s["spend"] / s["value"] for c, s in each.items()})
+    found = {
+        m.segment.get("campaign", ""): m
+        for m in result.metrics
+        if m.policy == "new" and m.metric == "target_attainment"
+    }
+    assert len(found) == 4
+    for campaign, m in found.items():
+        assert ends(m.identified) == pytest.approx(span([w[campaign] for w in worlds]), rel=1e-7)
+    changes = [d for d in result.differences if d.metric == "target_attainment"]
+    assert len(changes) == 4
+    for d in changes:
+        assert d.identified is not None
+        low, high = ends(d.identified.absolute)
+        assert d.absolute.value is not None
+        assert low < d.absolute.value < high
+
+
 def test_a_price_may_lie_between_the_bids_of_two_policies_that_both_outbid_the_log() -> None:
     """Three lost auctions without a price, logged bid 5: bids of 10 and 8, of 6 and 9, and of 7 both."""
     rows = [r for r in make_log(11) if r["won"]]

@@ -267,6 +267,27 @@ def test_the_coverage_of_many_candidates_is_told_from_the_least_to_the_most() ->
     assert texts[texts.index("Coverage") + 1] == "95.0% to 97.5%"
 
 
+def test_winning_more_is_called_neither_better_nor_worse() -> None:
+    plain = make_result(candidates=1, intervals=True)
+    sure = Estimate(value=0.2, low=0.1, high=0.3)
+    for metric, tone in (("surplus", "good"), ("win_rate", "")):
+        changed = [
+            d.model_copy(update={"relative": sure, "absolute": sure}) if d.metric == metric else d
+            for d in plain.differences
+        ]
+        metrics = [m.model_copy(update={"value": 0.0}) if "unknown" in m.metric else m for m in plain.metrics]
+        lookup = Lookup(plain.model_copy(update={"differences": changed, "metrics": metrics}))
+        assert cell(lookup, plain.candidates[0], metric, None, {}).tone == tone
+
+
+def test_costs_that_are_not_drawn_are_told() -> None:
+    result = make_result(candidates=1)
+    told = "The cost of fewer than 20 results is not drawn"
+    assert told not in render_report(result)
+    points = [p.model_copy(update={"conversions": 3.0}) if p.multiplier < 0.6 else p for p in result.frontier]
+    assert told in render_report(result.model_copy(update={"frontier": points}))
+
+
 def test_how_many_candidates_were_judged_is_said() -> None:
     result = make_result(candidates=1)
     assert "have been judged on this data" not in render_report(result, judged=1)

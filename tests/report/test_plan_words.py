@@ -1,0 +1,40 @@
+"""The plan of an A/B test says what the log can't know of the change that it is planned on."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from fixtures import make_result
+
+from bidsim.report.plan import plan_json, render_plan
+from bidsim.result import IdentifiedChange, Range, Result
+from bidsim.statistics.experiment import Need
+
+
+def with_range(low: float | None, high: float | None) -> tuple[Result, Need]:
+    result = make_result(candidates=1, intervals=True)
+    span = IdentifiedChange(absolute=Range(low=low, high=high), relative=Range(low=low, high=high))
+    differences = [
+        d.model_copy(update={"identified": span}) if d.metric == "conversions" and not d.segment else d
+        for d in result.differences
+    ]
+    need = Need(result.candidates[0], "conversions", 0.249, 0.158, 0.347, (), None)
+    return result.model_copy(update={"differences": differences}), need
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (-0.334, 0.249, "anywhere from −33.4% to +24.9%"),
+        (0.1, None, "anywhere from +10.0% to without limit"),
+        (0.249, 0.249 + 1e-15, None),
+    ],
+)
+def test_what_undecided_rows_could_make_of_the_change_is_said(low: float, high: float | None, said: str | None) -> None:
+    result, need = with_range(low, high)
+    text = render_plan(result, [need], power=0.8, confidence=0.95)
+    assert ("can't decide" in text) == (said is not None)
+    assert said is None or said in text
+    found = json.loads(plan_json(result, [need], power=0.8, confidence=0.95))["needs"][0]["identified"]
+    assert found == (None if said is None else {"low": low, "high": high})
