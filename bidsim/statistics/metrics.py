@@ -31,8 +31,10 @@ Values = dict[tuple[str, str | None, float | None], Measured]
 
 # Economic numbers that unknown rows could change.
 ECONOMIC = frozenset(
-    ("wins", "win_rate", "spend", "clicks", "conversions", "ctr", "cvr", "cpm", "cpc", "cpa")
-    + ("value", "surplus", "roi", "target_attainment")
+    (
+        *("wins", "win_rate", "spend", "clicks", "conversions", "ctr", "cvr", "cpm", "cpc", "cpa"),
+        *("value", "surplus", "roi", "target_attainment"),
+    )
 )
 
 
