@@ -21,7 +21,7 @@ MOST_VALUES = 5_000
 VALUE_BYTES, FEW_VALUE_BYTES = 330_000, 1_400_000
 
 # Counts that only say how to read the log: not of what tells one log from another, whose fingerprint must stay.
-FOR_READING = ("prices_logged", "unitless")
+FOR_READING = ("prices_logged", "unitless", "small_weights")
 
 
 def census(engine: AnyEngine, plan: Plan, rows: str) -> dict[str, int]:

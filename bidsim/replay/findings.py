@@ -139,6 +139,13 @@ def find_all(
     ):
         if census[key]:
             yield Finding(code=key, severity="warning", message=f"{census[key]:,} rows have {what}; they were {then}.")
+    if census["small_weights"]:
+        yield Finding(
+            code="small_weights",
+            severity="warning",
+            message=f"{census['small_weights']:,} rows have a weight below 1/1024, of which counts keep 2^-32 and no less; "
+            "multiply all weights by one number, which changes no ratio.",
+        )
     if plan.has("conversion") and census["clicks_without_conversion_label"]:
         hint = " The column has no 0 at all: if NULL means no conversion, write coalesce(...)." * (
             census["zero_conversions"] == 0

@@ -175,3 +175,13 @@ def test_a_log_of_nothing_but_odd_rows_gives_a_result_without_nan(rows: list[Row
         assert document["data"]["rows"] == len(rows)
         for record in [*document["metrics"], *document["frontier"]]:
             assert all(math.isfinite(v) for v in record.values() if isinstance(v, float))
+
+
+def test_weights_so_small_that_counts_round_them_are_said() -> None:
+    """Spec 3.8: every count and sum is multiplied by the row's weight."""
+    row: Row = {"campaign": 1, "price": 1.0, "won": 1, "click": 1, "pctr": 0.5}
+    for weight, said in ((1e-7, True), (0.0, False), (0.001, False)):
+        result = replay([{**row, "weight": weight}] * 9, bid={"formula": "9"})
+        found = [f.message for f in result.findings if f.code == "small_weights"]
+        assert bool(found) == said
+        assert not said or found[0].startswith("9 rows have a weight below 1/1024")

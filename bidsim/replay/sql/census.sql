@@ -9,6 +9,7 @@ select
   count_if(not coalesce(isfinite(conversion_logged) and conversion_logged >= 0e0, true)) as invalid_conversions,
   count(price_logged) as prices_logged,
   count_if(unit is null) as unitless,
+  count_if(isfinite(weight_logged) and weight_logged > 0e0 and weight_logged < 0.0009765625e0) as small_weights,
   count_if(first_price is null) as unknown_auction_types,
   count_if(coalesce(first_price, false)) as first_price_rows,
   count_if(conversion_logged = 0e0) as zero_conversions,
