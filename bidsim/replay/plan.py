@@ -198,8 +198,8 @@ class Plan:
 
     @property
     def hashed_sources(self) -> list[int]:
-        """Indices in `sources` of what tells rows apart where the log has neither units nor times, or rows lack a unit."""
-        if not self.unitless and (self.unit != "row" or self.time_kind):
+        """Indices in `sources` of what tells rows apart, beside price and time, where the log or some rows have no unit."""
+        if not self.unitless and self.unit != "row":
             return []
         return [self.sources.index(p.valid) for p in self.predictions if p.policy == 0]
 

@@ -38,7 +38,9 @@ def read_tables(file: Path) -> Tables:
     try:
         if file.stat().st_size > MOST_BYTES:
             raise BidsimError("the statistics are larger than 1 GB; this is not a file that bidsim wrote", file=name)
-        table = pq.read_table(io.BytesIO(file.read_bytes()), page_checksum_verification=True)
+        # On this thread: threads of pyarrow that read a file of Python's may outlive the interpreter, and abort it.
+        with pq.ParquetFile(io.BytesIO(file.read_bytes()), page_checksum_verification=True) as opened:
+            table = opened.read(use_threads=False)
         given = json.loads((table.schema.metadata or {}).get(b"bidsim", b"{}"))
     except FileNotFoundError:
         raise BidsimError(
