@@ -7,6 +7,7 @@ killed one had begun, and leaves alone what another is writing at this moment.
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 import platform
@@ -15,6 +16,8 @@ import shutil
 from pathlib import Path
 
 from bidsim.errors import BidsimError
+
+NO_FILE = "it is no regular file"
 
 
 def aside_of(target: Path) -> Path:
@@ -53,6 +56,8 @@ def check_place(path: Path) -> None:
     parent = path.parent
     if path.is_dir():
         why = "it is a folder"
+    elif _special(path):
+        why = NO_FILE
     elif not parent.is_dir():
         why = f"there is no folder {parent}"
     elif not os.access(parent, os.W_OK | os.X_OK):
@@ -73,6 +78,8 @@ def write_file(path: Path, content: str | bytes) -> None:
 
 def replace_file(path: Path, content: str | bytes) -> None:
     """The same in a folder that is there. Raises OSError."""
+    if _special(path):
+        raise OSError(errno.EINVAL, NO_FILE, str(path))
     aside = aside_of(path)
     try:
         clear_dead(path)
@@ -82,6 +89,13 @@ def replace_file(path: Path, content: str | bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             aside.unlink()
+
+
+def _special(path: Path) -> bool:
+    """Whether a device, a pipe or the like would be replaced (root may, and the machine would lose its /dev/null)."""
+    if path.is_symlink() and os.readlink(path).startswith("/proc/"):  # /dev/stdout
+        return True
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def write_synced(path: Path, content: str | bytes) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from bidsim.errors import ModelError
 from bidsim.replay.census import FOR_READING
 from bidsim.replay.findings import absent, drifted, find_all, unmatched
 from bidsim.replay.levels import Frontier
@@ -21,7 +22,7 @@ from bidsim.result import DataInfo, Fidelity, FrontierPoint, Gate, PolicyInfo, R
 from bidsim.scenario.loading import LoadedScenario
 from bidsim.statistics.numbers import numbers_of
 from bidsim.statistics.tables import Tables
-from bidsim.statistics.tallies import OVERALL
+from bidsim.statistics.tallies import OVERALL, Family
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,9 @@ class Reduced:
 
 
 def assemble(loaded: LoadedScenario, reduced: Reduced, as_of: date) -> Result:
-    """The result without its gate, which is judged on it."""
+    """The result without its gate, which is judged on it. Raises ModelError for a file of predictions of other rows."""
     plan = reduced.plan
+    _check_keys(plan, reduced.tables.families[OVERALL])
     given, campaigns = loaded.scenario.intervals, reduced.tables.outline.campaigns
     numbers = numbers_of(reduced.tables, given.confidence if given else 0.95)
     return Result(
@@ -74,6 +76,19 @@ def assemble(loaded: LoadedScenario, reduced: Reduced, as_of: date) -> Result:
         fidelity=reduced.fidelity,
         gate=Gate(verdict="no_gate"),
     )
+
+
+def _check_keys(plan: Plan, overall: Family) -> None:
+    """A file of predictions of none of the rows is another log's: nothing can be said of its policy."""
+    for policy in plan.policies:
+        if policy.scorer is None or policy.bundle is not None:
+            continue
+        if overall.get("invalid_predictions", policy.index)[0] >= overall.get("weight")[0] > 0:
+            raise ModelError(
+                f'none of its keys is that of a row of the log (column "{policy.scorer.features[0]}"); '
+                "check that it was made for this log and window, and writes the key as the log does",
+                file=policy.model_path,
+            )
 
 
 def _data(loaded: LoadedScenario, reduced: Reduced) -> DataInfo:

@@ -15,6 +15,7 @@ from bidsim.logs.origins import Span
 from bidsim.logs.source import Source
 from bidsim.replay.engines import AnyEngine
 from bidsim.replay.plan import NUMERIC_ROLES, CampaignTable, Segment
+from bidsim.scenario.explaining import nearest
 from bidsim.scenario.expressions import Compiled, compile_expression, quote_identifier
 from bidsim.scenario.loading import LoadedScenario
 from bidsim.scenario.reading import Place
@@ -331,6 +332,16 @@ def segments_of(
             elif text not in names.columns and text in TIME_PARTS and local is not None:
                 sql = TIME_PARTS[text].format(local)
             else:
+                if text.isidentifier() and text.lower() not in {known.lower() for known in names.columns}:
+                    # A role or a part of the time may be what was meant, which an expression's columns don't tell.
+                    known = [
+                        *(r for r in ROLES if roles.get(r) is not None),
+                        *(TIME_PARTS if local else ()),
+                        *names.columns,
+                    ]
+                    hint = nearest(text, known)
+                    if hint:
+                        raise loaded.error(f'segments.{i}: there is no column or role "{text}"{hint}', "segments", i)
                 sql = names.compile(text, "segments", i).sql
             kind = check_binds(loaded, engine, relation, sql, "segments", i)
             found[name] = grouped(sql, kind) if sql != roles["campaign"] else sql

@@ -81,6 +81,22 @@ def test_a_replay_with_a_file_is_the_replay_with_the_same_columns(tmp_path: Path
     assert by_file.policies[1].sha256 is not None
 
 
+@pytest.mark.parametrize(("keys", "refused"), [([900, 901], True), ([900, 3], False)])
+def test_predictions_of_none_of_the_rows_are_refused_and_of_some_counted(
+    tmp_path: Path, keys: list[int], refused: bool
+) -> None:
+    rows = {"request": list(range(20)), "price": [1.0] * 20, "click": [0, 1] * 10, "pctr": [0.5] * 20}
+    write(tmp_path / "log.parquet", rows)
+    write(tmp_path / "new.parquet", {"request": keys, "pctr": [0.1, 0.2]})
+    document = {"logs_tables": {"ad": {"path": str(tmp_path / "log.parquet")}}, "bid": {"formula": "10 * pctr"}}
+    if refused:
+        with pytest.raises(ModelError, match=r'new\.parquet: none of its keys is that of a row of the log .*"request"'):
+            bidsim.replay(document, [tmp_path / "new.parquet"], threads=1)
+    else:
+        found = bidsim.replay(document, [tmp_path / "new.parquet"], threads=1)
+        assert [m.value for m in found.metrics if m.metric == "bids" and m.policy == "new" and not m.segment] == [1.0]
+
+
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise a run would carry the hash of other predictions than those that it replayed."""
     from bidsim.models import predictions
