@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bidsim.errors import LogError
+from bidsim.replay.columns import join_campaigns
 from bidsim.replay.engines import AnyEngine
 from bidsim.replay.measures import COUNT_BITS, MONEY_SCALE
 from bidsim.replay.plan import Plan
@@ -32,7 +33,7 @@ def census(engine: AnyEngine, plan: Plan, rows: str) -> dict[str, int]:
     if counts["rows"] == 0:
         files = plan.source.files[0] + (f" and {len(plan.source.files) - 1} more" if len(plan.source.files) > 1 else "")
         raise LogError(
-            "no row of the log lies in the window and meets all conditions; "
+            f"no row of the log lies in the window and meets all conditions; {_times(engine, plan)}"
             "check last_hour, duration_hour, timezone and conditions",
             file=files,
         )
@@ -44,6 +45,16 @@ def census(engine: AnyEngine, plan: Plan, rows: str) -> dict[str, int]:
             file=plan.source.files[0],
         )
     return counts
+
+
+def _times(engine: AnyEngine, plan: Plan) -> str:
+    """When the log's rows are, in words; nothing of a log that was brought (only what might have fitted was) or read elsewhere."""
+    if not plan.time_kind or plan.source.origin is not None or not engine.local:
+        return ""
+    relation = f"{plan.source.reader()} as s{join_campaigns(plan.campaigns, plan.campaign_sql)}"
+    ends = ", ".join(f"strftime({end}({plan.local_time}), '%Y-%m-%dT%H:%M:%S')" for end in ("min", "max"))
+    ((first, last),) = engine.rows(f"select {ends} from {relation}")
+    return f"its times run from {first} to {last}; " if first else "none of them has a time; "
 
 
 def segment_values(engine: AnyEngine, plan: Plan) -> list[tuple[str, ...]]:
