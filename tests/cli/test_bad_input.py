@@ -126,7 +126,7 @@ SCENARIOS: dict[str, tuple[Make, str]] = {
     "a long unknown name": (scenario(conditions=["c" * 5000 + " > 1"]), r"s.yaml:8: conditions.0: .{30,200}unknown column .{,90};"),
     "empty window": (scenario(conditions=["ad_id = 99"]), r"log.parquet: no row .* check last_hour, .* and conditions$"),
     "window outside the log": (scenario(logs_tables=LONG_AGO),
-                              r"log.parquet: no row of the log lies in the window.*; its times run from 2026-\d\d-\d\dT.* to 2026-.*; check l"),
+                              r"log.parquet: no row of the log lies in the window.*; its times run from 2026-.* to 2026-.*; check"),
     "no candidate": (scenario(candidates={}), r"s.yaml: no candidate: give --model FILE, or candidates in the scenario$"),
     "candidate called baseline": (scenario(candidates={"baseline": {"bid": {"multiplier": 2}}}),
                                   r's.yaml:6: two policies are called "baseline"'),
