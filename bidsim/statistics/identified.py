@@ -113,10 +113,10 @@ class SettledPair:
     baseline: Worlds
 
     def after(self, counted: Sums, own: str, shared: str) -> Sums:
-        return {**self.candidate[(own, shared)], "bids": np.full(len(counted["bids"]), np.nan)}
+        return {**counted, **self.candidate[(own, shared)], "bids": np.full(len(counted["bids"]), np.nan)}
 
     def before(self, counted: Sums, own: str, shared: str) -> Sums:
-        return {**self.baseline[(own, shared)], "bids": np.full(len(counted["bids"]), np.nan)}
+        return {**counted, **self.baseline[(own, shared)], "bids": np.full(len(counted["bids"]), np.nan)}
 
     @property
     def unsayable(self) -> frozenset[str]:
@@ -129,7 +129,7 @@ Pair = UnknownPair | SettledPair
 
 def _counted(family: Family, policy: int) -> dict[str, Floats]:
     found = {name: family.observed(name, policy) for name in SUMS if family.has(name, policy)}
-    return found | {"bids": family.get("bids", policy)}
+    return found | {"bids": family.get("bids", policy), "seen": found.get("value", np.zeros(len(family.values)))}
 
 
 def _numbers(sums: Mapping[str, Floats]) -> dict[str, Floats]:
@@ -156,11 +156,12 @@ def _numbers(sums: Mapping[str, Floats]) -> dict[str, Floats]:
 
 
 def over_campaigns(sums: Sums) -> dict[str, Floats]:
-    """The numbers of a whole log that are means over its campaigns. sums: by campaign."""
+    """The numbers of a whole log that are means over its campaigns, in every world those with counted results. sums: by
+    campaign; seen: the value that was counted."""
     if "value" not in sums:
         return {}
     each, spend = ratio(sums["spend"], sums["value"]), sums["spend"]
-    known = ~np.isnan(each)
+    known = (sums["seen"] != 0) & ~np.isnan(each)
     return {
         "target_attainment": ratio((each[known] * spend[known]).sum(keepdims=True), spend[known].sum(keepdims=True))
     }
