@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import bidsim
-from bidsim.report import render_summary
+from bidsim.report import render_report, render_summary
 
 
 def rows_of(seed: int, count: int = 500) -> list[dict[str, Any]]:
@@ -108,6 +108,14 @@ def test_won_rows_without_a_logged_bid_are_said_to_be_why_the_log_is_not_reprodu
     said = "out otherwise than logged. 7 rows were won without a logged bid, so their wins can't be reproduced; mend columns.bid"
     assert said in result.gate.reason
     assert said in render_summary(result)
+
+
+def test_a_column_of_bids_that_holds_none_is_nothing_to_check(tmp_path: Path) -> None:
+    rows = [{**row, "price": 0.5, "bid": None, "won": 0, "click": None, "conversion": None} for row in rows_of(14)]
+    result = replay(tmp_path, rows, ties="win", kind="second_price", exchange=False)
+    assert not result.fidelity.checked
+    assert result.fidelity.passed is None
+    assert "The log has no bids of its own" in render_report(result)
 
 
 @pytest.mark.parametrize(("off", "told"), [(10, False), (11, True)])
