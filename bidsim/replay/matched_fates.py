@@ -35,6 +35,8 @@ Ints = npt.NDArray[np.int64]
 Columns = Mapping[str, npt.NDArray[Any]]
 
 PARTS = ("full", "capped", "cheap", "known", "clicks", "conversions")
+# Of the sums of one thread; SUM_BYTES: of one group, whose sums are about fourteen.
+MOST_BYTES, SUM_BYTES = 2**26, 14 * 16
 HIGHEST = 16.0  # a multiplier beyond which nobody looks for a level
 # A bid has to be above the one that lost, however little.
 ABOVE = 1 + 2.0**-40
@@ -73,8 +75,8 @@ def matched_ranges(
     plan, grid = stages.plan, levels.grid
     if grid is None or not levels.matched:
         return {}
-    asked = {name: f for name, f in families.items() if len(f.values) <= MANY_VALUES}
-    most = min(HIGHEST, max(_highest(plan, levels, unknown, grid, f) for f in asked.values()))
+    few = {name: f for name, f in families.items() if len(f.values) <= MANY_VALUES}
+    most = min(HIGHEST, max(_highest(plan, levels, unknown, grid, f) for f in few.values()))
     starts = [_start(plan, p.index, stages.ties_lose) for p in plan.policies[1:]]
     predicted = predictions_of(plan, families[OVERALL])
     sources = dict.fromkeys(source for by_policy in predicted.values() for source, _ in by_policy)
@@ -87,6 +89,7 @@ def matched_ranges(
         outcomes="outcomes",
     )
     cells = int(grid.cell(np.array([most]))[0]) + 1
+    asked = _that_fit(few, cells * len(starts))
     aim = _Aim(plan, predicted, starts, grid, cells, {name: len(f.values) for name, f in asked.items()})
     make = partial(_Open, aim)
     if aside is not None and aside.has("raised") and most <= NEAR:
@@ -99,6 +102,18 @@ def matched_ranges(
         for policy in (s.policy for s in starts)
         for name, family in asked.items()
     }
+
+
+def _that_fit(families: Mapping[str, Family], groups: int) -> dict[str, Family]:
+    """The smallest families, whose sums take at most MOST_BYTES: however many threads there are, which must not matter to
+    the result. groups: of one segment value."""
+    found: dict[str, Family] = {}
+    left = MOST_BYTES
+    for name, family in sorted(families.items(), key=lambda item: len(item[1].values)):
+        left -= len(family.values) * groups * SUM_BYTES
+        if left >= 0 or name == OVERALL:
+            found[name] = family
+    return {name: family for name, family in families.items() if name in found}
 
 
 def _highest(plan: Plan, levels: OtherLevels, unknown: Unknowns, grid: Grid, family: Family) -> float:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 from small_logs import Row, replay
 
+from bidsim.replay import matched_fates
 from bidsim.result import Range, Result
 
 Floats = npt.NDArray[np.float64]
@@ -41,10 +42,11 @@ def make_log(seed: int, n: int = 6_000) -> list[Row]:
     return rows
 
 
-def run(rows: list[Row], **keys: Any) -> Result:
+def run(rows: list[Row], threads: int = 1, **keys: Any) -> Result:
     given: dict[str, Any] = {"bid": {"formula": "60 * pctr"}, "candidates": CANDIDATE, **keys}
     return replay(
         rows,
+        threads=threads,
         segments=["campaign"],
         performance_indicator_type="cpc",
         fidelity="warn",
@@ -187,3 +189,11 @@ def test_where_every_fate_is_known_the_range_is_the_value() -> None:
         if m.metric.endswith("_at_matched_spend") and m.value is not None:
             assert ends(m.identified) == (m.value, m.value)
     assert all(d.identified is None for d in result.differences)
+
+
+def test_segments_whose_sums_take_too_much_have_no_range_whatever_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matched_fates, "MOST_BYTES", 200_000)
+    one, two = (run(make_log(5, 2_000), threads=threads) for threads in (1, 2))
+    assert one.metrics == two.metrics
+    matched = [m for m in one.metrics if m.metric == "cpc_at_matched_spend" and m.policy == "new"]
+    assert [m.identified is None for m in matched] == [False, True, True]
