@@ -137,9 +137,12 @@ def _values(columns: Columns, name: str) -> NDArray[Any]:
     if feature.type == "numeric":
         return columns.numeric(name)
     if feature.dtype in ("int64", "float64", "bool"):
-        kind = columns.array(name).type
+        array = columns.array(name)
+        kind = array.type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
             raise columns.unfit(name, kind, f" and the pipeline was fitted on {feature.dtype}")
+        if feature.dtype == "int64" and pa.types.is_signed_integer(kind) and not array.null_count:
+            return np.asarray(array).astype(np.int64)  # ids above 2^53 are no float64
         numbers = columns.numeric(name)
         # A column with gaps stays float64, as pandas itself has it.
         return numbers if np.isnan(numbers).any() else numbers.astype(feature.dtype)
