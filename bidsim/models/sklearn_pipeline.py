@@ -128,8 +128,19 @@ def seen_categories(bundle: Bundle) -> list[tuple[str, list[str]]]:
             last = transformer.steps[-1][1] if hasattr(transformer, "steps") else transformer
             for column, categories in zip(columns, getattr(last, "categories_", ()), strict=False):
                 if isinstance(column, str):
-                    found.append((column, [str(value) for value in categories]))
+                    found.append((column, [_spelled(value) for value in categories]))
     return found
+
+
+def _spelled(value: Any) -> str:
+    """A category as `Columns` spells it."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
 
 
 def _values(columns: Columns, name: str) -> NDArray[Any]:
