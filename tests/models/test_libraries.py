@@ -333,6 +333,17 @@ def test_xgboost_that_stopped_after_its_best_round_asks_which_rounds_count(tmp_p
         np.testing.assert_allclose(scores, own, rtol=2e-6)
 
 
+def test_an_xgboost_model_without_trees_predicts_what_its_library_predicts(tmp_path: Path) -> None:
+    import xgboost
+
+    frame = FRAME[["x", "ad_id"]]
+    data = xgboost.DMatrix(frame, LABEL)
+    model = xgboost.train({"objective": "binary:logistic", "booster": "gblinear"}, data, 10)
+    model.save_model(tmp_path / "m-ctr.json")
+    scores = open_model(tmp_path / "m-ctr.json").scorer().score(BATCH)["ctr"]
+    np.testing.assert_allclose(scores, model.predict(data), rtol=2e-6)
+
+
 def test_a_missing_library_is_named_with_its_extra(made: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, extra in (
         ("LightGBM text", "lightgbm"),
