@@ -101,6 +101,8 @@ def calibrate(
                 )
         stages = Stages(engine, plan, ties_lose=False, never=False)
         stages.read(lambda rows: None)
+        if fitting.scenario.remove_anomaly_cvr_cpns:
+            stages.remove_anomalies()
         facts = facts_text(plan, stages.rows)
         for head in wanted:
             p, y, w = _rows(engine, facts, str(plan.valid(0, head)), head)

@@ -5,20 +5,21 @@ A hashed model keeps weight 0 exactly where no training row fell; a scikit-learn
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from bidsim.checks.catalogue import Outcome, found, ok, skipped
-from bidsim.models import Bundle, HashedLogisticRegression
+from bidsim.models import Bundle, Feature, HashedLogisticRegression
 from bidsim.models.columns import Columns, HashCache
 from bidsim.models.manifest import HashedHead, SkopsHead
 from bidsim.models.sandbox import categories_in_child
 from bidsim.replay.engine import Engine
 from bidsim.replay.plan import Plan
 
+Seen = Callable[[pa.RecordBatch], NDArray[np.bool_]]
 MOST_VALUES = 100_000
 # Below this share of rows new values are everyday life.
 TOLERATED = 0.01
@@ -36,13 +37,14 @@ def unseen_categories(engine: Engine, plan: Plan, bundles: Mapping[str, Bundle],
                 continue
             judged = True
             place = list(plan.features).index(feature)
-            table = engine.rows(
-                f'select cast("feature {place}" as varchar) as v, count(*) as n from {log} group by v order by n desc, v '
-                f"limit {MOST_VALUES}"
-            )
-            values, counts = [v for v, _ in table], np.array([n for _, n in table], dtype=np.float64)
-            seen = known(values)
-            share = float(counts[~seen].sum() / counts.sum()) if counts.sum() else 0.0
+            total = new = 0
+            for batch in engine.stream(
+                f'select "feature {place}" as v, count(*) as n from {log} group by v order by n desc, v limit {MOST_VALUES}'
+            ):
+                counts = np.asarray(batch.column("n"))
+                seen = known(pa.RecordBatch.from_arrays([batch.column("v")], [feature]))
+                total, new = total + int(counts.sum()), new + int(counts[~seen].sum())
+            share = new / total if total else 0.0
             if share > TOLERATED:
                 shares.setdefault(name, {})[feature] = share
     if not judged:
@@ -61,8 +63,9 @@ def unseen_categories(engine: Engine, plan: Plan, bundles: Mapping[str, Bundle],
     )
 
 
-def _known(bundle: Bundle) -> Iterator[tuple[str, Any]]:
-    """(log column, function from values to whether each was seen) of single categorical features, by the first head."""
+def _known(bundle: Bundle) -> Iterator[tuple[str, Seen]]:
+    """(log column, function from a batch with that column to whether each value was seen) of single categorical features,
+    by the first head. Values are spelled as the model has them: the id 7 may stand in the log as 7.0 or "7"."""
     manifest = bundle.manifest
     head = manifest.order[0]
     entry = manifest.heads[head]
@@ -73,14 +76,13 @@ def _known(bundle: Bundle) -> Iterator[tuple[str, Any]]:
         )
         for name in entry.spec.features:
             if kinds[name].type == "categorical" and _dense(model):
-                yield kinds[name].source, _by_weight(model, name, kinds[name].source)
+                yield kinds[name].source, _by_weight(model, name)
         return
     if not isinstance(entry, SkopsHead):
         return
     for name, categories in categories_in_child(bundle.data, str(bundle.path)):
         if name in kinds and kinds[name].type == "categorical":
-            texts = set(categories)
-            yield kinds[name].source, lambda values, texts=texts: np.array([str(v or "") in texts for v in values])
+            yield kinds[name].source, _by_text(kinds[name], set(categories))
 
 
 def _dense(model: HashedLogisticRegression) -> bool:
@@ -88,13 +90,20 @@ def _dense(model: HashedLogisticRegression) -> bool:
     return bool(model.weights.any())
 
 
-def _by_weight(model: HashedLogisticRegression, name: str, source: str) -> Any:
-    def seen(values: list[Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        batch = pa.RecordBatch.from_arrays([pa.array(values, type=pa.string())], [source])
+def _by_weight(model: HashedLogisticRegression, name: str) -> Seen:
+    def seen(batch: pa.RecordBatch) -> NDArray[np.bool_]:
         term = Columns(batch, model.features, cache=HashCache(0), file="").term((name,))
         index = (term.hashes & np.uint64((1 << model.spec.bits) - 1)).astype(np.int64)
         weights = model.weights[index] != 0
         return np.asarray(weights if term.codes is None else weights[term.codes])
+
+    return seen
+
+
+def _by_text(feature: Feature, known: set[str]) -> Seen:
+    def seen(batch: pa.RecordBatch) -> NDArray[np.bool_]:
+        codes, values = Columns(batch, (feature,), cache=HashCache(0), file="").category(feature.name)
+        return np.array([value in known for value in values], dtype=bool)[codes]
 
     return seen
 

@@ -96,10 +96,13 @@ def _hours(engine: AnyEngine, plan: Plan, formulas: str) -> Outcome:
     typical = sorted(counts.values())[len(counts) // 2] if counts else 0
     if typical < FEWEST_ROWS_OF_HOUR:
         return ok("C01", hours=len(counts))
+    zone = ZoneInfo(plan.zone.replace("''", "'"))
     missing = [h for h in range(min(counts), max(counts) + 1) if h not in counts]
+    if plan.time_kind == "wall":
+        missing = [h for h in missing if _strikes(h, zone)]
+        zone = ZoneInfo("UTC")
     if not missing:
         return ok("C01", hours=len(counts))
-    zone = ZoneInfo("UTC" if plan.time_kind == "wall" else plan.zone.replace("''", "'"))
     shown = [datetime.fromtimestamp(h * 3600, UTC).astimezone(zone).strftime("%Y-%m-%d %H:00") for h in missing]
     severity: Severity = "error" if len(missing) > 0.1 * (len(missing) + len(counts)) else "warning"
     return found(
@@ -111,6 +114,12 @@ def _hours(engine: AnyEngine, plan: Plan, formulas: str) -> Outcome:
         missing=shown[:200],
         typical=typical,
     )
+
+
+def _strikes(hour: int, zone: ZoneInfo) -> bool:
+    """Whether an hour of the wall clock comes at all: where summer time begins, one does not. hour: since 1970."""
+    wall = datetime.fromtimestamp(hour * 3600, UTC).replace(tzinfo=None)
+    return wall.replace(tzinfo=zone).astimezone(UTC).astimezone(zone).replace(tzinfo=None) == wall
 
 
 def _price_above_bid(plan: Plan, counts: Counted) -> Outcome:

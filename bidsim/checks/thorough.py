@@ -31,7 +31,8 @@ def duplicates(engine: Engine, plan: Plan) -> list[Outcome]:
     known = "request is not null" if by_request else "unit is not null"
     total, extra, worth = engine.rows(
         f"select coalesce(sum(n), 0), coalesce(sum(n - 1), 0), coalesce(sum((n - 1) * s), 0e0) from (select count(*) as n, "
-        f"coalesce(any_value(price_logged * w) / 1e3, 0e0) as s from facts where {known} group by {key}, {', '.join(content)})"
+        "coalesce(any_value(case when won then price_logged * w end) / 1e3, 0e0) as s "
+        f"from facts where {known} group by {key}, {', '.join(content)})"
     )[0]
     out = []
     if extra > tolerance * total:

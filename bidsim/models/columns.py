@@ -252,7 +252,11 @@ class Columns:
         kind = array.type.value_type
         if not (pa.types.is_integer(kind) or _is_text(kind)):
             raise self.unfit(name, array.type)
-        return pc.binary_join(array.cast(pa.list_(pa.string())), ",")
+        texts = array.cast(pa.list_(pa.string()))
+        if texts.values.null_count:  # a missing value is an empty part, else all of its list would be missing
+            offsets = pa.array(texts.offsets.to_numpy())
+            texts = pa.ListArray.from_arrays(offsets, texts.values.fill_null(""), mask=texts.is_null())
+        return pc.binary_join(texts, ",")
 
     def _category_term(self, name: str) -> Term:
         codes, values = self.category(name)

@@ -145,6 +145,13 @@ def _read_head(head: Head, path: Path, features: FeatureFile, features_name: str
     kinds |= dict(zip(names, described.kinds, strict=False))
     own = dict(zip(described.names, names, strict=False))
     tables = {own[name]: values for name, values in described.categories.items() if name in own}
+    if described.untold and sum(features.entry(name).categories is not None for name in names) < described.untold:
+        raise ModelError(
+            f"the {LABELS[format]} model was trained on codes of pandas categories, and does not say of which inputs "
+            f"({described.untold}); list the categories of each under features, in the order of their codes, such as "
+            "`os: {categories: [ios, android]}`",
+            file=file,
+        )
     declared = []
     for name in names:
         said = features.entry(name)

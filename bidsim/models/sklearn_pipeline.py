@@ -128,8 +128,19 @@ def seen_categories(bundle: Bundle) -> list[tuple[str, list[str]]]:
             last = transformer.steps[-1][1] if hasattr(transformer, "steps") else transformer
             for column, categories in zip(columns, getattr(last, "categories_", ()), strict=False):
                 if isinstance(column, str):
-                    found.append((column, [str(value) for value in categories]))
+                    found.append((column, [_spelled(value) for value in categories]))
     return found
+
+
+def _spelled(value: Any) -> str:
+    """A category as `Columns` spells it."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
 
 
 def _values(columns: Columns, name: str) -> NDArray[Any]:
@@ -137,9 +148,12 @@ def _values(columns: Columns, name: str) -> NDArray[Any]:
     if feature.type == "numeric":
         return columns.numeric(name)
     if feature.dtype in ("int64", "float64", "bool"):
-        kind = columns.array(name).type
+        array = columns.array(name)
+        kind = array.type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
             raise columns.unfit(name, kind, f" and the pipeline was fitted on {feature.dtype}")
+        if feature.dtype == "int64" and pa.types.is_signed_integer(kind) and not array.null_count:
+            return np.asarray(array).astype(np.int64)  # ids above 2^53 are no float64
         numbers = columns.numeric(name)
         # A column with gaps stays float64, as pandas itself has it.
         return numbers if np.isnan(numbers).any() else numbers.astype(feature.dtype)

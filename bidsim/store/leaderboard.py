@@ -55,7 +55,7 @@ select c.filename, c.started, c.scenario, c.fingerprint, c.comparison, c.verdict
     n.absolute.value, n.absolute.low, n.absolute.high, t.tried,
     rank() over (
         partition by c.comparison
-        order by case $way when 'up' then -n.candidate when 'down' then n.candidate else abs(n.candidate - 1) end
+        order by case $way when 'down' then n.candidate when 'one' then abs(n.candidate - 1) else -n.candidate end
             nulls last
     ) as rank
 from candidates c left join numbers n using (filename, policy) join tried t using (fingerprint)
@@ -145,15 +145,21 @@ def make_leaderboard(directories: Sequence[Path], by: str | None = None, head: s
     """
     found = scan(directories)
     metric, head = _metric(found, by, head)
-    way = "up" if metric in HIGHER_IS_BETTER else "down" if metric in LOWER_IS_BETTER else "one"
-    # Neither more nor less of it is better: calibration and its like are best near 1.
+    way = "up" if metric in HIGHER_IS_BETTER else "down" if metric in LOWER_IS_BETTER else "most"
+    if metric == "calibration":
+        way = "one"
     others: list[str] = []
     boards = _boards(found.runs, metric, head, way, others) if found.runs else []
     passed_over = [
         found.passed_over,
         f"{len(others)} recorded outcome{'s' * (len(others) != 1)} passed over: {others[0]}" if others else "",
     ]
-    better = {"up": "higher is better", "down": "lower is better", "one": "closer to 1 is better"}[way]
+    better = {
+        "up": "higher is better",
+        "down": "lower is better",
+        "one": "closer to 1 is better",
+        "most": "neither more nor less is better; the most comes first",
+    }[way]
     return Leaderboard(metric, head, better, boards, "; ".join(filter(None, passed_over)), track_record(found.runs))
 
 

@@ -137,7 +137,8 @@ def _boundary(examples: Examples, row: int) -> int:
     while row > 0:
         start = max(0, row - BATCH_ROWS)
         column = pa.concat_arrays([batch.column(name) for batch in examples.batches(start, row)])
-        before = pc.sum(pc.less(column, at)).as_py() or 0
+        # Rows without a time stand last, as if at a time of their own.
+        before = pc.sum(pc.less(column, at) if at.is_valid else pc.is_valid(column)).as_py() or 0
         if before:
             return start + int(before)
         row = start

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -87,10 +88,17 @@ def map_rows(rows: Rows, change: Callable[[dict[str, Any]], dict[str, Any] | Non
     return out
 
 
-def check(folder: Path, rows: Rows, *, without: tuple[str, ...] = (), **keys: Any) -> Report:
+def check(
+    folder: Path, rows: Rows, *, without: tuple[str, ...] = (), made: dict[str, str] | None = None, **keys: Any
+) -> Report:
+    """made: columns of the log as SQL over the others."""
     arguments = {name: keys.pop(name) for name in ("baseline", "models") if name in keys}
     kept = {name: pa.array(values, SCHEMA[name]) for name, values in rows.items() if name not in without}
-    pq.write_table(pa.table(kept), folder / "log.parquet")
+    log = pa.table(kept)
+    for name, sql in (made or {}).items():
+        new = duckdb.sql(f"select {sql} from log").to_arrow_table().column(0)
+        log = (log.drop_columns([name]) if name in kept else log).append_column(name, new)
+    pq.write_table(log, folder / "log.parquet")
     columns = {role: name for role, name in SCENARIO["columns"].items() if name not in without}
     document = {"logs_tables": {"ad": {"path": str(folder / "log.parquet")}}, **SCENARIO, "columns": columns, **keys}
     loaded = scenario_from_dict(document, directory=folder)

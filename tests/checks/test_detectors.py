@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,9 @@ def test_rows_that_stand_twice_are_counted_with_what_they_cost(tmp_path: Path) -
     found = outcome(check(tmp_path, twice), "C02")
     assert (found.severity, found.facts["rows"]) == ("error", 50)
     assert found.facts["spend"] == pytest.approx(sum(p or 0 for p in rows["price"][:50]) / 1000)
+    # What a lost auction's price is, nobody paid.
+    dear = {**twice, "price": [5.0 if p is None else p for p in twice["price"]]}
+    assert outcome(check(tmp_path, dear), "C02").facts["spend"] == pytest.approx(found.facts["spend"])
     # Without requests, a few equal rows may be chance; a whole file read twice is not.
     assert outcome(check(tmp_path, twice, without=("request_id",)), "C02").status == "ok"
     whole = {name: values * 2 for name, values in rows.items()}
@@ -188,6 +191,49 @@ def test_a_scikit_learn_encoder_tells_what_it_has_seen(tmp_path: Path) -> None:
     pack_sklearn(tmp_path / "lr.bin", ctr=fitted, features=[Feature(name="spot", type="categorical")])
     found = outcome(check(tmp_path, rows, models=[tmp_path / "lr.bin"]), "C10")
     assert found.facts["shares"]["lr"]["spot"] == pytest.approx(rows["spot"].count("foot") / 7200)
+
+
+def test_a_category_is_known_however_the_log_writes_it(tmp_path: Path) -> None:
+    np = pytest.importorskip("numpy")
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("skops")
+    from sklearn.compose import make_column_transformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    from bidsim.models import Feature, HashedLogisticRegression, HashedSpec, pack_hashed, pack_sklearn
+    from bidsim.models.columns import hash_term
+
+    known = pd.DataFrame({"slot": [7.0, 8.0, np.nan, 9.0] * 10, "app": [True, False] * 20})
+    encoder = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["slot", "app"]))
+    fitted = make_pipeline(encoder, LogisticRegression()).fit(known, [0, 1] * 20)
+    kinds = [("slot", "float64"), ("app", "bool")]
+    features = [Feature(name=n, type="categorical", dtype=dtype) for n, dtype in kinds]
+    pack_sklearn(tmp_path / "lr.bin", ctr=fitted, features=features, example=known.head(8))
+    terms = [["slot", v] for v in ("", "7", "8", "9")] + [["app", v] for v in ("true", "false")]
+    weights = np.zeros(1 << 10, dtype=np.float32)
+    weights[[hash_term(term) % 1024 for term in terms]] = 0.1
+    spec = HashedSpec(bits=10, features=("slot", "app"))
+    plain = tuple(Feature(name=n, type="categorical") for n, _ in kinds)
+    pack_hashed(tmp_path / "hashed.bin", {"ctr": HashedLogisticRegression(spec, plain, weights, 0.0)})
+    for kind in ("bigint", "double", "decimal(12,2)"):
+        columns = {"slot": f"cast(nullif(request_id % 4 + 6, 6) as {kind})", "app": "won = 1"}
+        log = {name: values[:400] for name, values in clean().items()}
+        report = check(tmp_path, log, models=[tmp_path / "lr.bin", tmp_path / "hashed.bin"], made=columns)
+        assert outcome(report, "C10").status == "ok", outcome(report, "C10").evidence
+
+
+def test_the_hour_that_summer_time_leaves_out_is_not_missing(tmp_path: Path) -> None:
+    start = datetime(2026, 3, 28)
+    hours = [h for h in range(72) if h != 26]  # 02:00 of the 29th does not come in Berlin
+    rows = map_rows(clean(), lambda r: {**r, "ts": start + timedelta(hours=hours[r["request_id"] % 71], minutes=5)})
+    assert (
+        outcome(check(tmp_path, rows, made={"ts": "timezone('UTC', ts)"}, timezone="Europe/Berlin"), "C01").status
+        == "ok"
+    )
+    found = outcome(check(tmp_path, rows, made={"ts": "timezone('UTC', ts)"}), "C01")
+    assert found.facts["missing"] == ["2026-03-29 02:00"]
 
 
 def test_predictions_that_production_did_not_make_are_found_with_hour_and_segment(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from bidsim.errors import ModelError
 from bidsim.models import Feature, HashedLogisticRegression, HashedSpec, hash_matrix, pack_hashed
-from bidsim.models.columns import HashCache, hash_term
+from bidsim.models.columns import Columns, HashCache, hash_term, split_list
 from bidsim.models.manifest import Scale
 
 FEATURES = (
@@ -152,8 +152,6 @@ def test_an_id_is_the_same_category_whatever_its_type(column: pa.Array) -> None:
 
 
 def category(column: pa.Array) -> list[str]:
-    from bidsim.models.columns import Columns
-
     batch = pa.RecordBatch.from_arrays([column], ["ad_id"])
     codes, values = Columns(batch, FEATURES, cache=HashCache(), file="m.bin").category("ad")
     return [values[code] for code in codes]
@@ -239,3 +237,13 @@ def test_heads_must_agree_on_features(tmp_path: Path) -> None:
         pack_hashed(
             tmp_path / "m.bin", {"ctr": MODEL, "cvr": HashedLogisticRegression(SPEC, other, MODEL.weights, 0.0)}
         )
+
+
+def test_a_missing_value_in_a_list_leaves_the_others() -> None:
+    lists = [[9], [1, None, 2], None, [], [None], [3], [4]]
+    feature = Feature(name="tags", type="list")
+    for kind in (pa.list_(pa.int64()), pa.large_list(pa.int32()), pa.list_(pa.string())):
+        given = [row and [v if v is None or kind.value_type != pa.string() else str(v) for v in row] for row in lists]
+        batch = pa.RecordBatch.from_arrays([pa.array(given, kind).slice(1, 5)], ["tags"])
+        codes, values = Columns(batch, (feature,), cache=HashCache(0), file="").category("tags")
+        assert [split_list(values[code]) for code in codes] == [["1", "2"], [""], [""], [""], ["3"]]

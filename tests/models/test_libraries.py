@@ -221,6 +221,58 @@ def test_an_onnx_model_without_names_is_packed_with_a_features_file(tmp_path: Pa
         pack_models({"cvr": path}, said, out=tmp_path / "m.bin", examples=wrong)
 
 
+def test_an_onnx_matrix_of_whole_numbers_gets_each_exactly_and_minus_one_for_what_is_missing(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    from onnx import helper, numpy_helper
+
+    first, seven = numpy_helper.from_array(np.array([0]), "first"), numpy_helper.from_array(np.array([7]), "seven")
+    nodes = [
+        helper.make_node("Gather", ["x", "first"], ["a"], axis=1),
+        helper.make_node("Mod", ["a", "seven"], ["rest"]),
+        helper.make_node("Cast", ["rest"], ["z"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Sigmoid", ["z"], ["p"]),
+    ]
+    given = helper.make_tensor_value_info("x", onnx.TensorProto.INT64, [None, 2])
+    result = helper.make_tensor_value_info("p", onnx.TensorProto.FLOAT, [None, 1])
+    graph = helper.make_graph(nodes, "g", [given], [result], [first, seven])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m-ctr.onnx"
+    )
+    said = features(tmp_path, "ctr: {features: [a, b]}")
+    scorer = pack_models({"ctr": tmp_path / "m-ctr.onnx"}, said, out=tmp_path / "m.bin").scorer()
+    scores = scorer.score(pa.RecordBatch.from_pydict({"a": [2**24 + 1, 2**24, 3, None], "b": [0, 0, 0, 0]}))["ctr"]
+    rest = np.array([(2**24 + 1) % 7, 2**24 % 7, 3, -1 % 7])
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-rest)), rtol=1e-6)
+
+
+def test_lightgbm_categories_of_pandas_are_read_beside_a_column_that_no_tree_could_use(tmp_path: Path) -> None:
+    import lightgbm
+    import pandas as pd
+
+    frame = pd.DataFrame({"one": pd.Categorical([7] * len(FRAME)), "ad_id": FRAME.ad_id.astype("category")})
+    model = lightgbm.LGBMClassifier(n_estimators=8, num_leaves=7, verbose=-1, n_jobs=1).fit(frame, LABEL)
+    model.booster_.save_model(tmp_path / "m-ctr.txt")
+    batch = pa.RecordBatch.from_pydict({"one": [7] * len(FRAME), "ad_id": FRAME.ad_id.to_numpy()})
+    scores = open_model(tmp_path / "m-ctr.txt").scorer().score(batch)["ctr"]
+    np.testing.assert_allclose(scores, model.predict_proba(frame)[:, 1], rtol=2e-6)
+
+
+def test_lightgbm_categories_of_pandas_that_no_input_owns_are_asked_for(tmp_path: Path) -> None:
+    import lightgbm
+    import pandas as pd
+
+    size = pd.Categorical(FRAME.ad_id % 3 * 10, categories=[20, 0, 10], ordered=True)  # LightGBM takes it as numeric
+    frame = pd.DataFrame({"x": FRAME.x, "size": size})
+    model = lightgbm.LGBMClassifier(n_estimators=8, num_leaves=7, verbose=-1, n_jobs=1).fit(frame, LABEL)
+    model.booster_.save_model(tmp_path / "m-ctr.txt")
+    with pytest.raises(ModelError, match=r"codes of pandas categories.*inputs \(1\); list the categories"):
+        open_model(tmp_path / "m-ctr.txt")
+    said = features(tmp_path, "features: {size: {categories: [20, 0, 10]}}")
+    scorer = pack_models({"ctr": tmp_path / "m-ctr.txt"}, said, out=tmp_path / "m.bin").scorer()
+    batch = pa.RecordBatch.from_pydict({"x": FRAME.x.to_numpy(), "size": (FRAME.ad_id % 3 * 10).to_numpy()})
+    np.testing.assert_allclose(scorer.score(batch)["ctr"], model.predict_proba(frame)[:, 1], rtol=2e-6)
+
+
 def test_what_the_features_file_gets_wrong_is_named(made: dict[str, Any], tmp_path: Path) -> None:
     path = made["LightGBM text"][0]
     for text, said in (
@@ -279,6 +331,17 @@ def test_xgboost_that_stopped_after_its_best_round_asks_which_rounds_count(tmp_p
         said = features(tmp_path, f"ctr: {{features: [x, ad], trees: {word}}}")
         scores = pack_models({"ctr": path}, said, out=tmp_path / "m.bin").scorer().score(batch)["ctr"]
         np.testing.assert_allclose(scores, own, rtol=2e-6)
+
+
+def test_an_xgboost_model_without_trees_predicts_what_its_library_predicts(tmp_path: Path) -> None:
+    import xgboost
+
+    frame = FRAME[["x", "ad_id"]]
+    data = xgboost.DMatrix(frame, LABEL)
+    model = xgboost.train({"objective": "binary:logistic", "booster": "gblinear"}, data, 10)
+    model.save_model(tmp_path / "m-ctr.json")
+    scores = open_model(tmp_path / "m-ctr.json").scorer().score(BATCH)["ctr"]
+    np.testing.assert_allclose(scores, model.predict(data), rtol=2e-6)
 
 
 def test_a_missing_library_is_named_with_its_extra(made: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

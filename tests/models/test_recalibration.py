@@ -12,12 +12,14 @@ from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
+from bidsim.calibrate import Window, calibrate
 from bidsim.cli import run
 from bidsim.errors import BidsimError, ModelError
 from bidsim.models import Feature, HashedLogisticRegression, HashedSpec, open_bundle, pack_hashed
 from bidsim.models.columns import hash_term
 from bidsim.models.manifest import Downsampling, Isotonic, Platt
 from bidsim.models.recalibration import fit_isotonic, fit_platt, recalibrate
+from bidsim.scenario.loading import load_scenario
 
 DRAW = np.random.default_rng(3)
 P = DRAW.beta(1, 20, 20_000)
@@ -189,3 +191,18 @@ def test_calibrate_needs_no_head_that_only_the_bid_formula_asks_for(tmp_path: Pa
     scenario.write_text(scenario.read_text() + 'bid: {formula: "1000 * target_cpc * pctr * pcvr"}\n')
     earlier = ["--last-hour", "2026-11-01T23:00:00", "--duration-hour", "24", "-o", str(tmp_path / "c.bin")]
     assert run(["model", "calibrate", str(model), "--scenario", str(scenario), *earlier]) == 0
+
+
+def test_calibrate_leaves_out_the_campaigns_that_a_replay_leaves_out(tmp_path: Path) -> None:
+    scenario, model = world(tmp_path)
+    log = pq.read_table(tmp_path / "log.parquet")
+    campaign = np.arange(len(log)) % 4
+    odd = campaign == 3  # counts more conversions than clicks
+    log = log.append_column("ad_id", pa.array(campaign)).append_column("cv", pa.array(odd.astype(np.int8)))
+    clicks = np.where(odd & (np.arange(len(log)) % 8 < 4), 0, log["click"].to_numpy())
+    log = log.set_column(log.column_names.index("click"), "click", pa.array(clicks))
+    pq.write_table(log, tmp_path / "log.parquet")
+    said = scenario.read_text().replace("{time: ts}", "{time: ts, campaign: ad_id, conversion: cv}")
+    scenario.write_text(said + "remove_anomaly_cvr_cpns: true\n")
+    _, fits = calibrate(load_scenario(scenario), model, method="platt", window=Window("2026-11-01T23:00:00", 24))
+    assert [(fit.head, fit.rows) for fit in fits] == [("ctr", 3000)]

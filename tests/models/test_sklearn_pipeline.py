@@ -91,6 +91,17 @@ def test_arrays_and_dicts_are_inputs_too(tmp_path: Path) -> None:
     np.testing.assert_array_equal(bundle.scorer().score(BATCH)["ctr"], vectors.predict_proba(dicts)[:, 1])
 
 
+def test_whole_numbers_beyond_the_floats_are_told_apart(tmp_path: Path) -> None:
+    ids = np.array([2**60 + 1, 2**60 + 2, 2**60 + 3])
+    frame = pd.DataFrame({"id": DRAW.choice(ids, 400)})
+    label = (DRAW.random(400) < (frame.id - 2**60) / 4).astype(int)
+    columns = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["id"]))
+    model = make_pipeline(columns, LogisticRegression()).fit(frame, label)
+    scorer = pack_sklearn(tmp_path / "m.bin", ctr=model, features=["id"], example=frame).scorer()
+    scores = scorer.score(pa.RecordBatch.from_pydict({"id": ids}))["ctr"]
+    np.testing.assert_array_equal(scores, model.predict_proba(pd.DataFrame({"id": ids}))[:, 1])
+
+
 def test_an_example_that_predicts_otherwise_is_refused_when_packing(tmp_path: Path) -> None:
     wrong = [Feature(name="ad_id", type="categorical"), *FEATURES[1:]]  # texts, where integers were fitted
     with pytest.raises(ModelError, match=r"m\.bin.*declare each feature|m\.bin.*failed on features"):

@@ -57,6 +57,14 @@ def test_the_better_direction_is_the_metrics_and_nulls_come_last(tmp_path: Path,
     assert board.entries[-1].rank is None
 
 
+def test_a_number_of_which_neither_more_nor_less_is_better_is_said_to_be_none(tmp_path: Path) -> None:
+    for name, spend in (("v1", 90.0), ("v2", 120.0)):
+        store(tmp_path / name, make({name: {"spend": spend}}))
+    found = make_leaderboard([tmp_path], "spend")
+    assert found.better == "neither more nor less is better; the most comes first"
+    assert [e.policy for e in found.boards[0].entries] == ["v2", "v1"]
+
+
 def test_the_same_candidate_counts_once_however_often_it_is_judged(tmp_path: Path) -> None:
     for name in "abc":
         store(tmp_path / name, make({f"called {name}": {"cpa": 90.0}}, sha256="one model"))

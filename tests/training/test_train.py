@@ -322,3 +322,14 @@ def test_without_examples_given_they_are_extracted(tmp_path: Path) -> None:
     assert said.out.strip() == open_bundle(tmp_path / "b.bin").sha256
     said = bidsim("train", "--scenario", scenario, "--hyperparameters", h, "-o", tmp_path / "c.bin", "-q")
     assert (said.status, "--train-hours" in said.err) == (2, True)
+
+
+def test_rows_without_a_time_stand_last_and_on_one_side(tmp_path: Path) -> None:
+    scenario = write_market(tmp_path, logs_tables={"log": {"path": "judged.parquet"}}, sample_type="imp-click")
+    log = market()
+    pq.write_table(log, tmp_path / "judged.parquet")
+    times = pa.array([None if i % 4 == 0 else t for i, t in enumerate(log["ts"].to_pylist())], log["ts"].type)
+    pq.write_table(log.set_column(0, "ts", times), tmp_path / "earlier.parquet")
+    earlier = {"log": str(tmp_path / "earlier.parquet")}
+    data = extract(load_scenario(scenario), tmp_path / "data", Selection(), train_tables=earlier)
+    assert make_problem(data, "ctr", Hyperparameters({})).learned == 4500

@@ -50,6 +50,7 @@ class Description:
     named: False where the names are made up by the library (f0, Column_0) or there are none.
     best: XGBoost's number of rounds up to the best one, where training stopped later.
     any_inputs: the model takes whatever features it is given, as hashed ones do, and names none.
+    untold: tables of categories in the file that belong to inputs of which it does not say.
     """
 
     names: tuple[str, ...]
@@ -58,6 +59,7 @@ class Description:
     named: bool = True
     best: int | None = None
     any_inputs: bool = False
+    untold: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

@@ -39,6 +39,8 @@ class LightGBM:
             )
         infos = re.search(r"^feature_infos=(.*)$", header, re.M)
         self._infos = infos.group(1).split(" ") if infos else []
+        declared = re.search(r"^\[categorical_feature: (\d+(?:,\d+)*)\]$", text, re.M)
+        self._declared = {int(place) for place in declared.group(1).split(",")} if declared else set()
         slope = re.search(r"^objective=binary .*sigmoid:(\S+)", header, re.M)
         self._slope = float(slope.group(1)) if slope else 1.0
         trees = int(self._booster.num_trees())
@@ -49,9 +51,13 @@ class LightGBM:
 
     def describe(self) -> Description:
         names = tuple(self._booster.feature_name())
-        # A categorical feature lists its codes, 1:0:2; a numeric one has its range, [0:1]; an unused one "none".
+        # A categorical feature lists its codes, 1:0:2; a numeric one has its range, [0:1]; an unused one "none", and only
+        # the parameters of training tell whether it was categorical.
         kinds: list[Literal["numeric", "code", "text"]] = [
-            "code" if place < len(self._infos) and re.fullmatch(r"-?\d+(:-?\d+)*", self._infos[place]) else "numeric"
+            "code"
+            if place in self._declared
+            or (place < len(self._infos) and re.fullmatch(r"-?\d+(:-?\d+)*", self._infos[place]))
+            else "numeric"
             for place in range(len(names))
         ]
         tables: list[list[Any]] = self._booster.pandas_categorical or []
@@ -60,7 +66,7 @@ class LightGBM:
         if tables and len(tables) == len(coded):
             categories = {n: tuple(canonical(v) for v in t) for n, t in zip(coded, tables, strict=True)}
         named = not all(re.fullmatch(r"Column_\d+", name) for name in names)
-        return Description(names, tuple(kinds), categories, named)
+        return Description(names, tuple(kinds), categories, named, untold=len(tables) - len(categories))
 
     def predict(self, given: Inputs) -> NDArray[np.float64]:
         matrix = given.matrix()

@@ -65,9 +65,10 @@ class Onnx:
             kind = self._inputs[0].type
             if kind == "tensor(string)":
                 feed = {self._inputs[0].name: np.column_stack([_texts(given, name) for name in names])}
+            elif "int" in kind:
+                feed = {self._inputs[0].name: np.column_stack([_numbers(given, name, kind) for name in names])}
             else:
-                matrix = given.matrix(np.float64 if NUMBERS[kind] is np.float64 else np.float32)
-                feed = {self._inputs[0].name: matrix.astype(NUMBERS[kind], copy=False)}
+                feed = {self._inputs[0].name: given.matrix(NUMBERS[kind])}
         else:
             feed = {}
             for place, name in zip(self._inputs, names, strict=True):

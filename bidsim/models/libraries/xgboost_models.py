@@ -30,6 +30,7 @@ class XGBoost:
             )
         if trees is not None and trees > booster.num_boosted_rounds():
             raise ModelError(f"the XGBoost model has fewer than the {trees} rounds that the bundle wants")
+        self._linear = learner["gradient_booster"]["name"] == "gblinear"
         booster.set_param({"nthread": 1})  # the replay scores several batches at once
 
     def describe(self) -> Description:
@@ -48,6 +49,8 @@ class XGBoost:
     def predict(self, given: Inputs) -> NDArray[np.float64]:
         matrix = given.matrix(np.float32)
         matrix[np.isinf(matrix)] = np.nan  # XGBoost refuses infinity, and what is undefined is missing to it
+        if self._linear:  # which is not predicted in place, and whose rounds are one set of weights
+            return np.asarray(self._booster.predict(xgboost.DMatrix(matrix, nthread=1), validate_features=False))
         return np.asarray(
             self._booster.inplace_predict(matrix, iteration_range=(0, self._trees), validate_features=False)
         )
