@@ -16,7 +16,6 @@ import math
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from coverage import Population, draw_rows, draw_users, sigmoid
+from coverage import Population, draw_rows, draw_users
 
 import bidsim
 
@@ -34,13 +33,23 @@ CAMPAIGNS = 12
 DAYS = 3
 # Sizes fall by a geometric law, from a quarter of the rows to a hundredth.
 SHARES = 0.75 ** np.arange(CAMPAIGNS) / (0.75 ** np.arange(CAMPAIGNS)).sum()
-TRUTH_ROWS, TRUTH_ROWS_PER_USER = 3_000_000, 10
+# Many replays of budgets take long.
+TRUTH_ROWS, BUDGET_ROWS, TRUTH_ROWS_PER_USER = 3_000_000, 800_000, 10
 
 # What grows with the rows.
 TOTALS = ("spend", "wins", "bids", "clicks", "conversions", "value", "surplus", "expected_utility", "rows")
 # Facts and what `coverage_calibration.py` judges.
 SKIPPED = (
-    *("ece", "ece_if_calibrated", "calibration_error", "miscalibration", "discrimination", "brier", "uncertainty", "rows"),
+    *(
+        "ece",
+        "ece_if_calibrated",
+        "calibration_error",
+        "miscalibration",
+        "discrimination",
+        "brier",
+        "uncertainty",
+        "rows",
+    ),
     *("clipped_predictions", "invalid_predictions", "undecidable", "unknown_wins", "unknown_outcomes", "formula_drift"),
     *("coverage", "logloss", "normalized_entropy", "cpm", "bids"),
 )
@@ -89,7 +98,9 @@ def draw_log(kind: Kind, users: int, rows: float, rng: np.random.Generator) -> d
         "click": clicked.view(np.int8),
         "cv": (clicked & (rng.random(len(of)) < found["cvr"])).view(np.int8),
         "pctr_a": np.clip(found["pctr_a"] * (1 + 0.2 * wave[campaign]), 1e-6, 0.999).astype(np.float32),
-        "pctr_b": np.clip(found["pctr_b"] * (1 + 0.3 * wave[campaign]) * liked[campaign], 1e-6, 0.999).astype(np.float32),
+        "pctr_b": np.clip(found["pctr_b"] * (1 + 0.3 * wave[campaign]) * liked[campaign], 1e-6, 0.999).astype(
+            np.float32
+        ),
         "pcvr": found["pcvr"],
         "ts": (rng.random(len(of)) * DAYS * 86400e6).astype("datetime64[us]"),
         "weight": np.ones(len(of)),
@@ -125,7 +136,10 @@ def scenario(kind: Kind, path: Path, budget: float) -> dict[str, Any]:
         columns["weight"] = "weight"
     if kind.budget:
         columns["time"] = "ts"
-        shares = " ".join(f"when {c} then {budget * share / DAYS!r}" for c, share in enumerate(SHARES.tolist()))
+        # Every second campaign has twice the budget and is not bound by it.
+        shares = " ".join(
+            f"when {c} then {budget * share / DAYS * (1 + c % 2)!r}" for c, share in enumerate(SHARES.tolist())
+        )
         made["budget"] = {"amount": f"case campaign {shares} end", "per": "day", "pacing": kind.budget}
     return made
 
@@ -136,12 +150,20 @@ def numbers(result: Any) -> Iterator[tuple[Key, bool, tuple[float, float, float]
     def three(e: Any) -> tuple[float, float, float]:
         return tuple(math.nan if v is None else float(v) for v in (e.value, e.low, e.high))  # type: ignore[return-value]
 
+    # Betas follow a log's mean price.
+    blurs = sorted({m.beta for m in result.metrics if m.beta is not None})
+
     def name(m: Any) -> str:
-        beta = getattr(m, "beta", None)
-        return " ".join(filter(None, (m.metric, m.head, f"beta={beta:.3g}" if beta else None)))
+        blur = None if m.beta is None else ("wide", "middle", "narrow")[blurs.index(m.beta)]
+        return " ".join(filter(None, (m.metric, m.head, blur)))
 
     def grows(metric: str) -> bool:
-        stem = metric.removesuffix("_gained").removesuffix("_lost").removesuffix("_at_matched_spend").removeprefix("predicted_")
+        stem = (
+            metric.removesuffix("_gained")
+            .removesuffix("_lost")
+            .removesuffix("_at_matched_spend")
+            .removeprefix("predicted_")
+        )
         return stem in TOTALS
 
     def where(m: Any) -> str:
@@ -200,27 +222,43 @@ def main() -> None:
     parser.add_argument("--markets", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    heads = ("kind", "size", "what", "metric", "where", "held", "truth below / above", "width", "odd", "none", "truth", "bias")
+    heads = (
+        "kind",
+        "size",
+        "what",
+        "metric",
+        "where",
+        "held",
+        "truth below / above",
+        "width",
+        "odd",
+        "none",
+        "truth",
+        "bias",
+    )
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     with tempfile.TemporaryDirectory(prefix="bidsim-coverage-") as made:
         folder = Path(made)
-        for k, name in enumerate(given.kinds):
+        for name in given.kinds:
             kind, place = KINDS[name], list(KINDS).index(name)
             free = Kind(**{**kind.__dict__, "budget": None})
-            truth_users = TRUTH_ROWS if kind.alone else TRUTH_ROWS // TRUTH_ROWS_PER_USER
+            truth_rows = BUDGET_ROWS if kind.budget else TRUTH_ROWS
+            truth_users = truth_rows if kind.alone else truth_rows // TRUTH_ROWS_PER_USER
             begun = time.perf_counter()
 
-            def endless(kind: Kind, budget: float, place: int = place, users: int = truth_users) -> dict[Key, tuple[bool, float]]:
+            def endless(
+                kind: Kind, budget: float, place: int = place, users: int = truth_users
+            ) -> dict[Key, tuple[bool, float]]:
                 rng = np.random.default_rng([given.seed, place])
-                result = replayed(kind, users, TRUTH_ROWS, rng, budget, folder)
+                result = replayed(kind, users, rows, rng, budget, folder)
                 return {key: (total, each[0]) for key, total, each in numbers(result)}
 
             truth = endless(free, 0.0)
-            converted = truth[("baseline", "conversions", "")][1] / TRUTH_ROWS
+            converted = truth[("baseline", "conversions", "")][1] / truth_rows
             # About two thirds of what the baseline would spend.
-            budget_per_row = 0.65 * truth[("baseline", "spend", "")][1] / TRUTH_ROWS
+            budget_per_row = 0.65 * truth[("baseline", "spend", "")][1] / truth_rows
             if kind.budget:
-                truth = endless(kind, budget_per_row * TRUTH_ROWS)
+                truth = endless(kind, budget_per_row * truth_rows)
             print(f"{name}: truth {time.perf_counter() - begun:.0f} s", file=sys.stderr)
             for size in given.sizes:
                 users, conversions = (int(x) for x in size.split("x"))
@@ -234,7 +272,7 @@ def main() -> None:
                     result = replayed(kind, users, rows, rng, budget_per_row * rows, folder)
                     for key, total, each in numbers(result):
                         if key in truth:
-                            scale = rows / TRUTH_ROWS if total else 1.0
+                            scale = rows / truth_rows if total else 1.0
                             seen.setdefault(key, Seen(truth[key][1] * scale, [])).found.append(each)
                 for key, one in seen.items():
                     print("| " + " | ".join([name, size, *key, *one.cells()]) + " |")
