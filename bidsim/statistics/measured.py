@@ -60,7 +60,8 @@ class Measured:
     draws: for metrics that are not smooth, the metric in each resampling of the buckets, shape (DRAWS,), one value only;
     about: its value in the population that the resamplings are of; calibrated: resamplings where it would be zero; root:
     whether it is a root with a sign. noise: what stands in for the resamplings where there is more than one value.
-    unseen: by segment value, whether the spread of its change against the baseline is unknown, see `is_unseen`.
+    unseen: by segment value, whether the spread of its change against the baseline is unknown, see `is_unseen`; exact: the
+    value that the parts are about, where rows are too coarse to give it.
     """
 
     value: Floats
@@ -73,6 +74,7 @@ class Measured:
     means: tuple[Mean, ...] = ()
     noise: Noise | None = None
     unseen: npt.NDArray[np.bool_] | None = None
+    exact: Floats | None = None
 
 
 # So many results expected of what two policies decide differently, and none seen, are too many to ignore.

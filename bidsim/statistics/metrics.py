@@ -181,7 +181,10 @@ def matched_values(matched: Matched, family: Family, policy: int, *, has_click: 
             )
             rate = ratio(family.get(name, 0), family.get("spend", 0))
             unseen = is_unseen(own - family.by_bucket(name, 0), level.spend - goal, rate)
-            results, costs = replace(results, unseen=unseen), replace(costs, unseen=unseen)
+            # The parts are about money spent to the last cent; the next row would have cost more than was left.
+            fully = value + slope * (goal.sum(axis=1) - matched.spend)
+            results = replace(results, unseen=unseen, exact=fully)
+            costs = replace(costs, unseen=unseen, exact=ratio(goal.sum(axis=1), fully))
         out[(f"{name}_at_matched_spend", None, None)] = results
         out[(f"{cost}_at_matched_spend", None, None)] = costs
     return out
@@ -304,6 +307,10 @@ def _unseen(baseline: Values, candidate: Values) -> dict[str, Bools]:
     return found
 
 
+def _hull(one: Bounds, other: Bounds) -> Bounds:
+    return np.minimum(one[0], other[0]), np.maximum(one[1], other[1])
+
+
 def differences(
     baseline: Values, candidate: Values, sample: Sample
 ) -> Iterator[tuple[tuple[str, str | None, float | None], Change]]:
@@ -314,6 +321,10 @@ def differences(
             ours = baseline[key]
             change = theirs.value - ours.value
             absolute, relative = absolute_interval(ours, theirs, sample), relative_interval(ours, theirs, sample)
+            if theirs.exact is not None:
+                exact = replace(theirs, value=theirs.exact)
+                absolute = _hull(absolute, absolute_interval(ours, exact, sample))
+                relative = _hull(relative, relative_interval(ours, exact, sample))
             unknown = unseen.get(key[0], theirs.unseen)
             if unknown is not None:
                 absolute, relative = (

@@ -16,7 +16,7 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,6 +188,13 @@ def replayed(kind: Kind, users: int, rows: float, rng: np.random.Generator, budg
     return bidsim.replay(scenario(kind, path, budget), threads=1)
 
 
+def endless(kind: Kind, rows: int, budget: float, seed: Sequence[int], folder: Path) -> dict[Key, float]:
+    """The numbers of one very large log."""
+    users = rows if kind.alone else rows // TRUTH_ROWS_PER_USER
+    result = replayed(kind, users, rows, np.random.default_rng(seed), budget, folder)
+    return {key: value for key, _, (value, _, _) in numbers(result)}
+
+
 @dataclass
 class Seen:
     """One number in all markets: value, low, high in each."""
@@ -243,22 +250,14 @@ def main() -> None:
             kind, place = KINDS[name], list(KINDS).index(name)
             free = Kind(**{**kind.__dict__, "budget": None})
             truth_rows = BUDGET_ROWS if kind.budget else TRUTH_ROWS
-            truth_users = truth_rows if kind.alone else truth_rows // TRUTH_ROWS_PER_USER
             begun = time.perf_counter()
 
-            def endless(
-                kind: Kind, budget: float, place: int = place, users: int = truth_users
-            ) -> dict[Key, tuple[bool, float]]:
-                rng = np.random.default_rng([given.seed, place])
-                result = replayed(kind, users, rows, rng, budget, folder)
-                return {key: (total, each[0]) for key, total, each in numbers(result)}
-
-            truth = endless(free, 0.0)
-            converted = truth[("baseline", "conversions", "")][1] / truth_rows
+            truth = endless(free, truth_rows, 0.0, [given.seed, place], folder)
+            converted = truth[("baseline", "conversions", "")] / truth_rows
             # About two thirds of what the baseline would spend.
-            budget_per_row = 0.65 * truth[("baseline", "spend", "")][1] / truth_rows
+            budget_per_row = 0.65 * truth[("baseline", "spend", "")] / truth_rows
             if kind.budget:
-                truth = endless(kind, budget_per_row * truth_rows)
+                truth = endless(kind, truth_rows, budget_per_row * truth_rows, [given.seed, place], folder)
             print(f"{name}: truth {time.perf_counter() - begun:.0f} s", file=sys.stderr)
             for size in given.sizes:
                 users, conversions = (int(x) for x in size.split("x"))
@@ -273,7 +272,7 @@ def main() -> None:
                     for key, total, each in numbers(result):
                         if key in truth:
                             scale = rows / truth_rows if total else 1.0
-                            seen.setdefault(key, Seen(truth[key][1] * scale, [])).found.append(each)
+                            seen.setdefault(key, Seen(truth[key] * scale, [])).found.append(each)
                 for key, one in seen.items():
                     print("| " + " | ".join([name, size, *key, *one.cells()]) + " |")
                 sys.stdout.flush()

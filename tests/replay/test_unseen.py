@@ -49,6 +49,34 @@ def change(metric: str, **segment: str) -> Difference:
     return next(d for d in saturated().differences if d.metric == metric and d.segment == segment)
 
 
+def test_money_that_no_row_was_cheap_enough_for_is_in_the_interval() -> None:
+    """Both win all but one row each; the candidate's costs more than is left, so it buys the same results for less."""
+    rows: list[Row] = [
+        {
+            "request": i,
+            "unit": i,
+            "price": 4.0,
+            "won": 1,
+            "click": int(i % 10 == 0),
+            "pctr": 0.1,
+            "pother": 0.1,
+        }
+        for i in range(400)
+    ]
+    rows[1] |= {"price": 5.0, "pother": 0.04}
+    rows[2] |= {"price": 6.0, "pctr": 0.05}
+    found = replay(
+        rows, columns={"target_cpc": "100e0"}, performance_indicator_type="cpc",
+        bid={"formula": "100 * pctr"}, candidates={"new": {"columns": {"pctr": "pother"}}},
+    )  # fmt: skip
+    cpc = next(d for d in found.differences if d.metric == "cpc_at_matched_spend")
+    assert cpc.relative.value is not None
+    assert cpc.relative.value < 0
+    assert cpc.relative.low is not None
+    assert cpc.relative.high is not None
+    assert cpc.relative.low <= cpc.relative.value < 0.0 <= cpc.relative.high + 1e-12
+
+
 @pytest.mark.parametrize(
     "metric", ["conversions", "value", "surplus", "conversions_at_matched_spend", "cpa_at_matched_spend"]
 )
