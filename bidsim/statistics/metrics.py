@@ -72,7 +72,9 @@ def economic_values(family: Family, policy: int, *, has_click: bool, has_convers
     if family.has("value", policy):
         count("value")
         surplus = value("value") - value("spend")
-        parts = part("value") - part("spend")
+        # Where nothing came of the money, nobody knows how seldom something does.
+        seen = (value("value") != 0) | (value("spend") == 0)
+        parts = np.where(seen[:, None], part("value") - part("spend"), np.nan)
         out[("surplus", None, None)] = total_of(parts, surplus, signed=True)
         out[("roi", None, None)] = ratio_of(ratio(surplus, value("spend")), parts, part("spend"), log=False)
     # What the policy predicted for its own wins against what was observed there: the winner's curse.

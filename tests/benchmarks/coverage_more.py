@@ -16,7 +16,7 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,12 +195,38 @@ def endless(kind: Kind, rows: int, budget: float, seed: Sequence[int], folder: P
     return {key: value for key, _, (value, _, _) in numbers(result)}
 
 
+def group_of(key: Key) -> str:
+    """What a number is told together with in the summary."""
+    what, name, where = key
+    metric = name.split()[0]
+    if where:
+        return "by campaign, differences" if what in ("absolute", "relative") else "by campaign"
+    if what.startswith("split"):
+        return "split"
+    if metric.endswith("_at_matched_spend"):
+        return "at matched spend"
+    if metric.endswith(("_gained", "_lost")) or metric == "disagreement":
+        return "gained, lost, disagreement"
+    if metric in ("target_attainment", "surplus", "roi", "value", "win_rate"):
+        return "value, surplus, ROI, target attainment, win rate"
+    if metric in ("auc", "gauc", "churn", "calibration", "calibration_on_wins"):
+        return "AUC, calibration, churn"
+    return "expected utility" if metric == "expected_utility" else "spend, results, costs"
+
+
 @dataclass
 class Seen:
     """One number in all markets: value, low, high in each."""
 
     truth: float
     found: list[tuple[float, float, float]]
+
+    def held(self) -> tuple[int, float]:
+        """(markets with an interval, share that hold the truth)."""
+        value, low, high = np.array(self.found).T
+        known, slack = ~np.isnan(low), 1e-9 * abs(self.truth)
+        inside = (low[known] <= self.truth + slack) & (self.truth - slack <= high[known])
+        return int(known.sum()), float(inside.mean()) if known.any() else math.nan
 
     def cells(self) -> list[str]:
         value, low, high = np.array(self.found).T
@@ -222,11 +248,28 @@ class Seen:
         ]  # fmt: skip
 
 
+def print_summary(kind: str, size: str, seen: Mapping[Key, Seen]) -> None:
+    """Of each group, over all markets with an interval; "least" and "below 90%" of numbers that most markets have one of."""
+    groups: dict[str, list[tuple[int, int, float]]] = {}
+    for key, one in seen.items():
+        if np.ptp(np.nan_to_num(np.array(one.found)[:, 0])) > 0:
+            groups.setdefault(group_of(key), []).append((len(one.found), *one.held()))
+    for group, found in groups.items():
+        markets, known, held = np.array(found).T
+        usual = held[known >= markets / 2]
+        cells = [f"{np.nansum(known * held) / known.sum():.1%}" if known.any() else "–"]
+        cells += [f"{usual.min():.1%}", f"{(usual < 0.9).sum()} of {len(usual)}"] if len(usual) else ["–", "–"]
+        print(
+            f"| {kind} | {size} | {group} | {len(found)} | {' | '.join(cells)} | {1 - known.sum() / markets.sum():.0%} |"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--sizes", nargs="+", default=["200x300", "2000x300", "2000x3000"], help="users x conversions")
     parser.add_argument("--markets", type=int, default=60)
+    parser.add_argument("--each", action="store_true", help="a line for every number, too")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     heads = (
@@ -242,6 +285,11 @@ def main() -> None:
         "none",
         "truth",
         "bias",
+    )
+    heads = (
+        heads
+        if given.each
+        else ("kind", "size", "numbers", "how many", "held on average", "least", "below 90%", "no interval")
     )
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     with tempfile.TemporaryDirectory(prefix="bidsim-coverage-") as made:
@@ -273,7 +321,8 @@ def main() -> None:
                         if key in truth:
                             scale = rows / truth_rows if total else 1.0
                             seen.setdefault(key, Seen(truth[key] * scale, [])).found.append(each)
-                for key, one in seen.items():
+                print_summary(name, size, seen)
+                for key, one in seen.items() if given.each else ():
                     print("| " + " | ".join([name, size, *key, *one.cells()]) + " |")
                 sys.stdout.flush()
                 print(f"{name} {size}: {rows:.0f} rows, {time.perf_counter() - begun:.0f} s", file=sys.stderr)

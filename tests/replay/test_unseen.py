@@ -14,7 +14,7 @@ from bidsim.result import Difference, Result
 @cache
 def saturated() -> Result:
     """Nearly every row is won by both policies; of the hundred dear ones each wins half, and none brought a result. In
-    campaign 2 both win everything."""
+    campaign 2 both win everything, and nothing comes of it."""
     rng = np.random.default_rng(20261126)
     rows: list[Row] = []
     for i in range(1600):
@@ -29,7 +29,7 @@ def saturated() -> Result:
                 "price": 12.0 if dear else float(np.round(rng.uniform(1.0, 5.0), 3)),
                 "won": 1,
                 "click": int(not dear and rng.random() < 0.5),
-                "conversion": float(not dear and rng.random() < 0.3),
+                "conversion": float(not dear and i < 1500 and rng.random() < 0.3),
                 "pctr": 0.13 if dear and better else 0.05 if dear else p,
                 "pother": 0.05 if dear and better else 0.13 if dear else p * 1.01,
                 "pcvr": 0.5,
@@ -95,6 +95,17 @@ def test_parts_of_a_change_that_nobody_saw_have_no_interval() -> None:
         for estimate in (ranking[name].absolute, ranking[name].relative):
             assert (estimate.low, estimate.high) == (None, None)
     assert ranking["spend"].absolute.low is not None
+
+
+def test_what_money_earns_that_brought_nothing_has_no_interval() -> None:
+    """As CPA has none: a return of -100% is not known to be one."""
+    for metric in ("surplus", "roi"):
+        found = next(
+            m for m in saturated().metrics if (m.policy, m.metric, m.segment) == ("new", metric, {"campaign": "2"})
+        )
+        assert found.value is not None
+        assert found.value < 0
+        assert (found.low, found.high) == (None, None)
 
 
 def test_a_multiplier_that_buys_everything_has_no_interval() -> None:
