@@ -223,7 +223,7 @@ class Seen:
 
     def held(self) -> tuple[int, float]:
         """(markets with an interval, share that hold the truth)."""
-        value, low, high = np.array(self.found).T
+        _, low, high = np.array(self.found).T
         known, slack = ~np.isnan(low), 1e-9 * abs(self.truth)
         inside = (low[known] <= self.truth + slack) & (self.truth - slack <= high[known])
         return int(known.sum()), float(inside.mean()) if known.any() else math.nan
