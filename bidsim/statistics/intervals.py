@@ -168,7 +168,11 @@ def relative_interval(base: Measured, candidate: Measured, sample: Sample) -> Bo
         spread = spread_of(_logarithm(candidate, sample) + _negative(_logarithm(base, sample)), sample)
         rate = np.where((ours > 0) & (theirs > 0), ratio(theirs, ours), np.nan)
         return bounds_of(rate, spread, sample, log=True, shift=-1.0)
-    return step_interval(base, base, candidate, sample)
+    # Nothing to compare with where the baseline's may be zero, as a surplus may: a quotient is not linear there.
+    least, most = interval(base, sample)
+    low, high = step_interval(base, base, candidate, sample)
+    nothing = ~((least > 0) | (most < 0)) & (low != high)
+    return np.where(nothing, np.nan, low), np.where(nothing, np.nan, high)
 
 
 def _noisy_change(change: Floats, base: Noise, candidate: Noise, times: Floats, sample: Sample) -> Bounds:

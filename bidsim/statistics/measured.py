@@ -60,6 +60,8 @@ class Measured:
     draws: for metrics that are not smooth, the metric in each resampling of the buckets, shape (DRAWS,), one value only;
     about: its value in the population that the resamplings are of; calibrated: resamplings where it would be zero; root:
     whether it is a root with a sign. noise: what stands in for the resamplings where there is more than one value.
+    unseen: by segment value, whether the spread of its change against the baseline is unknown, see `is_unseen`; exact: the
+    value that the parts are about, where rows are too coarse to give it.
     """
 
     value: Floats
@@ -71,6 +73,22 @@ class Measured:
     root: bool = False
     means: tuple[Mean, ...] = ()
     noise: Noise | None = None
+    unseen: npt.NDArray[np.bool_] | None = None
+    exact: Floats | None = None
+
+
+# So many results expected of what two policies decide differently, and none seen, are too many to ignore.
+UNSEEN = 0.5
+
+
+def is_unseen(results: Floats, money: Floats, rate: Floats) -> npt.NDArray[np.bool_]:
+    """Whether money that moved should have moved results, and moved none: a spread of zero would be no knowledge.
+
+    results, money: changes by bucket, shape (values, buckets), results with what the level's own sampling adds, which is
+    far below one; rate: results per currency, shape (values,).
+    """
+    expected = np.abs(money).sum(axis=1) * rate
+    return np.asarray(((results**2).sum(axis=1) < UNSEEN) & (expected >= UNSEEN))
 
 
 def total_of(parts: Floats, value: Floats, *, signed: bool = False) -> Measured:

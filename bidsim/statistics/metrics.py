@@ -17,7 +17,7 @@ from bidsim.statistics.auc import auc_of, grouped_auc, grouped_influence
 from bidsim.statistics.binned import Sums, with_noise
 from bidsim.statistics.calibration import Bins, calibration_error, ece, ece_if_calibrated, stacked
 from bidsim.statistics.intervals import absolute_interval, relative_interval
-from bidsim.statistics.measured import Mean, Measured, fact_of, powers, ratio_of, total_of
+from bidsim.statistics.measured import UNSEEN, Mean, Measured, fact_of, is_unseen, powers, ratio_of, total_of
 from bidsim.statistics.resampling import resampled
 from bidsim.statistics.spread import Bounds, Sample
 from bidsim.statistics.tables import Matched, Ranked
@@ -72,7 +72,9 @@ def economic_values(family: Family, policy: int, *, has_click: bool, has_convers
     if family.has("value", policy):
         count("value")
         surplus = value("value") - value("spend")
-        parts = part("value") - part("spend")
+        # Where nothing came of the money, nobody knows how seldom something does.
+        seen = (value("value") != 0) | (value("spend") == 0)
+        parts = np.where(seen[:, None], part("value") - part("spend"), np.nan)
         out[("surplus", None, None)] = total_of(parts, surplus, signed=True)
         out[("roi", None, None)] = ratio_of(ratio(surplus, value("spend")), parts, part("spend"), log=False)
     # What the policy predicted for its own wins against what was observed there: the winner's curse.
@@ -139,14 +141,14 @@ def target_attainment(campaigns: Family, policy: int) -> tuple[Measured, Measure
     return ratio_of(each, spend_parts, value_parts), whole
 
 
-def matched_values(matched: Matched, baseline: Family, *, has_click: bool, has_conversion: bool) -> Values:
+def matched_values(matched: Matched, family: Family, policy: int, *, has_click: bool, has_conversion: bool) -> Values:
     """Numbers of the policy bidding at one multiplier at which its spend equals the baseline's.
 
-    baseline: the family that holds the baseline's spend. The level follows the sample: where buckets spend more than
+    family: the one that holds the baseline's sums too. The level follows the sample: where buckets spend more than
     the baseline does, the multiplier falls, and results with it (first order).
     """
     level = matched.level
-    goal = baseline.by_bucket("spend", 0)
+    goal = family.by_bucket("spend", 0)
     out: Values = {}
 
     def moved(parts: Floats, slope: Floats) -> Floats:
@@ -156,6 +158,9 @@ def matched_values(matched: Matched, baseline: Family, *, has_click: bool, has_c
     multiplier = None
     if level is not None:
         z = (goal - level.spend) * (level.multiplier_slope * matched.multiplier)[:, None]
+        # Where other bids buy the very same, as where both buy all that the log has, other multipliers would do as well.
+        bids, ours = (family.by_bucket(name, policy) for name in ("bid_level", "bid_level_from"))
+        z[(z == 0).all(axis=1) & (bids != ours).any(axis=1)] = np.nan
         multiplier = Measured(matched.multiplier, z - z.mean(axis=1, keepdims=True), "log")
     out[("multiplier_at_matched_spend", None, None)] = multiplier or Measured(matched.multiplier)
     for wanted, name, cost in (
@@ -176,6 +181,12 @@ def matched_values(matched: Matched, baseline: Family, *, has_click: bool, has_c
                 ratio_of(costs.value, goal, moved(own, slope)),
                 means=powers(costs.value, ((-one, own), (one - power, goal), (power, level.spend))),
             )
+            rate = ratio(family.get(name, 0), family.get("spend", 0))
+            unseen = is_unseen(own - family.by_bucket(name, 0), level.spend - goal, rate)
+            # The parts are about money spent to the last cent; the next row would have cost more than was left.
+            fully = value + slope * (goal.sum(axis=1) - matched.spend)
+            results = replace(results, unseen=unseen, exact=fully)
+            costs = replace(costs, unseen=unseen, exact=ratio(goal.sum(axis=1), fully))
         out[(f"{name}_at_matched_spend", None, None)] = results
         out[(f"{cost}_at_matched_spend", None, None)] = costs
     return out
@@ -267,8 +278,8 @@ DEPENDS = {
     "clicks": ("clicks", "ctr", "cpc", "cvr"),
     "conversions": ("conversions", "cpa", "cvr"),
 }
-# So many results expected on the rows that the policies decide differently, and none seen, are too many to ignore.
-UNSEEN = 0.5
+# What changes with whichever of them it counts.
+WORTH = ("value", "surplus")
 
 
 def _unseen(baseline: Values, candidate: Values) -> dict[str, Bools]:
@@ -285,9 +296,21 @@ def _unseen(baseline: Values, candidate: Values) -> dict[str, Bools]:
         seen = count(candidate, f"{result}_gained") + count(candidate, f"{result}_lost")
         wins = count(candidate, "wins_gained") + count(candidate, "wins_lost")
         expected = wins * ratio(count(baseline, result), count(baseline, "wins"))
+        unseen, none = (seen == 0) & (expected >= UNSEEN), np.zeros(len(seen), dtype=bool)
         for metric in metrics:
-            found[metric] = found.get(metric, np.zeros(len(seen), dtype=bool)) | ((seen == 0) & (expected >= UNSEEN))
+            found[metric] = found.get(metric, none) | unseen
+        if ("value", None, None) in candidate:
+            ours, theirs = (values[("value", None, None)].parts for values in (baseline, candidate))
+            assert ours is not None
+            assert theirs is not None
+            still = (ours == theirs).all(axis=1)
+            for metric in WORTH:
+                found[metric] = found.get(metric, none) | (unseen & still)
     return found
+
+
+def _hull(one: Bounds, other: Bounds) -> Bounds:
+    return np.minimum(one[0], other[0]), np.maximum(one[1], other[1])
 
 
 def differences(
@@ -300,9 +323,14 @@ def differences(
             ours = baseline[key]
             change = theirs.value - ours.value
             absolute, relative = absolute_interval(ours, theirs, sample), relative_interval(ours, theirs, sample)
-            if key[0] in unseen:
+            if theirs.exact is not None:
+                exact = replace(theirs, value=theirs.exact)
+                absolute = _hull(absolute, absolute_interval(ours, exact, sample))
+                relative = _hull(relative, relative_interval(ours, exact, sample))
+            unknown = unseen.get(key[0], theirs.unseen)
+            if unknown is not None:
                 absolute, relative = (
-                    (np.where(unseen[key[0]], np.nan, low), np.where(unseen[key[0]], np.nan, high))
+                    (np.where(unknown, np.nan, low), np.where(unknown, np.nan, high))
                     for low, high in (absolute, relative)
                 )
             yield key, Change(ours.value, theirs.value, change, absolute, ratio(change, np.abs(ours.value)), relative)

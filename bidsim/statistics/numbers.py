@@ -155,7 +155,7 @@ def _cut(tables: Tables, policy: int, name: str) -> _Cut:
         # The baseline at its own spend is the baseline.
         matched = _own_level(family)
     if matched is not None:
-        values |= matched_values(matched, family, has_click=has_click, has_conversion=has_conversion)
+        values |= matched_values(matched, family, policy, has_click=has_click, has_conversion=has_conversion)
     for beta in outline.betas:
         key = ("expected_utility", policy, repr(beta))
         values[("expected_utility", None, beta)] = total_of(family.by_bucket(*key), family.get(*key), signed=True)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bidsim.statistics.intervals import absolute_interval, step_interval
-from bidsim.statistics.measured import Measured, ratio_of, total_of
+from bidsim.statistics.measured import Measured, is_unseen, ratio_of, total_of
 from bidsim.statistics.spread import Bounds, Sample
 from bidsim.statistics.tallies import Family, ratio
 
@@ -25,6 +25,7 @@ Floats = npt.NDArray[np.float64]
 PartName = Literal["level", "mix", "ranking"]
 PARTS: tuple[PartName, ...] = ("level", "mix", "ranking")
 SUMS = ("spend", "clicks", "conversions")
+UNKNOWN = (float("nan"), float("nan"))
 
 
 @dataclass(frozen=True)
@@ -113,18 +114,27 @@ def split(stages: tuple[Stage, Stage, Stage, Stage], sample: Sample) -> Iterator
             metrics += [(name, name, None), (cost, "spend", name)]
     for metric, above, below in metrics:
         measured = [_measured(stage, above, below) for stage in stages]
-        for part, before, after in zip(PARTS, measured[:-1], measured[1:], strict=True):
+        for place, part in enumerate(PARTS):
+            before, after = measured[place], measured[place + 1]
             change = after.value - before.value
+            known = below is not None or above == "spend" or not _unseen(stages[place], stages[place + 1], above)
             bounds = absolute_interval(before, after, sample)
             relative = ratio(change, np.abs(measured[0].value))
             yield Part(
                 metric,
                 part,
                 float(change[0]),
-                _single(bounds),
+                _single(bounds) if known else UNKNOWN,
                 float(relative[0]),
-                _single(step_interval(measured[0], before, after, sample)),
+                _single(step_interval(measured[0], before, after, sample)) if known else UNKNOWN,
             )
+
+
+def _unseen(before: Stage, after: Stage, results: str) -> bool:
+    """Whether money that a step moves should have moved results, and moved none."""
+    moved, money = ((after.parts[name] - before.parts[name])[None, :] for name in (results, "spend"))
+    rate = ratio(np.array([before.totals[results]]), np.array([before.totals["spend"]]))
+    return bool(is_unseen(moved, money, rate)[0])
 
 
 def _single(bounds: Bounds) -> tuple[float, float]:

@@ -56,6 +56,16 @@ def test_a_ratio_and_its_paired_change_are_the_bootstraps() -> None:
     assert (low[0], high[0]) == pytest.approx(tuple(expected), abs=0.002)
 
 
+def test_nothing_is_said_relative_to_a_surplus_that_may_be_zero() -> None:
+    ours = RNG.normal([[0.02], [5.0], [-5.0]], 1.0, (3, BUCKETS))
+    theirs = ours + RNG.normal(0.1, 0.1, (3, BUCKETS))
+    surplus = [total_of(x, x.sum(axis=1), signed=True) for x in (ours, theirs)]
+    rows = sample(np.ones((3, BUCKETS)))
+    assert np.isnan(relative_interval(*surplus, rows)).tolist() == [[True, False, False]] * 2
+    assert not np.isnan(absolute_interval(*surplus, rows)).any()
+    assert relative_interval(surplus[0], surplus[0], rows)[1][0] == 0.0
+
+
 def test_equal_policies_differ_by_exactly_nothing() -> None:
     x = RNG.poisson(9, (3, BUCKETS)) + 0.0
     many = Sample(0.95, np.ones((3, BUCKETS)), 1000)
