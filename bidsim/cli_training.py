@@ -125,6 +125,10 @@ def train(
     from bidsim.training.hyperparameters import load_hyperparameters
 
     check_place(out)
+    unread = {"--train-hours": train_hours, "--table": table, "--train-table": train_table}
+    idle = next((flag for flag, value in unread.items() if value), None)
+    if data is not None and idle is not None:
+        raise BidsimError(f"{idle} says which rows to extract, and --data has its rows already; give one of the two")
     found = load_hyperparameters(hyperparameters)
     given = {"seed": seed, "train_hours": train_hours}
     found = found.with_values(**{key: value for key, value in given.items() if value is not None})

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,7 @@ def pack_models(
     )
     payloads = {name: data for found in heads.values() for name, data in found.payloads.items()}
     tables = {name: values for found in heads.values() for name, values in found.tables.items()}
+    examples = None if examples is None else _finite(examples, manifest, str(out))
     columns = _example_columns(manifest, tables, examples, str(out))
     bare = build_bundle(out, manifest, payloads)
     predictions = predict_in_child(bare.data, columns, str(out), limits)
@@ -321,6 +323,17 @@ def _example_columns(
     return columns
 
 
+def _finite(examples: pa.Table, manifest: Manifest, file: str) -> pa.Table:
+    """The rows without an infinite number, which JSON can't hold."""
+    kept = np.ones(examples.num_rows, dtype=bool)
+    for name in {feature.source for feature in manifest.features} & set(examples.column_names):
+        if pa.types.is_floating(examples[name].type):
+            kept &= ~np.isinf(examples[name].to_numpy())
+    if len(kept) and not kept.any():
+        raise ModelError("every example row holds an infinite number; give rows without", file=file)
+    return examples.filter(pa.array(kept))
+
+
 def _of_parts(manifest: Manifest, tables: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     """Values of the parts of crosses, as their categories show them."""
     found: dict[str, tuple[str, ...]] = {}
@@ -340,6 +353,8 @@ def _scalar(value: Any) -> Any:
         return None if value != value else value
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
+    if isinstance(value, Decimal):  # a number as a feature, and as a category where it is whole
+        return float(value)
     return value if value is None or isinstance(value, str | int | bool) else str(value)
 
 

@@ -115,7 +115,8 @@ def _data(loaded: LoadedScenario, reduced: Reduced) -> DataInfo:
 
 
 def _fingerprint(reduced: Reduced) -> str:
-    """sha256 over the log's exact totals, overall and by segment: the same however the rows lie in files.
+    """sha256 over the log's exact totals, overall and by segment, and the campaign table: the same however the rows lie
+    in files.
 
     It tells data apart for bookkeeping; two logs made to have equal totals everywhere have equal fingerprints.
     """
@@ -123,6 +124,8 @@ def _fingerprint(reduced: Reduced) -> str:
     for name, family in sorted(reduced.tables.families.items()):
         keys = sorted((k for k in family.sums if k[1] is None), key=str)
         totals.append([name, family.values, [[str(k), [str(v) for v in family.sums[k]]] for k in keys]])
+    if reduced.plan.campaigns is not None:
+        totals.append(["campaigns", reduced.plan.campaigns.digest])
     return hashlib.sha256(json.dumps(totals, ensure_ascii=True).encode()).hexdigest()
 
 

@@ -6,9 +6,12 @@ with a name or a type is found here, with the scenario's line, before any row is
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from decimal import Decimal
+from typing import Any, Literal
 
 from bidsim.errors import BidsimError, ExpressionError, LogError
 from bidsim.logs.origins import Span
@@ -149,7 +152,17 @@ def campaign_table(
         rows = engine.rows(f"select cast({quoted} as varchar), cast(name as varchar) from {table.reader()} order by 1")
         called = {str(k): str(v) for k, v in rows if k is not None and v is not None}
     keys = engine.rows(f"select cast({quoted} as varchar) from {table.reader()} where {quoted} is not null")
-    return CampaignTable(table.reader(), quoted, called, frozenset(str(key) for (key,) in keys))
+    ordered = sorted(columns)
+    rows = engine.rows(f"select {', '.join(map(quote_identifier, ordered))} from {table.reader()}")
+    return CampaignTable(table.reader(), quoted, called, frozenset(str(key) for (key,) in keys), _digest(ordered, rows))
+
+
+def _digest(columns: list[str], rows: list[tuple[Any, ...]]) -> str:
+    """sha256 of a small table. Whole numbers, fractions and decimals of one size are one: engines differ in them."""
+    said = sorted(
+        json.dumps([float(v) if isinstance(v, int | Decimal) else v for v in row], default=str) for row in rows
+    )
+    return hashlib.sha256(json.dumps([columns, said]).encode()).hexdigest()
 
 
 def given_twice(loaded: LoadedScenario, log: Iterable[str], campaigns: Iterable[str]) -> dict[str, tuple[str, str]]:

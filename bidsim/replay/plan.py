@@ -61,12 +61,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class CampaignTable:
-    """names: by campaign, of those that have one; keys: all of its campaigns, as texts."""
+    """names: by campaign, of those that have one; keys: all of its campaigns, as texts; digest: sha256 of what it says,
+    however its rows and columns are ordered."""
 
     reader: str
     key: str
     names: dict[str, str]
     keys: frozenset[str]
+    digest: str
 
 
 @dataclass(frozen=True)

@@ -141,11 +141,13 @@ def _comparison(result: Result, baseline: PolicyInfo) -> str:
     replayed = {k: v for k, v in result.scenario.items() if k not in NOT_COMPARED and k != "baseline"}
     tables = replayed.get("logs_tables")
     if isinstance(tables, dict):
-        # Where the log lies is no part of what it is: the fingerprint tells data apart.
+        # Where the log and the campaign table lie is no part of what they are: the fingerprint tells data apart.
         elsewhere = ("path", "format", "version", "snapshot")
         replayed["logs_tables"] = {
             name: {k: v for k, v in (table or {}).items() if k not in elsewhere} for name, table in tables.items()
         }
+    if replayed.get("campaigns") is not None:
+        replayed["campaigns"] = True
     return _hash([result.data.fingerprint, replayed, policy_identity(result, baseline)])
 
 

@@ -273,6 +273,22 @@ def test_lightgbm_categories_of_pandas_that_no_input_owns_are_asked_for(tmp_path
     np.testing.assert_allclose(scorer.score(batch)["ctr"], model.predict_proba(frame)[:, 1], rtol=2e-6)
 
 
+def test_example_rows_may_hold_decimals_and_infinite_numbers(made: dict[str, Any], tmp_path: Path) -> None:
+    path, own, _ = made["LightGBM text"]
+    rows = FRAME.assign(pctr=own).head(40)
+    rows.loc[3, "x"] = np.inf
+    table = pa.Table.from_pandas(rows, preserve_index=False)
+    decimals = table["ad_id"].cast(pa.decimal128(21, 2))
+    table = table.set_column(table.column_names.index("ad_id"), "ad_id", decimals)
+    bundle = pack_models({"ctr": path}, FeatureFile(), out=tmp_path / "m.bin", examples=table)
+    examples = bundle.write(tmp_path / "m.bin").manifest.examples
+    assert examples is not None
+    np.testing.assert_allclose(examples.predictions["ctr"], np.delete(own[:21], 3), rtol=2e-6)
+    numbers = table.set_column(table.column_names.index("x"), "x", pa.array([np.inf] * 40))
+    with pytest.raises(ModelError, match="every example row holds an infinite number"):
+        pack_models({"ctr": path}, FeatureFile(), out=tmp_path / "m.bin", examples=numbers)
+
+
 def test_what_the_features_file_gets_wrong_is_named(made: dict[str, Any], tmp_path: Path) -> None:
     path = made["LightGBM text"][0]
     for text, said in (

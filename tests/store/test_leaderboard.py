@@ -12,10 +12,11 @@ from command import bidsim
 from scipy.stats import kendalltau
 from stored import BASE, make, run_files, store
 
+from bidsim import replay
 from bidsim.errors import BidsimError
 from bidsim.store.leaderboard import make_leaderboard
 from bidsim.store.page import render_leaderboard
-from bidsim.store.record import count_judged
+from bidsim.store.record import count_judged, make_record
 from bidsim.store.scan import scan
 from bidsim.store.track import FEWEST, kendall
 
@@ -63,6 +64,23 @@ def test_a_number_of_which_neither_more_nor_less_is_better_is_said_to_be_none(tm
     found = make_leaderboard([tmp_path], "spend")
     assert found.better == "neither more nor less is better; the most comes first"
     assert [e.policy for e in found.boards[0].entries] == ["v2", "v1"]
+
+
+def test_other_targets_are_other_data_wherever_the_campaign_table_lies(tmp_path: Path) -> None:
+    log = "campaign,click,price,pctr\n1,1,20,0.1\n2,0,30,0.05\n1,0,10,0.02\n"
+    (tmp_path / "log.csv").write_text(log)
+    tables = {"a": "campaign,target_cpc\n1,1.5\n2,2\n", "b": "target_cpc,campaign\n2.0,2\n1.50,1\n"}
+    records = {}
+    for name, table in {**tables, "c": tables["a"].replace("1.5", "1.6")}.items():
+        (tmp_path / f"{name}.csv").write_text(table)
+        (tmp_path / "s.yaml").write_text(
+            f"logs_tables: {{ad: {{path: log.csv}}}}\ncampaigns: {name}.csv\nperformance_indicator_type: cpc\n"
+            "candidates: {v: {bid: {multiplier: 0.9}}}\n"
+        )
+        records[name] = make_record(replay(tmp_path / "s.yaml"), "", {})
+    assert records["a"].comparison == records["b"].comparison
+    assert records["c"].fingerprint != records["a"].fingerprint
+    assert records["c"].comparison != records["a"].comparison
 
 
 def test_the_same_candidate_counts_once_however_often_it_is_judged(tmp_path: Path) -> None:

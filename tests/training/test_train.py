@@ -333,3 +333,10 @@ def test_rows_without_a_time_stand_last_and_on_one_side(tmp_path: Path) -> None:
     earlier = {"log": str(tmp_path / "earlier.parquet")}
     data = extract(load_scenario(scenario), tmp_path / "data", Selection(), train_tables=earlier)
     assert make_problem(data, "ctr", Hyperparameters({})).learned == 4500
+
+
+def test_which_rows_is_not_asked_again_of_examples_that_are_there(tmp_path: Path) -> None:
+    options = ("--data", tmp_path, "--train-hours", "24", "-o", tmp_path / "m.bin")
+    said = bidsim("train", "--scenario", write_market(tmp_path), *options)
+    assert said.status == 2
+    assert "--train-hours says which rows to extract, and --data has its rows already" in said.err
