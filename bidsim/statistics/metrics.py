@@ -279,7 +279,7 @@ DEPENDS = {
     "conversions": ("conversions", "cpa", "cvr"),
 }
 # What changes with whichever of them it counts.
-WORTH = ("value", "surplus")
+WORTH = ("value", "surplus", "expected_utility")
 
 
 def _unseen(baseline: Values, candidate: Values) -> dict[str, Bools]:
@@ -296,7 +296,9 @@ def _unseen(baseline: Values, candidate: Values) -> dict[str, Bools]:
         seen = count(candidate, f"{result}_gained") + count(candidate, f"{result}_lost")
         wins = count(candidate, "wins_gained") + count(candidate, "wins_lost")
         expected = wins * ratio(count(baseline, result), count(baseline, "wins"))
-        unseen, none = (seen == 0) & (expected >= UNSEEN), np.zeros(len(seen), dtype=bool)
+        # Where no win brought any, nobody knows how many to expect.
+        many = (expected >= UNSEEN) | ((count(baseline, result) == 0) & (wins > 0))
+        unseen, none = (seen == 0) & many, np.zeros(len(seen), dtype=bool)
         for metric in metrics:
             found[metric] = found.get(metric, none) | unseen
         if ("value", None, None) in candidate:

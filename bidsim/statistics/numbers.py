@@ -158,7 +158,11 @@ def _cut(tables: Tables, policy: int, name: str) -> _Cut:
         values |= matched_values(matched, family, policy, has_click=has_click, has_conversion=has_conversion)
     for beta in outline.betas:
         key = ("expected_utility", policy, repr(beta))
-        values[("expected_utility", None, beta)] = total_of(family.by_bucket(*key), family.get(*key), signed=True)
+        parts = family.by_bucket(*key)
+        if family.has("value", policy):
+            # As of a surplus: of what brought nothing nobody knows how seldom it does.
+            parts = np.where((family.get("value", policy) != 0)[:, None], parts, np.nan)
+        values[("expected_utility", None, beta)] = total_of(parts, family.get(*key), signed=True)
     bins: dict[str, list[Bins]] = {}
     for head in outline.heads:
         ranked = tables.ranked[(head, outline.sources[(policy, head)], name)]

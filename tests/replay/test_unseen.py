@@ -78,7 +78,8 @@ def test_money_that_no_row_was_cheap_enough_for_is_in_the_interval() -> None:
 
 
 @pytest.mark.parametrize(
-    "metric", ["conversions", "value", "surplus", "conversions_at_matched_spend", "cpa_at_matched_spend"]
+    "metric",
+    ["conversions", "value", "surplus", "expected_utility", "conversions_at_matched_spend", "cpa_at_matched_spend"],
 )
 def test_a_change_of_results_that_nobody_saw_has_no_interval(metric: str) -> None:
     found = change(metric)
@@ -99,7 +100,7 @@ def test_parts_of_a_change_that_nobody_saw_have_no_interval() -> None:
 
 def test_what_money_earns_that_brought_nothing_has_no_interval() -> None:
     """As CPA has none: a return of -100% is not known to be one."""
-    for metric in ("surplus", "roi"):
+    for metric in ("surplus", "roi", "expected_utility"):
         found = next(
             m for m in saturated().metrics if (m.policy, m.metric, m.segment) == ("new", metric, {"campaign": "2"})
         )
