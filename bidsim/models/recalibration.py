@@ -17,6 +17,7 @@ from bidsim.models.manifest import Downsampling, Isotonic, Platt
 Floats = NDArray[np.float64]
 EPSILON = 1e-12
 MAX_POINTS = 2000
+MOST_STEP = 5.0  # by which a step of the fit may move any row's log odds
 
 
 def recalibrate(p: Floats, steps: Iterable[Downsampling | Platt | Isotonic]) -> Floats:
@@ -48,13 +49,15 @@ def fit_platt(p: Floats, y: Floats, weights: Floats) -> Platt:
 
     best = loss(slope, intercept)
     for _ in range(100):  # Newton's method with halving; the loss is convex
-        q = 1 / (1 + np.exp(-(slope * x + intercept)))
+        with np.errstate(over="ignore"):
+            q = 1 / (1 + np.exp(-(slope * x + intercept)))
         gradient = np.array([weights @ ((q - y) * x), weights @ (q - y)])
         h = weights * q * (1 - q)
         hessian = np.array([[h @ (x * x), h @ x], [h @ x, h.sum()]])
         hessian += np.eye(2) * 1e-12 * max(float(np.trace(hessian)), 1e-300)
         step = np.linalg.solve(hessian, gradient)
-        scale = 1.0
+        # Where predictions are 0 and 1 the loss has hardly a curvature, and a whole step would end anywhere.
+        scale = min(1.0, MOST_STEP / max(float(np.abs(step[0] * x + step[1]).max()), 1e-300))
         while scale > 1e-9 and loss(slope - scale * step[0], intercept - scale * step[1]) > best:
             scale /= 2
         slope, intercept = slope - scale * float(step[0]), intercept - scale * float(step[1])

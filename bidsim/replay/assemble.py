@@ -115,15 +115,17 @@ def _data(loaded: LoadedScenario, reduced: Reduced) -> DataInfo:
 
 
 def _fingerprint(reduced: Reduced) -> str:
-    """sha256 over the log's exact totals, overall and by segment, and the campaign table: the same however the rows lie
-    in files.
+    """sha256 over the log's exact totals, overall and by campaign, and the campaign table: the same however the rows lie
+    in files, and whatever heads and segments a scenario looks at.
 
     It tells data apart for bookkeeping; two logs made to have equal totals everywhere have equal fingerprints.
     """
     totals: list[Any] = [sorted((k, v) for k, v in reduced.census.items() if k not in FOR_READING)]
-    for name, family in sorted(reduced.tables.families.items()):
-        keys = sorted((k for k in family.sums if k[1] is None), key=str)
-        totals.append([name, family.values, [[str(k), [str(v) for v in family.sums[k]]] for k in keys]])
+    campaigns = reduced.tables.outline.campaigns
+    for name in (OVERALL, *([campaigns] if campaigns is not None else [])):
+        family = reduced.tables.families[name]
+        keys = sorted((k for k in family.sums if k[1] is None and k[2] is None), key=str)
+        totals.append([family.values, [[str(k), [str(v) for v in family.sums[k]]] for k in keys]])
     if reduced.plan.campaigns is not None:
         totals.append(["campaigns", reduced.plan.campaigns.digest])
     return hashlib.sha256(json.dumps(totals, ensure_ascii=True).encode()).hexdigest()

@@ -41,6 +41,19 @@ def test_platt_is_the_logistic_regression_on_the_logit() -> None:
     assert W @ recalibrate(P, [step]) == pytest.approx(W @ Y, rel=1e-9)
 
 
+@pytest.mark.filterwarnings("error")
+def test_platt_is_that_too_where_predictions_are_0_and_1() -> None:
+    p = np.repeat([0.0, 1.0, 0.5], [200, 200, 100])
+    y = np.repeat([0.0, 1.0, 1.0, 0.0, 1.0, 0.0], [190, 10, 190, 10, 50, 50])
+    found = fit_platt(p, y, np.ones(500))
+    x = logit(np.clip(p, 1e-12, 1 - 1e-12))[:, None] / 10
+    reference = LogisticRegression(C=1e12, max_iter=10_000, tol=1e-12).fit(x, y)
+    assert found.slope == pytest.approx(reference.coef_[0, 0] / 10, rel=1e-5)
+    assert found.intercept == pytest.approx(reference.intercept_[0], abs=1e-5)
+    sure = np.linspace(0.01, 0.99, 500)
+    assert fit_platt(sure, (sure > 0.5).astype(float), np.ones(500)).slope > 1  # without an end: no warning either
+
+
 def test_isotonic_is_pool_adjacent_violators_and_keeps_the_total() -> None:
     curve = fit_isotonic(P, Y, W)
     np.testing.assert_allclose(

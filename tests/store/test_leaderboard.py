@@ -83,6 +83,21 @@ def test_other_targets_are_other_data_wherever_the_campaign_table_lies(tmp_path:
     assert records["c"].comparison != records["a"].comparison
 
 
+def test_a_log_is_the_same_data_whatever_a_scenario_looks_at_in_it(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text(
+        "campaign,os,click,cv,price,pctr\n1,a,1,1,20,0.1\n2,b,0,0,30,0.05\n1,b,1,0,10,0.02\n"
+    )
+    records = []
+    for at, more in enumerate(("", "segments: [os]\n", "segments: [campaign]\n", "sample_type: imp-click\n")):
+        (tmp_path / "s.yaml").write_text(
+            "logs_tables: {ad: {path: log.csv}}\nperformance_indicator_type: cpc\nbid: {formula: 300 * pctr}\n"
+            f"columns: {{conversion: cv, pcvr: '0.5'}}\ncandidates: {{v: {{bid: {{multiplier: 0.{9 - at}}}}}}}\n{more}"
+        )
+        records.append(make_record(replay(tmp_path / "s.yaml"), "", {}))
+    assert len({record.fingerprint for record in records}) == 1
+    assert count_judged(records[0], records[1:]).candidates == 4
+
+
 def test_the_same_candidate_counts_once_however_often_it_is_judged(tmp_path: Path) -> None:
     for name in "abc":
         store(tmp_path / name, make({f"called {name}": {"cpa": 90.0}}, sha256="one model"))
