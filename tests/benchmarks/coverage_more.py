@@ -54,6 +54,23 @@ SKIPPED = (
     *("coverage", "logloss", "normalized_entropy", "cpm", "bids"),
 )
 
+SUMMARY = ("kind", "size", "numbers", "how many", "held on average", "least", "below 90%", "no interval")
+# width: 1 where intervals are as wide as the values scatter; odd: no width, or the value outside; bias: in deviations.
+EACH = (
+    "kind",
+    "size",
+    "what",
+    "metric",
+    "where",
+    "held",
+    "truth below / above",
+    "width",
+    "odd",
+    "none",
+    "truth",
+    "bias",
+)
+
 Key = tuple[str, ...]
 
 
@@ -269,28 +286,10 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--sizes", nargs="+", default=["200x300", "2000x300", "2000x3000"], help="users x conversions")
     parser.add_argument("--markets", type=int, default=60)
-    parser.add_argument("--each", action="store_true", help="a line for every number, too")
+    parser.add_argument("--each", action="store_true", help="a line for every number instead of the summary")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    heads = (
-        "kind",
-        "size",
-        "what",
-        "metric",
-        "where",
-        "held",
-        "truth below / above",
-        "width",
-        "odd",
-        "none",
-        "truth",
-        "bias",
-    )
-    heads = (
-        heads
-        if given.each
-        else ("kind", "size", "numbers", "how many", "held on average", "least", "below 90%", "no interval")
-    )
+    heads = EACH if given.each else SUMMARY
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     with tempfile.TemporaryDirectory(prefix="bidsim-coverage-") as made:
         folder = Path(made)
@@ -299,7 +298,6 @@ def main() -> None:
             free = Kind(**{**kind.__dict__, "budget": None})
             truth_rows = BUDGET_ROWS if kind.budget else TRUTH_ROWS
             begun = time.perf_counter()
-
             truth = endless(free, truth_rows, 0.0, [given.seed, place], folder)
             converted = truth[("baseline", "conversions", "")] / truth_rows
             # About two thirds of what the baseline would spend.
@@ -321,7 +319,8 @@ def main() -> None:
                         if key in truth:
                             scale = rows / truth_rows if total else 1.0
                             seen.setdefault(key, Seen(truth[key] * scale, [])).found.append(each)
-                print_summary(name, size, seen)
+                if not given.each:
+                    print_summary(name, size, seen)
                 for key, one in seen.items() if given.each else ():
                     print("| " + " | ".join([name, size, *key, *one.cells()]) + " |")
                 sys.stdout.flush()
