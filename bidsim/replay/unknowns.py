@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from bidsim.replay.aside import Aside
+from bidsim.replay.aside import UNKNOWN_WIN, Aside
 from bidsim.replay.batches import Batch, column_of
 from bidsim.replay.expected import Expectation, estimate_curves
 from bidsim.replay.fates import settle_fates
@@ -33,7 +33,6 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 BARRIER = "barrier"
-UNKNOWN_WIN = 1
 NAMES = ("rows", "dear", "cheap", "clicks", "conversions", "value")
 
 

@@ -1,3 +1,4 @@
+{%- from "columns" import labels_and_scores %}
 {%- from "fate_costs" import cheap, dear, floor_price, whole %}
 -- Rows that a policy wins or may win, in the budget's order, with what they cost it under each fate (spec 3.6).
 -- kind_<i>: 1 a counted win, 2 a win whose outcome is unknown, 3 an unknown win. dear_<i>, cheap_<i>: see unknowns.sql.
@@ -15,11 +16,7 @@ select
   {{ whole("greatest(case when lost then coalesce(bid_log, 0e0) else 0e0 end, " ~ floor_price() ~ ")") }}
     + case when lost then 1 else 0 end as bar_{{ b.policy }},
   {%- endfor %}
-  case when won then click end as click,
-  case when won then conversion end as conversion,
-  {%- for i, p in sources %}
-  {{ p }} as score_{{ i }},
-  {%- endfor %}
+  {{- labels_and_scores(sources) }}
   {%- for s in segments %}
   {{ s.column }},
   {%- endfor %}

@@ -1,3 +1,4 @@
+{%- from "columns" import code_joins, codes, labels_and_scores %}
 {%- from "fate_costs" import cheap, dear, floor_price, whole %}
 -- Rows without an observed outcome that some candidate wins, or may win, if its bids are multiplied by at most {{ most }}.
 -- open: whether the price is unknown. start_<i>: the multiplier from which the row is won, or may be. cheap: the least that
@@ -19,18 +20,10 @@ select
   cast(case when u_0 then 1 when d_0 and not o_0 then 2 else 0 end as utinyint) as unknown_0,
   case when u_0 then {{ dear("0") }} else cost_0 end as dear_0,
   case when u_0 then {{ cheap("0") }} else cost_0 end as cheap_0,
-  case when won then click end as click,
-  case when won then conversion end as conversion,
-  {%- for i, p in sources %}
-  {{ p }} as score_{{ i }},
-  {%- endfor %}
-  {%- for s in segments %}
-  c{{ loop.index0 }}.code as code_{{ loop.index0 }},
-  {%- endfor %}
+  {{- labels_and_scores(sources) }}
+  {{- codes(segments) }}
   w
 from {{ outcomes }} as o
-{%- for s in segments %}
-left join codes_{{ loop.index0 }} as c{{ loop.index0 }} on o.{{ s.column }} is not distinct from c{{ loop.index0 }}.value
-{%- endfor %}
+{{- code_joins(segments) }}
 where not (observed and price is not null) and not undecidable and not blocked
   and ({% for s in starts %}{{ ' or ' if not loop.first }}{{ s.sql }} <= {{ most }}{% endfor %})

@@ -1,3 +1,4 @@
+{%- from "columns" import code_joins, codes %}
 {%- from "bid" import entered -%}
 {%- from "fate_costs" import dear, cheap %}
 -- What the reduction needs of each row, in plain types: numbers without a value are NULL here and NaN in numpy (cheaper
@@ -69,14 +70,10 @@ select
   {%- for i, p in sources %}
   {{ p }} as score_{{ i }},
   {%- endfor %}
-  {%- for s in segments %}
-  c{{ loop.index0 }}.code as code_{{ loop.index0 }},
-  {%- endfor %}
+  {{- codes(segments) }}
   {{ unit }}
 from {{ outcomes }} as o
-{%- for s in segments %}
-left join codes_{{ loop.index0 }} as c{{ loop.index0 }} on o.{{ s.column }} is not distinct from c{{ loop.index0 }}.value
-{%- endfor %}
+{{- code_joins(segments) }}
 {%- if where %}
 where {{ where }}
 {%- endif %}

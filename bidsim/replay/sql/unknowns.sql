@@ -1,3 +1,4 @@
+{%- from "columns" import code_joins, codes, labels_and_scores %}
 {%- from "fate_costs" import dear, cheap %}
 -- The rows whose fate the log does not show (spec 3.6), and what they could have cost each policy.
 -- unknown_<i>: 1 an unknown win, 2 a win whose outcome is unknown. dear_<i>, cheap_<i>: 1e-9 CPM times the weight; an
@@ -22,20 +23,12 @@ select
   case when u_{{ b.key }} then {{ dear(b.key) }} else cost_{{ b.key }} end as dear_{{ b.policy }},
   case when u_{{ b.key }} then {{ cheap(b.key) }} else cost_{{ b.key }} end as cheap_{{ b.policy }},
   {%- endfor %}
-  case when won then click end as click,
-  case when won then conversion end as conversion,
-  {%- for i, p in sources %}
-  {{ p }} as score_{{ i }},
-  {%- endfor %}
-  {%- for s in segments %}
-  c{{ loop.index0 }}.code as code_{{ loop.index0 }},
-  {%- endfor %}
+  {{- labels_and_scores(sources) }}
+  {{- codes(segments) }}
   target_cpc, target_cpa
 from {{ outcomes }} as o
 cross join {{ barrier }}
-{%- for s in segments %}
-left join codes_{{ loop.index0 }} as c{{ loop.index0 }} on o.{{ s.column }} is not distinct from c{{ loop.index0 }}.value
-{%- endfor %}
+{{- code_joins(segments) }}
 -- Where the log shows price and outcome nothing is unknown: said first, since the scan itself can leave such rows out.
 -- What the policies' bids decide is asked behind a join, so that no optimizer moves it down to the scan: there each mention
 -- of a bid would be reckoned anew, a hundred times a row.
