@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bidsim.interrupts import held
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -30,17 +32,20 @@ def scratch(parent: Path | None = None) -> Iterator[str]:
 
     What killed processes left there before is removed first.
     """
-    clear_left(Path(tempfile.gettempdir() if parent is None else parent))
-    folder = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
+    folder = None
     try:
-        lock(Path(folder))
+        with held():  # `tempfile` too: where it may write it learns by writing a file there
+            clear_left(Path(tempfile.gettempdir() if parent is None else parent))
+            folder = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
+            lock(Path(folder))
         yield folder
     finally:
-        try:
-            _remove(Path(folder))
-        except BaseException:  # interrupted once more: the second time it is quick
-            _remove(Path(folder))
-            raise
+        if folder is not None:
+            try:
+                _remove(Path(folder))
+            except BaseException:  # interrupted once more: the second time it is quick
+                _remove(Path(folder))
+                raise
 
 
 def clear_left(place: Path) -> None:

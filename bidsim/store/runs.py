@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bidsim.errors import BidsimError
 from bidsim.files import aside_of, clear_dead, sync, write_synced
+from bidsim.interrupts import held
 
 
 def check_free(directory: Path) -> None:
@@ -37,18 +38,11 @@ def write_run(directory: Path, files: Mapping[str, str | bytes]) -> None:
     """Write files (name -> text, as UTF-8, or bytes) into a new folder, atomically. Raises BidsimError, leaving nothing behind."""
     check_free(directory)
     made: list[Path] = []
+    aside = None
     parent = directory.parent
     try:
-        missing = parent
-        while not missing.exists():
-            made.append(missing)
-            missing = missing.parent
-        parent.mkdir(parents=True, exist_ok=True)
-        clear_dead(directory)
-        aside = Path(tempfile.mkdtemp(prefix=f"{aside_of(directory).name}-", dir=parent))
-    except OSError as error:
-        raise BidsimError(f"the output folder can't be made: {error.strerror}", file=str(directory)) from error
-    try:
+        with held():
+            aside = _make_aside(directory, made)
         for name, content in files.items():
             write_synced(aside / name, content)
         os.chmod(aside, 0o777 & ~_umask())
@@ -59,13 +53,29 @@ def write_run(directory: Path, files: Mapping[str, str | bytes]) -> None:
         os.rename(aside, directory)
         sync(parent)
     except BaseException as error:
-        shutil.rmtree(aside, ignore_errors=True)
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
         for folder in made:
             with contextlib.suppress(OSError):
                 folder.rmdir()
         if isinstance(error, OSError):
             raise BidsimError(f"the run can't be written: {error.strerror}", file=str(directory)) from error
         raise
+
+
+def _make_aside(directory: Path, made: list[Path]) -> Path:
+    """A folder beside `directory`. Those above it that were missing are made, and added to `made`, inmost first."""
+    parent = directory.parent
+    try:
+        missing = parent
+        while not missing.exists():
+            made.append(missing)
+            missing = missing.parent
+        parent.mkdir(parents=True, exist_ok=True)
+        clear_dead(directory)
+        return Path(tempfile.mkdtemp(prefix=f"{aside_of(directory).name}-", dir=parent))
+    except OSError as error:
+        raise BidsimError(f"the output folder can't be made: {error.strerror}", file=str(directory)) from error
 
 
 def _umask() -> int:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bidsim.errors import BidsimError
+from bidsim.interrupts import held
 from bidsim.scratch import PREFIX, lock
 
 # What a scenario may set, by beginning.
@@ -156,9 +157,10 @@ def ship_file(session: Any, name: str, write: Callable[[Path], object], *, pytho
     if name in known:
         return
     if not _folder:
-        _folder.append(Path(tempfile.mkdtemp(prefix=f"{PREFIX}spark-")))
-        lock(_folder[0])
-        atexit.register(shutil.rmtree, _folder[0], ignore_errors=True)
+        with held():
+            _folder.append(Path(tempfile.mkdtemp(prefix=f"{PREFIX}spark-")))
+            lock(_folder[0])
+            atexit.register(shutil.rmtree, _folder[0], ignore_errors=True)
     target = _folder[0] / name
     if not target.exists():
         write(target)
