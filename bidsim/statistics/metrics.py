@@ -18,6 +18,7 @@ from bidsim.statistics.binned import Sums, with_noise
 from bidsim.statistics.calibration import Bins, calibration_error, ece, ece_if_calibrated, stacked
 from bidsim.statistics.intervals import absolute_interval, relative_interval
 from bidsim.statistics.measured import UNSEEN, Mean, Measured, fact_of, is_unseen, powers, ratio_of, total_of
+from bidsim.statistics.rare import Rare, widened
 from bidsim.statistics.resampling import resampled
 from bidsim.statistics.spread import Bounds, Sample
 from bidsim.statistics.tables import Matched, Ranked
@@ -278,6 +279,7 @@ DEPENDS = {
     "clicks": ("clicks", "ctr", "cpc", "cvr"),
     "conversions": ("conversions", "cpa", "cvr"),
 }
+SIGNED = ("surplus", "roi", "expected_utility")
 # What changes with whichever of them it counts.
 WORTH = ("value", "surplus", "expected_utility")
 
@@ -316,9 +318,9 @@ def _hull(one: Bounds, other: Bounds) -> Bounds:
 
 
 def differences(
-    baseline: Values, candidate: Values, sample: Sample
+    baseline: Values, candidate: Values, sample: Sample, rare: Rare | None = None
 ) -> Iterator[tuple[tuple[str, str | None, float | None], Change]]:
-    """Every metric that both have, paired by bucket of units."""
+    """Every metric that both have, paired by bucket of units. rare: what few rows that are decided differently leave open."""
     unseen = _unseen(baseline, candidate)
     for key, theirs in candidate.items():
         if key in baseline:
@@ -335,4 +337,13 @@ def differences(
                     (np.where(unknown, np.nan, low), np.where(unknown, np.nan, high))
                     for low, high in (absolute, relative)
                 )
-            yield key, Change(ours.value, theirs.value, change, absolute, ratio(change, np.abs(ours.value)), relative)
+            size, share = np.abs(ours.value), ratio(change, np.abs(ours.value))
+            if rare is not None and key[1] is None:
+                reach = rare.reach(key[0], ours.value, sample.confidence, absolute[0] == absolute[1])
+                if reach is not None:
+                    # What is never negative falls by all of it at most.
+                    least = -np.inf if key[0] in SIGNED else -size
+                    absolute = widened(change, absolute, reach, least=least)
+                    least = -np.inf if key[0] in SIGNED else -1.0
+                    relative = widened(share, relative, ratio(reach, size), least=least)
+            yield key, Change(ours.value, theirs.value, change, absolute, share, relative)

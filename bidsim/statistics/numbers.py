@@ -46,6 +46,7 @@ from bidsim.statistics.metrics import (
     target_attainment,
 )
 from bidsim.statistics.multiway import if_campaigns_were_new
+from bidsim.statistics.rare import Rare, lost_bids, widened
 from bidsim.statistics.resampling import bucket_weights
 from bidsim.statistics.split import split, stage_of
 from bidsim.statistics.spread import Bounds, Sample
@@ -114,11 +115,14 @@ def numbers_of(tables: Tables, confidence: float) -> Numbers:
     for index, policy in enumerate(outline.policies):
         for name in outline.shown:
             cut, family = cuts[(index, name)], families[name]
-            metrics += _metrics(policy, family, cut.values, samples[name], _identified(tables, index, name, cut.values))
+            rare = Rare.of(family, index) if index > 0 else None
+            ranges = _identified(tables, index, name, cut.values)
+            metrics += _metrics(policy, index, family, cut.values, samples[name], ranges, rare)
             curves += _curves(tables, index, family, cut.bins, samples[name])
             if index > 0:
                 known = _identified_changes(tables, index, name)
-                changes += _differences(policy, family, cuts[(0, name)].values, cut.values, samples[name], known)
+                pair = cuts[(0, name)].values, cut.values
+                changes += _differences(policy, family, *pair, samples[name], known, rare)
     freedom = {name: _freedom(families[name], sample) for name, sample in samples.items()}
     parts, anew = list(_split(tables, samples[OVERALL])), if_campaigns_were_new(tables, confidence)
     return Numbers(metrics, changes, curves, parts, freedom, anew)
@@ -278,11 +282,18 @@ def _ranges(span: Bounds | None, size: int) -> Sequence[Range | None]:
 
 
 # Tens of thousands of records of plain floats and texts: they are built without validation, which tests make up for.
-def _metrics(policy: str, family: Family, values: Values, sample: Sample, known: Known) -> Iterator[Metric]:
+def _metrics(
+    policy: str, index: int, family: Family, values: Values, sample: Sample, known: Known, rare: Rare | None
+) -> Iterator[Metric]:
     segments = _segments(family)
     nothing = [None] * len(segments)
     for (metric, head, beta), measured in values.items():
-        columns = [_nulls(column) for column in (measured.value, *interval(measured, sample))]
+        bounds = interval(measured, sample)
+        if metric == "disagreement" and rare is not None:
+            bounds = widened(measured.value, bounds, rare.disagreement(sample.confidence), least=0.0)
+        if metric == "win_rate":
+            bounds = widened(measured.value, bounds, lost_bids(family, index, sample.confidence), least=0.0, most=1.0)
+        columns = [_nulls(column) for column in (measured.value, *bounds)]
         ranges = known(metric) if head is None else nothing
         for segment, value, low, high, span in zip(segments, *columns, ranges, strict=True):
             yield Metric.built(
@@ -297,11 +308,17 @@ def _estimates(value: Floats, bounds: Bounds) -> list[Estimate]:
 
 
 def _differences(
-    policy: str, family: Family, baseline: Values, candidate: Values, sample: Sample, known: KnownChange
+    policy: str,
+    family: Family,
+    baseline: Values,
+    candidate: Values,
+    sample: Sample,
+    known: KnownChange,
+    rare: Rare | None,
 ) -> Iterator[Difference]:
     segments = _segments(family)
     nothing = [None] * len(segments)
-    for (metric, head, beta), change in differences(baseline, candidate, sample):
+    for (metric, head, beta), change in differences(baseline, candidate, sample, rare):
         ranges = known(metric) if head is None else nothing
         absolute = _estimates(change.absolute, change.absolute_bounds)
         relative = _estimates(change.relative, change.relative_bounds)
