@@ -41,7 +41,8 @@ def auc_of(area: Floats, won: Floats, lost: Floats, positives: Floats, rows: Flo
         Mean(ratio(won - a * positives, all_positives), ratio(positives, all_positives)),
         Mean(ratio(negatives - lost - a * negatives, all_negatives), ratio(negatives, all_negatives)),
     )
-    return Measured(area, means[0].influence + means[1].influence, means=means)
+    # Of one score for all rows it is 0.5 whatever comes; where all positives score higher, few have been seen.
+    return Measured(area, means[0].influence + means[1].influence, means=means, extreme=(area == 0.0) | (area == 1.0))
 
 
 def grouped_auc(aucs: Floats, weights: Floats) -> float:

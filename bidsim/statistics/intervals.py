@@ -77,6 +77,8 @@ def interval(measured: Measured, sample: Sample) -> Bounds:
         return np.full(len(value), np.nan), np.full(len(value), np.nan)
     log = measured.kind in ("count", "log")
     centre = np.where(value > 0, value, np.nan) if log else value
+    if measured.extreme is not None:
+        centre = np.where(measured.extreme, np.nan, centre)
     return bounds_of(centre, _own_spread(measured, sample, log=log), sample, log=log)
 
 

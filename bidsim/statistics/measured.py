@@ -61,7 +61,8 @@ class Measured:
     about: its value in the population that the resamplings are of; calibrated: resamplings where it would be zero; root:
     whether it is a root with a sign. noise: what stands in for the resamplings where there is more than one value.
     unseen: by segment value, whether the spread of its change against the baseline is unknown, see `is_unseen`; exact: the
-    value that the parts are about, where rows are too coarse to give it.
+    value that the parts are about, where rows are too coarse to give it. extreme: by segment value, whether it could not be
+    higher, or lower, so that it has no spread in this log and one in the next.
     """
 
     value: Floats
@@ -75,6 +76,7 @@ class Measured:
     noise: Noise | None = None
     unseen: npt.NDArray[np.bool_] | None = None
     exact: Floats | None = None
+    extreme: npt.NDArray[np.bool_] | None = None
 
 
 # So many results expected of what two policies decide differently, and none seen, are too many to ignore.
@@ -82,13 +84,15 @@ UNSEEN = 0.5
 
 
 def is_unseen(results: Floats, money: Floats, rate: Floats) -> npt.NDArray[np.bool_]:
-    """Whether money that moved should have moved results, and moved none: a spread of zero would be no knowledge.
+    """Whether money that moved should have moved results, and moved none: a spread of zero would be no knowledge. Where
+    none ever brought any, nobody knows how many to expect.
 
     results, money: changes by bucket, shape (values, buckets), results with what the level's own sampling adds, which is
     far below one; rate: results per currency, shape (values,).
     """
-    expected = np.abs(money).sum(axis=1) * rate
-    return np.asarray(((results**2).sum(axis=1) < UNSEEN) & (expected >= UNSEEN))
+    moved = np.abs(money).sum(axis=1)
+    many = (moved * rate >= UNSEEN) | ((rate == 0) & (moved > 0))
+    return np.asarray(((results**2).sum(axis=1) < UNSEEN) & many)
 
 
 def total_of(parts: Floats, value: Floats, *, signed: bool = False) -> Measured:

@@ -332,6 +332,10 @@ def differences(
                 absolute = _hull(absolute, absolute_interval(ours, exact, sample))
                 relative = _hull(relative, relative_interval(ours, exact, sample))
             unknown = unseen.get(key[0], theirs.unseen)
+            if ours.extreme is not None and theirs.extreme is not None:
+                # Predictions that are the same differ by nothing whatever.
+                churn = candidate.get(("churn", key[1], None))
+                unknown = (ours.extreme | theirs.extreme) & (churn is None or churn.value != 0)
             if unknown is not None:
                 absolute, relative = (
                     (np.where(unknown, np.nan, low), np.where(unknown, np.nan, high))

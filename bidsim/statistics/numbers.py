@@ -46,7 +46,7 @@ from bidsim.statistics.metrics import (
     target_attainment,
 )
 from bidsim.statistics.multiway import if_campaigns_were_new
-from bidsim.statistics.rare import Rare, lost_bids, widened
+from bidsim.statistics.rare import SHARES, Rare, widened, with_exceptions
 from bidsim.statistics.resampling import bucket_weights
 from bidsim.statistics.split import split, stage_of
 from bidsim.statistics.spread import Bounds, Sample
@@ -291,8 +291,8 @@ def _metrics(
         bounds = interval(measured, sample)
         if metric == "disagreement" and rare is not None:
             bounds = widened(measured.value, bounds, rare.disagreement(sample.confidence), least=0.0)
-        if metric == "win_rate":
-            bounds = widened(measured.value, bounds, lost_bids(family, index, sample.confidence), least=0.0, most=1.0)
+        if metric in SHARES:
+            bounds = with_exceptions(metric, family, index, bounds, sample.confidence)
         columns = [_nulls(column) for column in (measured.value, *bounds)]
         ranges = known(metric) if head is None else nothing
         for segment, value, low, high, span in zip(segments, *columns, ranges, strict=True):

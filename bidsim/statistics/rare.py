@@ -28,6 +28,8 @@ RESULTS = frozenset(
     ("win_rate", "clicks", "conversions", "ctr", "cvr", "value", "predicted_clicks", "predicted_conversions")
 )
 COSTS = frozenset(("cpm", "cpc", "cpa", "target_attainment"))
+# What they are made of.
+SHARES = {"win_rate": ("wins", "bids"), "ctr": ("clicks", "wins"), "cvr": ("conversions", "clicks")}
 # Of a value less what it costs.
 WORTH = frozenset(("surplus", "expected_utility"))
 MATCHED = frozenset(f"{name}_at_matched_spend" for name in ("clicks", "conversions", "cpc", "cpa"))
@@ -91,10 +93,10 @@ class Rare:
         if metric == "wins":
             return self._moved(rows, self.weight)
         won, paid = ratio(self.weight, self.wins), ratio(self.money, self.spend)
-        if metric in RESULTS:
-            return self._moved(rows, np.abs(baseline) * won)
-        if metric in COSTS or matched:
-            return self._moved(rows, np.abs(baseline) * np.fmax(won, paid))
+        if metric in RESULTS or metric in COSTS or matched:
+            # Where there was no result, nobody knows what such a row brings.
+            known = np.where(baseline == 0, np.nan, np.abs(baseline))
+            return self._moved(rows, known * (won if metric in RESULTS else np.fmax(won, paid)))
         if metric in WORTH:
             return self._moved(rows, np.abs(self.value) * won + self.money)
         if metric == "roi":
@@ -111,11 +113,15 @@ class Rare:
         return np.where(rows > 0, rows * each, 0.0)
 
 
-def lost_bids(family: Family, policy: int, confidence: float) -> Floats:
-    """How far a policy's win rate may lie from what it is where nearly every bid won."""
-    bids, weight = family.get("bids", policy), ratio(family.get("weight"), family.get("rows"))
-    left = np.clip(1 - ratio(bids - family.get("wins", policy), weight) / FEW, 0.0, 1.0)
-    return np.asarray(-np.log((1 - confidence) / 2) * np.sqrt(left) * ratio(weight, bids))
+def with_exceptions(metric: str, family: Family, policy: int, bounds: Bounds, confidence: float) -> Bounds:
+    """The interval of a policy's share of rows, such as of bids that win, where nearly all do: how many that don't may be."""
+    above, below = SHARES[metric]
+    part, all_ = family.get(above, policy), family.get(below, policy)
+    weight = ratio(family.get("weight"), family.get("rows"))
+    left = np.clip(1 - ratio(all_ - part, weight) / FEW, 0.0, 1.0)
+    by = -np.log((1 - confidence) / 2) * np.sqrt(left) * ratio(weight, all_)
+    # A row may count as several conversions, or as part of one.
+    return widened(ratio(part, all_), bounds, np.where(part <= all_, by, 0.0), least=0.0, most=1.0)
 
 
 def widened(
