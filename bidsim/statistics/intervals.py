@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import zip_longest
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +45,12 @@ def _logarithm(measured: Measured, sample: Sample) -> list[Mean]:
 
 def _negative(means: Sequence[Mean]) -> list[Mean]:
     return [Mean(-m.influence, m.share) for m in means]
+
+
+def _less(means: Sequence[Mean], others: Sequence[Mean]) -> list[Mean]:
+    """Of a difference; each beside its counterpart, so that what is the same goes out to the last bit."""
+    pairs = zip_longest(means, _negative(others))
+    return [mean for pair in pairs for mean in pair if mean is not None]
 
 
 def _own_spread(measured: Measured, sample: Sample, *, log: bool) -> Spread:
@@ -145,7 +152,7 @@ def absolute_interval(base: Measured, candidate: Measured, sample: Sample) -> Bo
     if base.kind in ("count", "sum"):
         spread = total_spread(candidate.parts - base.parts, sample)
     else:
-        spread = spread_of(_linear(candidate, sample) + _negative(_linear(base, sample)), sample)
+        spread = spread_of(_less(_linear(candidate, sample), _linear(base, sample)), sample)
     return bounds_of(change, spread, sample, log=False)
 
 
@@ -167,7 +174,7 @@ def relative_interval(base: Measured, candidate: Measured, sample: Sample) -> Bo
     if base.parts is None or candidate.parts is None:
         return np.full(len(change), np.nan), np.full(len(change), np.nan)
     if base.kind in ("count", "log"):
-        spread = spread_of(_logarithm(candidate, sample) + _negative(_logarithm(base, sample)), sample)
+        spread = spread_of(_less(_logarithm(candidate, sample), _logarithm(base, sample)), sample)
         rate = np.where((ours > 0) & (theirs > 0), ratio(theirs, ours), np.nan)
         return bounds_of(rate, spread, sample, log=True, shift=-1.0)
     # Nothing to compare with where the baseline's may be zero, as a surplus may: a quotient is not linear there.
@@ -237,7 +244,7 @@ def step_interval(base: Measured, before: Measured, after: Measured, sample: Sam
     size = np.abs(base.value)
     change = ratio(after.value - before.value, size)
     steps = ratio(after.value - before.value, base.value)[:, None]
-    means = _linear(after, sample) + _negative(_linear(before, sample))
+    means = _less(_linear(after, sample), _linear(before, sample))
     means += [Mean(-steps * m.influence, m.share) for m in _linear(base, sample)]
     means = _divided(means, size, ratio(base.parts, base.value[:, None]))
     return bounds_of(change, spread_of(means, sample), sample, log=False)

@@ -48,7 +48,7 @@ from bidsim.statistics.metrics import (
 from bidsim.statistics.multiway import if_campaigns_were_new
 from bidsim.statistics.rare import SHARES, Rare, widened, with_exceptions
 from bidsim.statistics.resampling import bucket_weights
-from bidsim.statistics.split import split, stage_of
+from bidsim.statistics.split import PartName, split, stage_of
 from bidsim.statistics.spread import Bounds, Sample
 from bidsim.statistics.tables import AtLevel, Matched, Tables
 from bidsim.statistics.tallies import OVERALL, Family
@@ -358,7 +358,8 @@ def _split(tables: Tables, sample: Sample) -> Iterator[SplitPart]:
     for index, (level, mix) in tables.stages.items():
         buckets = len(level.parts["spend"])
         stages = (stage_of(overall, 0, buckets), level, mix, stage_of(overall, index, buckets))
-        for part in split(stages, sample):
+        rare, nothing = Rare.of(overall, index), _no_steps(tables, index)
+        for part in split(stages, sample, rare, nothing):
             yield SplitPart(
                 policy=tables.outline.policies[index],
                 metric=part.metric,
@@ -366,6 +367,21 @@ def _split(tables: Tables, sample: Sample) -> Iterator[SplitPart]:
                 absolute=_given(part.absolute, part.absolute_bounds),
                 relative=_given(part.relative, part.relative_bounds),
             )
+
+
+def _no_steps(tables: Tables, index: int) -> list[PartName]:
+    """The parts of a candidate's change that are none, whatever the log: its bids are the baseline's but for a factor,
+    of all bids or of each campaign's."""
+    campaigns = tables.families[tables.outline.campaigns or OVERALL]
+    whole, each = Rare.of(tables.families[OVERALL], index), Rare.of(campaigns, index)
+    if whole is None or each is None:
+        return []
+    steps: list[tuple[PartName, bool]] = [
+        ("level", bool(whole.same.all())),
+        ("mix", bool(whole.ranked.all()) or len(campaigns.values) == 1),
+        ("ranking", bool(each.ranked.all())),
+    ]
+    return [part for part, none in steps if none]
 
 
 def _given(value: float, bounds: tuple[float, float]) -> Estimate:

@@ -9,8 +9,8 @@ add up to the whole change by construction; mean bids are over rows on which bot
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from bidsim.statistics.intervals import absolute_interval, step_interval
 from bidsim.statistics.measured import Measured, is_unseen, ratio_of, total_of
+from bidsim.statistics.rare import Rare, widened
 from bidsim.statistics.spread import Bounds, Sample
 from bidsim.statistics.tallies import Family, ratio
 
@@ -106,8 +107,19 @@ def fewer(parts: Floats, buckets: int) -> Floats:
     return np.asarray(parts.reshape(buckets, -1).sum(axis=1))
 
 
-def split(stages: tuple[Stage, Stage, Stage, Stage], sample: Sample) -> Iterator[Part]:
-    """The parts of every metric that the stages can give. stages: baseline, level moved, mix moved, candidate."""
+def split(
+    stages: tuple[Stage, Stage, Stage, Stage],
+    sample: Sample,
+    rare: Rare | None = None,
+    nothing: Collection[PartName] = (),
+) -> Iterator[Part]:
+    """The parts of every metric that the stages can give. stages: baseline, level moved, mix moved, candidate.
+
+    rare: what few rows that are decided differently leave open; nothing: the parts that are no step at all."""
+    steps = [
+        None if rare is None else _step(rare, before, after, part in nothing)
+        for part, before, after in zip(PARTS, stages[:-1], stages[1:], strict=True)
+    ]
     metrics: list[tuple[str, str, str | None]] = [("spend", "spend", None)]
     for name, cost in (("clicks", "cpc"), ("conversions", "cpa")):
         if name in stages[0].totals:
@@ -118,16 +130,28 @@ def split(stages: tuple[Stage, Stage, Stage, Stage], sample: Sample) -> Iterator
             before, after = measured[place], measured[place + 1]
             change = after.value - before.value
             known = below is not None or above == "spend" or not _unseen(stages[place], stages[place + 1], above)
-            bounds = absolute_interval(before, after, sample)
-            relative = ratio(change, np.abs(measured[0].value))
+            size = np.abs(measured[0].value)
+            relative = ratio(change, size)
+            bounds = absolute_interval(before, after, sample), step_interval(measured[0], before, after, sample)
+            step = steps[place]
+            if step is not None:
+                by = step.reach(metric, measured[0].value, sample.confidence, bounds[0][0] == bounds[0][1])
+                assert by is not None
+                bounds = widened(change, bounds[0], by), widened(relative, bounds[1], ratio(by, size))
             yield Part(
                 metric,
                 part,
                 float(change[0]),
-                _single(bounds) if known else UNKNOWN,
+                _single(bounds[0]) if known else UNKNOWN,
                 float(relative[0]),
-                _single(step_interval(measured[0], before, after, sample)) if known else UNKNOWN,
+                _single(bounds[1]) if known else UNKNOWN,
             )
+
+
+def _step(rare: Rare, before: Stage, after: Stage, nothing: bool) -> Rare:
+    """What it leaves open. How many rows a step decides differently is told by the money that it moves."""
+    money = np.abs(after.parts["spend"] - before.parts["spend"]).sum(keepdims=True)
+    return replace(rare, events=ratio(money, rare.money), same=np.array([nothing]))
 
 
 def _unseen(before: Stage, after: Stage, results: str) -> bool:

@@ -156,6 +156,37 @@ def test_a_change_that_no_row_shows_is_as_wide_as_its_rows_are_few() -> None:
         assert (own.value, own.low, own.high) == pytest.approx((0.0, 0.0, THREE / wins))
 
 
+def parts(result: Result, metric: str) -> dict[str, Estimate]:
+    return {p.part: p.relative for p in result.split if p.metric == metric}
+
+
+def test_parts_of_a_change_that_no_row_shows_have_a_width_unless_they_are_no_steps() -> None:
+    found = parts(saturated(lambda p, rng: float(np.float32(p * rng.uniform(0.8, 1.25)))), "spend")
+    for part in ("level", "mix", "ranking"):
+        assert found[part].value == 0.0
+        assert found[part].high is not None
+        assert found[part].high > THREE / 900
+    dearer = saturated(lambda p, rng: p * 1.25)
+    for metric in ("spend", "clicks", "cpc"):
+        found = parts(dearer, metric)
+        assert found["level"].low is not None
+        assert found["level"].low <= -THREE / 900 * (1 - 1e-9)
+        for part in ("mix", "ranking"):
+            assert (found[part].value, found[part].low, found[part].high) == (0.0, 0.0, 0.0)
+
+
+def test_a_share_of_nearly_all_rows_holds_exceptions() -> None:
+    found = saturated(lambda p, rng: p)
+    for policy in found.policies:
+        own = next(m for m in found.metrics if (m.policy, m.metric, m.segment) == (policy.name, "win_rate", {}))
+        assert (own.value, own.low, own.high) == pytest.approx((1.0, 1.0 - THREE / 900, 1.0))
+        clicked = next(m for m in found.metrics if (m.policy, m.metric, m.segment) == (policy.name, "ctr", {}))
+        assert clicked.value is not None
+        assert clicked.high is not None
+        assert clicked.value < 0.6
+        assert clicked.high < 0.6
+
+
 def test_a_model_that_is_the_same_differs_by_nothing() -> None:
     found = saturated(lambda p, rng: p)
     for metric in ("wins", "spend", "cpc", "surplus", "clicks_at_matched_spend", "cpc_at_matched_spend"):
@@ -170,3 +201,36 @@ def test_a_higher_bidder_is_no_other_model_at_matched_spend() -> None:
     assert relative(found, "wins").high == pytest.approx(THREE / 900)
     change = relative(found, "cpc_at_matched_spend")
     assert (change.value, change.low, change.high) == (0.0, 0.0, 0.0)
+
+
+def test_an_area_that_can_not_be_larger_has_no_interval() -> None:
+    """Campaign 1: every click scores above all else, by either model; 2: a score for all rows; 3: no such luck."""
+    rng = np.random.default_rng(12)
+    rows: list[Row] = []
+    for i in range(600):
+        campaign, click = 1 + i % 3, int(rng.random() < 0.2)
+        p = float(np.float32(rng.uniform(0.1, 0.2)))
+        p = 0.15 if campaign == 2 else p + 0.1 * click if campaign == 1 else p
+        rows.append(
+            {"request": i, "unit": i, "campaign": campaign, "price": 1.0, "won": 1, "click": click, "pctr": p,
+             "pother": p * p if campaign == 1 else p, "psame": p}
+        )  # fmt: skip
+    found = replay(
+        rows,
+        columns={"target_cpc": "20e0"},
+        performance_indicator_type="cpc",
+        bid={"formula": "100 * pctr"},
+        candidates={"new": {"columns": {"pctr": "pother"}}, "same": {"columns": {"pctr": "psame"}}},
+        segments=["campaign"],
+    )
+    for name in ("auc", "gauc"):
+        own = {m.segment["campaign"]: m for m in found.metrics if (m.policy, m.metric) == ("new", name) and m.segment}
+        assert (own["1"].value, own["1"].low, own["1"].high) == (1.0, None, None)
+        assert (own["2"].value, own["2"].low, own["2"].high) == (0.5, 0.5, 0.5)
+        assert own["3"].low is not None
+        change = {
+            (d.policy, d.segment["campaign"]): d.absolute for d in found.differences if d.metric == name and d.segment
+        }
+        assert (change["new", "1"].value, change["new", "1"].low) == (0.0, None)
+        for same in (("same", "1"), ("new", "2"), ("same", "3")):
+            assert (change[same].value, change[same].low, change[same].high) == (0.0, 0.0, 0.0)
