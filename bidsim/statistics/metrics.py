@@ -18,7 +18,7 @@ from bidsim.statistics.binned import Sums, with_noise
 from bidsim.statistics.calibration import Bins, calibration_error, ece, ece_if_calibrated, stacked
 from bidsim.statistics.intervals import absolute_interval, relative_interval
 from bidsim.statistics.measured import UNSEEN, Mean, Measured, fact_of, is_unseen, powers, ratio_of, total_of
-from bidsim.statistics.rare import Rare, widened
+from bidsim.statistics.rare import FEW, Rare, widened
 from bidsim.statistics.resampling import resampled
 from bidsim.statistics.spread import Bounds, Sample
 from bidsim.statistics.tables import Matched, Ranked
@@ -159,9 +159,10 @@ def matched_values(matched: Matched, family: Family, policy: int, *, has_click: 
     multiplier = None
     if level is not None:
         z = (goal - level.spend) * (level.multiplier_slope * matched.multiplier)[:, None]
-        # Where other bids buy the very same, as where both buy all that the log has, other multipliers would do as well.
-        bids, ours = (family.by_bucket(name, policy) for name in ("bid_level", "bid_level_from"))
-        z[(z == 0).all(axis=1) & (bids != ours).any(axis=1)] = np.nan
+        # Where other bids buy (nearly) the very same, as where both buy all that the log has, others would do as well.
+        rare = Rare.of(family, policy)
+        if rare is not None:
+            z[(np.abs(goal - level.spend).sum(axis=1) < FEW * rare.money) & ~rare.same] = np.nan
         multiplier = Measured(matched.multiplier, z - z.mean(axis=1, keepdims=True), "log")
     out[("multiplier_at_matched_spend", None, None)] = multiplier or Measured(matched.multiplier)
     for wanted, name, cost in (

@@ -13,6 +13,7 @@ lies from the shrunk deviations' own is how far it may lie from the truth.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from bidsim.statistics.units import mix
 Floats = npt.NDArray[np.float64]
 DRAWS = 200
 GROUPS = 2000
+HELD = 1 << 13
 _STEP = 0x9E3779B97F4A7C15
 
 
@@ -97,18 +99,39 @@ def _of_bins(whole: Bins, rows: float, drawn: Bins, counts: Floats) -> dict[str,
     }
 
 
-def _parts(mass: Floats, positive: Floats, score: Floats) -> tuple[float, float]:
-    """(miscalibration, discrimination), NaN where a label is absent."""
-    total, hits = mass.sum(), positive.sum()
-    if not 0 < hits < total:
-        return np.nan, np.nan
-    used = mass > 0
-    mass, positive, score = mass[used], positive[used], score[used]
-    fitted = isotonic_regression(positive / mass, weights=mass).x
-    recalibrated = float((mass * fitted * (1 - fitted)).sum() / total)
-    brier = float((positive * (1 - score) ** 2 + (mass - positive) * score**2).sum() / total)
-    rate = hits / total
+def _parts(mass: Floats, positive: Floats, score: Floats) -> tuple[Floats, Floats]:
+    """(miscalibration, discrimination) of each population, shape (populations,), NaN where a label is absent. mass, positive:
+    shape (populations, cells)."""
+    # Some at a time, so that what is in between stays in a processor's cache.
+    step = max(1, HELD // mass.shape[1])
+    found = [_few_parts(mass[i : i + step], positive[i : i + step], score) for i in range(0, len(mass), step)]
+    miscalibration, discrimination = zip(*found, strict=True)
+    return np.concatenate(miscalibration), np.concatenate(discrimination)
+
+
+def _few_parts(mass: Floats, positive: Floats, score: Floats) -> tuple[Floats, Floats]:
+    total, hits = mass.sum(axis=1), positive.sum(axis=1)
+    known = (hits > 0) & (hits < total)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        brier = (positive * (1 - score) ** 2 + (mass - positive) * score**2).sum(axis=1) / total
+        rate = hits / total
+        recalibrated = np.where(known, _recalibrated(mass, positive) / total, np.nan)
     return brier - recalibrated, rate * (1 - rate) - recalibrated
+
+
+def _recalibrated(mass: Floats, positive: Floats) -> Floats:
+    """Mass times the Brier score that isotonic recalibration leaves of each population: all are fitted as one, each lying so
+    far above the one before that none of its cells is ever pooled with another's."""
+    of, cell = np.nonzero(mass > 0)
+    if len(of) == 0:
+        return np.zeros(len(mass))
+    weights, hits = mass[of, cell], positive[of, cell]
+    rates = hits / weights
+    apart = 1 + np.ptp(rates)
+    starts = isotonic_regression(rates + apart * of, weights=weights).blocks[:-1]
+    weights, hits = np.add.reduceat(weights, starts), np.add.reduceat(hits, starts)
+    fitted = hits / weights
+    return np.asarray(np.bincount(of[starts], weights * fitted * (1 - fitted), len(mass)), dtype=np.float64)
 
 
 def _of_cells(below: Floats, above: Floats, score: Floats, negatives: Floats, positives: Floats) -> dict[str, Draws]:
@@ -116,18 +139,19 @@ def _of_cells(below: Floats, above: Floats, score: Floats, negatives: Floats, po
     masses = negatives + positives
     rate = hits / np.where(mass > 0, mass, 1)
     noise = positives - masses * rate
-    seen, discrimination = _parts(mass, hits, score)
-    alone = np.array([_parts(m, m * score + more, score)[0] for m, more in zip(masses, noise, strict=True)])
+    (seen,), (discrimination,) = _parts(mass[None], hits[None], score)
+    alone = _parts(masses, masses * score + noise, score)[0]
     fitted = isotonic_regression(rate, weights=np.maximum(mass, 1e-300)).x
-    truth = score + (fitted - score) * _kept(seen, float(alone.mean()))
-    around = [_parts(m, m * truth + more, score)[0] for m, more in zip(masses, noise, strict=True)]
-    plain = [_parts(m, p, score)[1] for m, p in zip(masses, positives, strict=True)]
+    truth = score + (fitted - score) * _kept(float(seen), float(alone.mean()))
+    around = _parts(masses, masses * truth + noise, score)[0]
+    (about,), _ = _parts(mass[None], mass[None] * truth, score)
     return {
-        "miscalibration": Draws(np.array(around), _parts(mass, mass * truth, score)[0], seen, alone),
-        "discrimination": Draws(np.array(plain), discrimination, discrimination),
+        "miscalibration": Draws(around, about, seen, alone),
+        "discrimination": Draws(_parts(masses, positives, score)[1], discrimination, discrimination),
     }
 
 
+@cache
 def bucket_weights(buckets: int) -> Floats:
     """Weights of the buckets in each resampling, shape (DRAWS, buckets), mean 1: the Bayesian bootstrap (Rubin 1981).
 

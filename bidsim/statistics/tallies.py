@@ -161,5 +161,8 @@ class Family:
 
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
     """numerator / denominator, NaN where the denominator is zero or either is NaN (written as null)."""
+    nothing = np.asarray(denominator) == 0
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(denominator != 0, numerator / np.where(denominator == 0, np.nan, denominator), np.nan)
+        found = np.asarray(numerator / denominator)
+    # Called thousands of times, mostly without a zero.
+    return np.where(nothing, np.nan, found) if nothing.any() else found
