@@ -217,10 +217,10 @@ def test_a_category_is_known_however_the_log_writes_it(tmp_path: Path) -> None:
     spec = HashedSpec(bits=10, features=("slot", "app"))
     plain = tuple(Feature(name=n, type="categorical") for n, _ in kinds)
     pack_hashed(tmp_path / "hashed.bin", {"ctr": HashedLogisticRegression(spec, plain, weights, 0.0)})
-    for kind in ("bigint", "double", "decimal(12,2)"):
+    for kind, models in (("bigint", ("lr", "hashed")), ("double", ("hashed",)), ("decimal(12,2)", ("lr", "hashed"))):
         columns = {"slot": f"cast(nullif(request_id % 4 + 6, 6) as {kind})", "app": "won = 1"}
         log = {name: values[:400] for name, values in clean().items()}
-        report = check(tmp_path, log, models=[tmp_path / "lr.bin", tmp_path / "hashed.bin"], made=columns)
+        report = check(tmp_path, log, models=[tmp_path / f"{name}.bin" for name in models], made=columns)
         assert outcome(report, "C10").status == "ok", outcome(report, "C10").evidence
 
 
