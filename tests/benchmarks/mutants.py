@@ -32,7 +32,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 STATISTICS = (
     *("auc", "intervals", "spread", "binned", "measured", "calibration", "split", "frontier"),
-    *("tallies", "multiway", "units", "metrics", "resampling", "identified", "matched_range"),
+    *("tallies", "multiway", "units", "metrics", "resampling", "identified", "matched_range", "rare"),
 )
 FILES = [
     *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "bidsim/gate").glob("*.py") if p.name != "__init__.py"),
@@ -45,7 +45,7 @@ TESTS = {
     "bidsim/statistics": (
         [f"tests/statistics/test_{name}.py" for name in ("intervals", "multiway", "winning", "binned")],
         [
-            *(f"tests/statistics/test_{name}.py" for name in ("references", "resampling")),
+            *(f"tests/statistics/test_{name}.py" for name in ("references", "resampling", "rare")),
             *(f"tests/replay/test_{name}.py" for name in ("unknown_fates", "matched_fates")),
             *(f"tests/replay/test_{name}.py" for name in ("split", "oracle", "levels", "invariants")),
             "tests/statistics/test_experiment.py",
