@@ -1,8 +1,17 @@
-"""Shared by all tests: the tests' own modules (the oracle) are importable, and an interrupt reaches what they start."""
+"""Shared by all tests: the tests' own modules (the oracle) are importable, an interrupt reaches what they start, and what
+tests share is made once."""
 
 import signal
 import sys
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+SPARK = Path(__file__).parent / "replay" / "spark"
+# What a file says that makes something for more than one of its tests.
+SHARED = ('scope="module"', "@cache")
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -10,3 +19,27 @@ sys.path.insert(0, str(Path(__file__).parent))
 for number, plain in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, plain)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadgroup` groups of tests by `group_of`: xdist_group, the marker, does nothing under pytest 9.2."""
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(config.rootpath / nodeid.split("::")[0]) or nodeid
+
+    return Groups(config, log)
+
+
+@cache
+def group_of(path: Path) -> str | None:
+    """Tests that share a Spark session, which takes half a minute to start, or what their file makes share a worker; others
+    go to whoever is free."""
+    if path.is_relative_to(SPARK):
+        return "spark"
+    text = path.read_text(encoding="utf-8")
+    return path.stem if any(words in text for words in SHARED) else None

@@ -1,4 +1,4 @@
-"""One Spark session for all tests that need one. It takes half a minute to start: they share a worker of pytest-xdist.
+"""One Spark session for all tests that need one.
 
 With BIDSIM_ENGINE=spark in the environment every replay of these tests runs on Spark: too slow for each day, by hand.
 """
@@ -13,14 +13,6 @@ from typing import Any
 import pytest
 
 import bidsim
-
-HERE = os.path.join(os.path.dirname(__file__), "spark")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if str(item.path).startswith(HERE):
-            item.add_marker(pytest.mark.xdist_group("spark"))
 
 
 @pytest.fixture(scope="session")
