@@ -23,6 +23,7 @@ from command import write_log, write_model, write_scenario
 from small_market import hyperparameters, write_market
 
 MARK = "BIDSIM_FAULT_TRY"
+PATIENCE_SECONDS = 20.0
 DAY = "2026-12-01"
 # Facts of one run, not of what it found.
 OWN_FACTS = ("run.json", "fingerprints.json")
@@ -147,10 +148,10 @@ class World:
         for folder in {os.path.dirname(n) for n in now if os.path.basename(n) == "result.json"}:
             missing = [n for n in reference if os.path.dirname(n) == folder and n not in now]
             found += [f"run without {n}" for n in missing]
-        alive = processes(place)
-        if alive:
-            time.sleep(2)
-            alive = processes(place)
+        # A child that has just been started sees that its parent is gone once it has imported what it needs to.
+        begun = time.monotonic()
+        while (alive := processes(place)) and time.monotonic() < begun + PATIENCE_SECONDS:
+            time.sleep(0.1)
         return found + [f"lives on: {a}" for a in alive]
 
     def again(self, command: Command, place: Path) -> list[str]:
