@@ -217,8 +217,23 @@ def test_what_is_lasting_fails_at_once(tmp_path: Path, bucket: Bucket, proxy: Pr
     assert f"{there}: reading (AccessDenied) is denied" in refused(tmp_path, there)
     proxy.rule = lambda method, path: (404, "NoSuchBucket")
     assert f'there is no bucket "{bucket.name}"; check the address and AWS_ENDPOINT_URL' in refused(tmp_path, there)
+    for status, code, message in (
+        (
+            400,
+            "ExpiredToken",
+            "the credentials for S3 are not valid or have run out (ExpiredToken); credentials come from",
+        ),
+        (403, "InvalidObjectState", "the object is archived (Glacier); restore it first"),
+        (
+            400,
+            "AuthorizationHeaderMalformed",
+            "the bucket is in another region (AuthorizationHeaderMalformed); set AWS_",
+        ),
+    ):
+        proxy.rule = lambda method, path, fault=(status, code): fault if "list-type" not in path else None  # type: ignore[misc]
+        assert f"{there}: {message}" in refused(tmp_path, there)
     assert pauses == []
-    assert len(proxy.requests) == 4
+    assert len(proxy.requests) == 4 + 6
     proxy.rule = lambda method, path: (503, "SlowDown")
     assert f"{there}: listing failed again and again (SlowDown); try later" in refused(tmp_path, there)
     assert len(pauses) == 7
@@ -337,6 +352,19 @@ def test_a_value_that_is_no_number_is_shown_as_for_a_local_log(tmp_path: Path, b
         ),
         (f"s3://bucket/a.csv?X-Amz-Signature={SECRET}", "s3://bucket/...: table ad: the address holds a query string"),
         (f"https://host/a.csv?sig={SECRET}", "https://host/...: table ad: addresses that begin with https:// are not"),
+        (
+            f"s3://key:se/{SECRET}@bucket/a.csv",
+            "s3://...: table ad: the address holds a user or password; leave it out",
+        ),
+        (
+            f"https://key:se/{SECRET}@h/a.csv",
+            "https://...: table ad: the address holds a user or password; leave it out",
+        ),
+        (
+            f"s3://bucket/a.csv?AWSAccessKeyId=k&Signature=a/{SECRET}&Expires=1",
+            "s3://bucket/...: table ad: the address holds a query string",
+        ),
+        ("s3://localhost:9000/b/a.csv", "the address holds a port; write s3://bucket/prefix, endpoints come from"),
         ("s3:///a.csv", "the address names no bucket; write s3://bucket/prefix"),
         ("file:///a.csv", "give the path without file://"),
     ],
