@@ -70,6 +70,12 @@ def brought(log: Log, work: Path, told: Told) -> Iterator[Log]:
         sources: list[Source] = []
         for source in log.sources:
             if source.origin is not None and not source.brought:
+                if "=" in str(work):
+                    raise LogError(
+                        f"table {source.name}: it is brought to a folder below one with = in its name, which would be taken "
+                        "for a column of the log; set TMPDIR to another folder",
+                        file=str(work.parent),
+                    )
                 directory = work / f"log-{len(sources)}"
                 directory.mkdir()
                 files, origin = source.origin.begin(directory, told)

@@ -267,7 +267,8 @@ class Engine:
         """Make a file the relation `view`, and delete the one that it replaces."""
         number = ", file_row_number as ordinal from" if numbered else " from"
         what = "* exclude (file_row_number)" if numbered else "*"
-        options = ", file_row_number = true" if numbered else ""
+        # A folder above it that is called price=1 is none of its columns.
+        options = f", hive_partitioning = false{', file_row_number = true' if numbered else ''}"
         self.run(f"create or replace view {view} as select {what}{number} read_parquet('{quote_path(file)}'{options})")
         old = self._kept.pop(view, None)
         if old is not None:

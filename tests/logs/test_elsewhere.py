@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +23,7 @@ from test_formats import LAYOUTS, parquet
 import bidsim as bidsim_api
 from bidsim.errors import LogError
 from bidsim.logs.addresses import parse_address
+from bidsim.logs.fetching import in_threads
 from bidsim.logs.objects import _match, find_objects
 from bidsim.logs.source import open_source
 from bidsim.logs.stores_s3 import S3Store
@@ -251,6 +253,29 @@ def test_a_store_that_does_not_answer_is_told(
     assert len(pauses) == 7
 
 
+def test_a_store_that_went_silent_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error or an interrupt ends a command, although other answers are still to come."""
+    monkeypatch.setattr("bidsim.logs.fetching.ENDING_SECONDS", 0.01)
+    answers, ended = Event(), Event()
+
+    def read(number: int) -> None:
+        if number == 3:
+            raise LogError("denied")
+        answers.wait()
+
+    def bring() -> None:
+        numbers = iter(in_threads(read, [3, *range(100)]))
+        with pytest.raises(LogError, match="denied"):
+            next(numbers)
+        ended.set()
+
+    Thread(target=bring, daemon=True).start()
+    try:
+        assert ended.wait(30)
+    finally:
+        answers.set()
+
+
 def test_a_configuration_that_is_wrong_is_told(tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     assert '"Bad Name" is not the name of a bucket' in refused(tmp_path, "s3://Bad Name/a.csv")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:9000")
@@ -445,6 +470,21 @@ def test_a_disk_without_room_is_told_before_anything_is_fetched(
         in said
     )
     assert ranges == []
+
+
+def test_the_work_folder_adds_no_column(tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders of Hive partitions are columns: not so those above the work folder."""
+    file = write_log(tmp_path / "log" / "a.parquet", SMALL)
+    loaded = load_scenario(write_scenario(tmp_path / "s.yaml", SCENARIO))
+    found = []
+    for place in ("plain", "price=1"):
+        (tmp_path / place).mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / place))
+        found.append(bidsim_api.replay(loaded, tables={"ad": str(file)}, as_of=date(2026, 12, 1)).to_json())
+    assert found[0] == found[1]
+    said = refused(tmp_path, bucket.put("a.parquet", file))
+    assert f"{tmp_path}/price=1: table ad: it is brought to a folder below one with = in its name" in said
+    assert "set TMPDIR" in said
 
 
 def test_without_boto3_the_message_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
