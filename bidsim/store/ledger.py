@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bidsim.errors import BidsimError
 from bidsim.files import write_file
+from bidsim.store.finite import is_finite
 from bidsim.store.record import ForecastRecord, Record
 from bidsim.versions import other_version, schema_of
 
@@ -150,7 +151,8 @@ def read_outcomes(directory: Path, others: list[str] | None = None) -> list[Outc
         except OSError:
             continue
         try:
-            found.append(Outcome.model_validate_json(content))
+            outcome = Outcome.model_validate_json(content)
+            found += [outcome] if is_finite(content) else []
         except ValidationError:
             other = other_version(schema_of(content), SCHEMA, "record it again")
             if other and others is not None:

@@ -130,6 +130,37 @@ def test_what_is_no_whole_run_is_passed_over_and_counted(tmp_path: Path) -> None
     assert found.passed_over == "6 folders passed over: 1 unfinished, 5 without a run"
 
 
+def test_one_forged_run_does_not_end_the_leaderboard(tmp_path: Path) -> None:
+    """Numbers that are none, and a key that stands twice, of which readers of JSON take one or the other."""
+    store(tmp_path / "good", make({"v1": {"cpa": (90.0, 80.0, 99.0)}}))
+    changes = {
+        "nan": ('"candidate": 91.0', '"candidate": NaN'),
+        "infinite": ('"candidate": 91.0', '"candidate": 1e999'),
+        "twice": ('{"schema"', '{"record": 3, "schema"'),
+    }
+    for name, (old, new) in changes.items():
+        store(tmp_path / name, make({"v2": {"cpa": 91.0}}))
+        file = tmp_path / name / "run.json"
+        file.write_text(file.read_text().replace(old, new, 1))
+    said = bidsim("leaderboard", tmp_path, "--json")
+    assert said.status == 0, said.err
+    found = json.loads(said.out)
+    assert [e["policy"] for b in found["boards"] for e in b["entries"]] == ["v1"]
+    assert found["passed_over"] == "3 folders passed over: 3 without a run"
+
+
+def test_a_result_with_numbers_that_are_none_is_refused(tmp_path: Path) -> None:
+    for number in ("NaN", "-Infinity", "1e999", "9" * 400):
+        run = store(tmp_path / number[:9], make({"v1": {"cpa": 90.0}}))
+        text = (run / "result.json").read_text()
+        assert "90.0" in text
+        (run / "result.json").write_text(text.replace("90.0", number, 1))
+        said = bidsim("report", run, "--out", tmp_path / "r.html")
+        assert said.status == 2
+        assert "result.json: has a number that is infinite or NaN, so it is damaged" in said.err
+        assert not (tmp_path / "r.html").exists()
+
+
 def test_an_unknown_metric_or_folder_is_named(tmp_path: Path) -> None:
     store(tmp_path / "a", make({"v1": {"cpa": 90.0, "auc": 0.8}}))
     with pytest.raises(BidsimError, match='did you mean "cpa"'):
