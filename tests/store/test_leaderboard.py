@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -147,6 +148,21 @@ def test_one_forged_run_does_not_end_the_leaderboard(tmp_path: Path) -> None:
     found = json.loads(said.out)
     assert [e["policy"] for b in found["boards"] for e in b["entries"]] == ["v1"]
     assert found["passed_over"] == "3 folders passed over: 3 without a run"
+
+
+def test_heads_of_runs_that_others_wrote_can_not_act(tmp_path: Path) -> None:
+    acts = "\x1b]0;title\x07\u202e"
+    for at in range(FEWEST):
+        (tmp_path / "ab.csv").write_text(f"metric,change\ncpa,{at + 1}%\n")
+        run = store(tmp_path / "runs" / str(at), make({"v1": {"cpa": 90.0 + at}}, sha256=str(at)))
+        assert bidsim("outcome", run, "--file", tmp_path / "ab.csv").status == 0
+        for file in (run / "run.json", *(tmp_path / "runs").glob(f"{at}.outcome-*.json")):
+            file.write_text(re.sub('"head": ?null', lambda _: f'"head":{json.dumps(acts)}', file.read_text()))
+    said = bidsim("leaderboard", tmp_path / "runs", "--html", tmp_path / "board.html")
+    assert "(]0;title)" in said.out
+    assert f"{FEWEST} tests)" in said.out, "the best predictor is told"
+    for text in (said.out, (tmp_path / "board.html").read_text()):
+        assert not set(acts) & set(text) & set("\x1b\x07\u202e")
 
 
 def test_a_result_with_numbers_that_are_none_is_refused(tmp_path: Path) -> None:
