@@ -87,7 +87,7 @@ class Line:
         text = self.text(column)
         if text is None:
             return None
-        match = _NUMBER.match(text)
+        match = _NUMBER.match(text.replace("\u2212", "-"))  # the minus sign of bidsim's own reports
         if match is None or (match.group(2) and not relative) or not math.isfinite(float(match.group(1))):
             like = "a number such as 0.031 or 3.1%" if relative else "a number"
             raise self.error(f'{column}: "{text[:60]}" is not {like}')
@@ -239,6 +239,8 @@ def _change(line: Line, record: Record) -> OnlineChange:
         if control == 0:
             raise line.error("control is 0, so there is no relative change")
         change = (treatment - control) / abs(control)
+        if not math.isfinite(change):
+            raise line.error("control and treatment are too far apart for a relative change")
     elif control is not None or treatment is not None:
         raise line.error("give either change, or control and treatment")
     low, high = (line.number_of(c, relative=True) for c in ("low", "high"))
