@@ -17,8 +17,10 @@ from bidsim.errors import LogError
 Scheme = Literal["s3", "gs", "hdfs"]
 SCHEMES: dict[str, Scheme] = {"s3": "s3", "s3a": "s3", "s3n": "s3", "gs": "gs", "gcs": "gs", "hdfs": "hdfs"}
 ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
-# `?` is a glob's; what follows it here can only be a query string, such as a signature.
-QUERY = re.compile(r"\?[A-Za-z][\w.-]*=[^/]*$")
+# `?` is a glob's; what follows it here can only be a query string, such as a signature, which may hold slashes.
+QUERY = re.compile(
+    r"\?[A-Za-z][\w.-]*=[^/]*$|[?&](?:x-amz-|x-goog-|awsaccesskeyid=|googleaccessid=|signature=|expires=|sig=)", re.I
+)
 MAGIC = re.compile(r"[*?\[]")
 
 
@@ -52,8 +54,11 @@ def parse_address(text: str, table: str) -> Address:
         raise LogError(f"table {table}: not an address of a store", file=text)
     scheme, rest = match.group(1).lower(), match.group(2)
     place, _, key = rest.partition("/")
-    shown = f"{scheme}://{place.rpartition('@')[2].partition('?')[0]}/..."
-    if "@" in place:
+    # A key with a slash in it ends early here (`s3://KEY:SEC/RET@bucket`); of a place, only a port follows a colon.
+    host = place.rpartition("@")[2].partition("?")[0]
+    cut = re.search(r":(?!\d*$)", host) is not None
+    shown = f"{scheme}://..." if cut else f"{scheme}://{host}/..."
+    if "@" in place or cut:
         raise LogError(
             f"table {table}: the address holds a user or password; leave it out, credentials come from the environment",
             file=shown,
@@ -65,6 +70,11 @@ def parse_address(text: str, table: str) -> Address:
         raise LogError(
             f"table {table}: the address holds a query string; leave it out, credentials and endpoints come from the "
             "environment",
+            file=shown,
+        )
+    if ":" in place and scheme != "hdfs":
+        raise LogError(
+            f"table {table}: the address holds a port; write {scheme}://bucket/prefix, endpoints come from the environment",
             file=shown,
         )
     if not place and scheme != "hdfs":

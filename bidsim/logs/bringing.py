@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from bidsim.errors import BidsimError, LogError
 from bidsim.logs.origins import PART, Origin, Span, Told, Wanted
-from bidsim.logs.source import Source
+from bidsim.logs.source import Source, list_files
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,12 @@ def brought(log: Log, work: Path, told: Told) -> Iterator[Log]:
         sources: list[Source] = []
         for source in log.sources:
             if source.origin is not None and not source.brought:
+                if "=" in str(work):
+                    raise LogError(
+                        f"table {source.name}: it is brought to a folder below one with = in its name, which would be taken "
+                        "for a column of the log; set TMPDIR to another folder",
+                        file=str(work.parent),
+                    )
                 directory = work / f"log-{len(sources)}"
                 directory.mkdir()
                 files, origin = source.origin.begin(directory, told)
@@ -120,7 +126,7 @@ def _by_partition(source: Source, engine: Asker, conditions: Sequence[str]) -> f
     keys = {part.partition("=")[0].lower() for part in source.files[0].split("/")[:-1] if "=" in part}
     if not keys or source.format != "parquet":
         return None
-    inside = f"select distinct lower(name) from parquet_schema([{', '.join(map(_text, source.files))}])"
+    inside = f"select distinct lower(name) from parquet_schema({list_files(source.files)})"
     keys -= {str(name) for (name,) in engine.rows(inside)}
     plain = [text for text in conditions if _names(text) and _names(text) <= keys]
     if not plain:
@@ -137,7 +143,7 @@ def _by_partition(source: Source, engine: Asker, conditions: Sequence[str]) -> f
 
 def _by_values(values: Path, engine: Asker, conditions: Sequence[str]) -> frozenset[int] | None:
     """The same where a file has the partition values, a row for each file of the log."""
-    relation = f"read_parquet({_text(str(values))}, file_row_number = true)"
+    relation = f"read_parquet({list_files([str(values)])}, file_row_number = true)"
     keys = {name.lower() for name, _ in engine.names(f"select * exclude (file_row_number) from {relation}")}
     plain = [text for text in conditions if _names(text) and _names(text) <= keys]
     if not plain:
@@ -157,7 +163,3 @@ def _names(text: str) -> set[str]:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def _text(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any, Protocol, TextIO
 
 from bidsim.errors import LogError
-from bidsim.logs.source import Source, quote_text
+from bidsim.logs.source import Source, list_files, quote_text
 
 DELIMITERS = (",", "\t", ";", "|")
 TIMES = ("TIMESTAMP WITH TIME ZONE", "TIMESTAMP", "DATE")
@@ -46,7 +46,7 @@ def settle_columns(source: Source, engine: Asker) -> Source:
 
 def _settle_parquet(source: Source, engine: Asker) -> Source:
     """Columns and types that differ between files; from the footers alone."""
-    schema = f"parquet_schema([{', '.join(map(quote_text, source.files))}])"
+    schema = f"parquet_schema({list_files(source.files)})"
     found = engine.rows(
         "select lower(name), duckdb_type, min(file_name), count(distinct file_name), list(distinct file_name) "
         f"from {schema} where duckdb_type is not null group by all order by 1, 3"
@@ -84,7 +84,7 @@ def _settle_csv(source: Source, engine: Asker) -> Source:
     delimiter = max(DELIMITERS, key=lambda d: counts[d])
     # A quote, wherever it stands, must be closed: read as text, one lost quote would swallow or join rows.
     dialect = f"header = true, delim = {quote_text(delimiter)}, quote = '\"', escape = '\"', comment = '', skip = 0"
-    files = f"[{', '.join(map(quote_text, source.files))}]"
+    files = list_files(source.files)
     try:
         types = engine.names(
             f"select * from read_csv({files}, {dialect}, null_padding = false, sample_size = -1, files_to_sniff = -1)"
@@ -115,7 +115,7 @@ def _plain_times(source: Source, times: list[str], engine: Asker) -> Source:
 
 
 def _settle_ndjson(source: Source, engine: Asker) -> Source:
-    files = f"[{', '.join(map(quote_text, source.files))}]"
+    files = list_files(source.files)
     for file in source.files:
         if _first_line(file, engine).lstrip()[:1] == "[":
             raise LogError(
@@ -138,7 +138,7 @@ def _first_line(file: str, engine: Asker) -> str:
     Without quotes a line end within a quoted text is one of another kind than the file's: not strict about it.
     """
     lines = engine.rows(
-        f"select line from read_csv({quote_text(file)}, header = false, auto_detect = false, delim = '\x01', quote = '', "
+        f"select line from read_csv({list_files([file])}, header = false, auto_detect = false, delim = '\x01', quote = '', "
         "escape = '', columns = {'line': 'VARCHAR'}, strict_mode = false) limit 1"
     )
     return str(lines[0][0] or "") if lines else ""

@@ -225,12 +225,18 @@ def _deleted(table: Any, folder: Path) -> dict[str, tuple[npt.NDArray[np.uint8],
         for path, rows in zip(batch.column("filepath").to_pylist(), batch.column("selection_vector"), strict=True):
             mask = np.asarray(rows.values)
             local = unquote(path.removeprefix("file://")) if path.startswith("file://") else path
-            found[local.removeprefix(f"{folder}/")] = (np.packbits(mask), len(mask))
+            found[local.removeprefix(f"{folder}/").removeprefix(f"{folder.resolve()}/")] = (
+                np.packbits(mask),
+                len(mask),
+            )
     return found
 
 
 def _later(moment: Any) -> Any:
-    return moment + CUT_TIMES if isinstance(moment, datetime) else moment
+    try:
+        return moment + CUT_TIMES if isinstance(moment, datetime) else moment
+    except OverflowError:  # the year 9999, which stands for no end
+        return moment
 
 
 def _source(table: Table) -> Source:

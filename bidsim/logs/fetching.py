@@ -7,9 +7,11 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import TypeVar
 
 from bidsim.errors import LogError
@@ -21,6 +23,7 @@ Made = TypeVar("Made")
 THREADS = 8
 PIECE_BYTES = 8 * 2**20
 EVERY_SECONDS = 10.0
+ENDING_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -35,19 +38,42 @@ class Piece:
 
 
 def in_threads(call: Callable[[Given], Made], given: Iterable[Given]) -> Iterator[Made]:
-    """Results in their order, a few at a time; the first error ends it."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        waiting: deque[Future[Made]] = deque()
-        try:
-            for one in given:
-                waiting.append(pool.submit(call, one))
-                if len(waiting) >= 2 * THREADS:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    """Results in their order, a few at a time; the first error, or an interrupt, ends it.
+
+    It ends without those that wait for an answer: a store that has gone silent would keep an interrupt for minutes.
+    """
+    tasks: SimpleQueue[tuple[Future[Made], Given] | None] = SimpleQueue()
+
+    def work() -> None:
+        while (task := tasks.get()) is not None:
+            future, one = task
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(call(one))
+                except BaseException as error:
+                    future.set_exception(error)
+
+    threads = 0
+    waiting: deque[Future[Made]] = deque()
+    try:
+        for one in given:
+            future: Future[Made] = Future()
+            waiting.append(future)
+            tasks.put((future, one))
+            if threads < THREADS:
+                Thread(target=work, daemon=True).start()
+                threads += 1
+            if len(waiting) >= 2 * THREADS:
+                yield waiting[0].result()
+                waiting.popleft()
+        while waiting:
+            yield waiting[0].result()
+            waiting.popleft()
+    finally:
+        running = [future for future in waiting if not future.cancel()]
+        for _ in range(threads):
+            tasks.put(None)
+        wait(running, ENDING_SECONDS)
 
 
 def fetch(store: Store, pieces: Sequence[Piece], work: Path, told: Told, what: str) -> None:

@@ -118,6 +118,8 @@ class Objects:
 
     def _bring_footer(self, index: int) -> Path:
         thing = self.things[index]
+        file = self._local("footers", index)
+        _make(file)  # before it is read: an answer that comes after the work folder is gone makes it no more
         start = max(0, thing.size - TAIL_BYTES)
         tail = self.store.read(thing, start, thing.size - start)
         length = footer_bytes(tail)
@@ -130,8 +132,6 @@ class Objects:
             raise _damaged("its footer is longer than itself", thing)
         if length > len(tail):
             tail = self.store.read(thing, thing.size - length, length)
-        file = self._local("footers", index)
-        _make(file)
         _write(file, tail if start == 0 else alone(tail[-length:]))
         return file
 

@@ -87,7 +87,7 @@ class Source:
         """DuckDB text of the table function; with_position adds `filename` and `file_row_number` (Parquet only)."""
         if self.relation:
             return f"{self.relation}_placed" if with_position else self.relation
-        files = "[" + ", ".join(quote_text(f) for f in self.files) + "]"
+        files = list_files(self.files)
         if self.format == "parquet":
             options = ", union_by_name = true" if self.by_name else ""
             position = ", filename = true, file_row_number = true" if with_position else ""
@@ -102,6 +102,16 @@ class Source:
 def quote_text(text: str) -> str:
     """A text as a SQL literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def pattern_of(path: str) -> str:
+    """The pattern that means a path itself: the engine takes `log[1].csv` for a pattern, and then reads `log1.csv`."""
+    return path if "\\" in path else glob.escape(path)  # no pattern of the engine's means a backslash
+
+
+def list_files(files: Sequence[str]) -> str:
+    """Paths as a SQL list for the engine's readers."""
+    return f"[{', '.join(quote_text(pattern_of(f)) for f in files)}]"
 
 
 def ending_of(path: str) -> str:

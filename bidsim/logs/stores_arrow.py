@@ -21,6 +21,8 @@ WHERE = {
     "gs": "credentials come from the usual environment: GOOGLE_APPLICATION_CREDENTIALS, or the machine's account",
     "hdfs": "credentials come from the usual environment: the Kerberos ticket, or HADOOP_USER_NAME",
 }
+# What Google says where there are no credentials: it looks for a machine of its own that would have some.
+NO_TOKEN = "Could not create a OAuth2 access token"
 REFUSALS = ("PERMISSION_DENIED", "UNAUTHENTICATED", "FORBIDDEN", "AccessControlException", "Permission denied")
 LASTING = ("INVALID_ARGUMENT", "FAILED_PRECONDITION", "UNIMPLEMENTED")
 
@@ -98,7 +100,8 @@ class ArrowStore:
             if self.scheme == "gs":
                 from pyarrow.fs import GcsFileSystem
 
-                return GcsFileSystem(retry_time_limit=timedelta(seconds=60))
+                # Trying again is `retrying`'s; with more time here a machine without credentials waits for minutes.
+                return GcsFileSystem(retry_time_limit=timedelta(seconds=1))
             from pyarrow.fs import HadoopFileSystem
         except ImportError:
             raise LogError(f"this build of pyarrow can't read {self.scheme}://", file=self._url("")) from None
@@ -115,23 +118,28 @@ class ArrowStore:
             raise LogError(f"HDFS can't be reached: {why}", file=self._url("")) from None
 
     def _call(self, call: Any, what: str, url: str) -> Any:
+        import pyarrow as pa
+
         try:
             return retrying(call, _transient)
         except FileNotFoundError:
             raise LogError(GONE, file=url) from None
-        except OSError as error:
+        except (OSError, pa.ArrowException) as error:
             if _refused(error):
                 raise denied(what, url, WHERE[self.scheme]) from None
+            if NO_TOKEN in str(error):
+                raise LogError(f"no credentials were found that can be used; {WHERE[self.scheme]}", file=url) from None
+            often = " again and again" if _transient(error) else ""
             raise LogError(
-                f"{what} failed again and again ({type(error).__name__}); check the network and the address", file=url
+                f"{what} failed{often} ({type(error).__name__}); check the network and the address", file=url
             ) from None
 
 
-def _refused(error: OSError) -> bool:
+def _refused(error: Exception) -> bool:
     return isinstance(error, PermissionError) or any(word in str(error) for word in REFUSALS)
 
 
 def _transient(error: Exception) -> bool:
     if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError) or not isinstance(error, OSError):
         return False
-    return not _refused(error) and not any(word in str(error) for word in LASTING)
+    return not _refused(error) and not any(word in str(error) for word in (NO_TOKEN, *LASTING))

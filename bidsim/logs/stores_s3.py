@@ -24,6 +24,8 @@ PAGE = 1000
 SLOW_DOWN = frozenset(
     ["SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "RequestTimeout", "RequestTimeTooSkewed"]
 )
+RUN_OUT = frozenset(["ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"])
+OTHER_REGION = frozenset(["PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"])
 CONNECT_SECONDS, READ_SECONDS = 10, 60
 
 
@@ -188,6 +190,12 @@ def _explain(error: Any, what: str, url: str, bucket: str) -> LogError:
         return LogError(CHANGED, file=url)
     if status == 404:
         return LogError(GONE, file=url)
+    if code == "InvalidObjectState":
+        return LogError("the object is archived (Glacier); restore it first, or read a shorter window", file=url)
+    if code in RUN_OUT:
+        return LogError(f"the credentials for S3 are not valid or have run out ({code}); {CREDENTIALS}", file=url)
+    if code in OTHER_REGION:
+        return LogError(f"the bucket is in another region ({code}); set AWS_DEFAULT_REGION to it", file=url)
     if status in (401, 403):
         named = f" ({code})" if code and not code.isdigit() else ""
         return denied(f"{what}{named}", url, CREDENTIALS)

@@ -115,6 +115,8 @@ class PredictionFile:
 def is_prediction_file(path: Path) -> bool:
     """Whether a file is Parquet, or a CSV whose first line names a prediction."""
     try:
+        if not path.is_file():  # opening a named pipe would wait for its writer
+            return False
         with path.open("rb") as stream:
             head = stream.read(4096)
     except OSError:

@@ -24,7 +24,7 @@ from bidsim.errors import BidsimError, LogError
 from bidsim.logs.bringing import bring_rows
 from bidsim.logs.columns import settle_columns
 from bidsim.logs.origins import Span
-from bidsim.logs.source import Source
+from bidsim.logs.source import Source, list_files, pattern_of
 from bidsim.replay.complaints import complaint
 from bidsim.replay.engines import Change, Course, Progress, SumsT
 from bidsim.replay.sharing import ordered_map, share, show
@@ -71,8 +71,9 @@ class Engine:
             run(f"set threads = {int(threads)}")
         run(f"set memory_limit = '{max(64, memory_bytes // 2**20)}MiB'")
         run("set temp_directory = $1", [str(work / "spill")])
-        run("set allowed_paths = $1", [list(files)])
-        run("set allowed_directories = $1", [[str(work), *map(str, folders)]])
+        inside = [str(work), *map(str, folders)]
+        run("set allowed_paths = $1", [[*files, *map(pattern_of, files)]])
+        run("set allowed_directories = $1", [[*inside, *map(pattern_of, inside)]])
         run("set enable_external_access = false")
         run("set lock_configuration = true")
 
@@ -266,7 +267,8 @@ class Engine:
         """Make a file the relation `view`, and delete the one that it replaces."""
         number = ", file_row_number as ordinal from" if numbered else " from"
         what = "* exclude (file_row_number)" if numbered else "*"
-        options = ", file_row_number = true" if numbered else ""
+        # A folder above it that is called price=1 is none of its columns.
+        options = f", hive_partitioning = false{', file_row_number = true' if numbered else ''}"
         self.run(f"create or replace view {view} as select {what}{number} read_parquet('{quote_path(file)}'{options})")
         old = self._kept.pop(view, None)
         if old is not None:
@@ -296,7 +298,7 @@ class Engine:
         """Whether a Parquet file can be read from end to end."""
         cursor = self._connection.cursor()
         try:
-            cursor.execute(f"select max(hash(t)) from read_parquet('{quote_path(file)}') as t").fetchall()
+            cursor.execute(f"select max(hash(t)) from read_parquet({list_files([file])}) as t").fetchall()
         except duckdb.Error:
             return False
         finally:

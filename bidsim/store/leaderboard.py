@@ -8,7 +8,7 @@ many were tried.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,13 @@ def make_leaderboard(directories: Sequence[Path], by: str | None = None, head: s
     if metric == "calibration":
         way = "one"
     others: list[str] = []
-    boards = _boards(found.runs, metric, head, way, others) if found.runs else []
+    try:
+        boards = _boards(found.runs, metric, head, way, others)
+    except LookupError:
+        readable = [run for run in found.runs if _readable(run, metric, head, way)]
+        found = replace(found, runs=readable, foreign=found.foreign + len(found.runs) - len(readable))
+        others = []
+        boards = _boards(found.runs, metric, head, way, others)
     passed_over = [
         found.passed_over,
         f"{len(others)} recorded outcome{'s' * (len(others) != 1)} passed over: {others[0]}" if others else "",
@@ -188,14 +194,21 @@ def _metric(found: Scan, by: str | None, head: str | None) -> tuple[str, str | N
 
 
 def _boards(runs: Sequence[StoredRun], metric: str, head: str | None, way: str, others: list[str]) -> list[Board]:
-    """others: is told of recordings that can't be read, see `read_outcomes`."""
+    """others: is told of recordings that can't be read, see `read_outcomes`.
 
+    Raises LookupError where a file is gone meanwhile, or holds a key twice, which the engine reads otherwise than `scan`.
+    """
     import duckdb
 
+    if not runs:
+        return []
     by_file = {str(run.directory / "run.json"): run for run in runs}
     with duckdb.connect() as connection:
         files = [glob_escaped(file) for file in by_file]
-        rows = connection.execute(QUERY, {"files": files, "metric": metric, "head": head, "way": way}).fetchall()
+        try:
+            rows = connection.execute(QUERY, {"files": files, "metric": metric, "head": head, "way": way}).fetchall()
+        except duckdb.Error as error:
+            raise LookupError from error
     boards: dict[str, Board] = {}
     online = {file: latest(read_outcomes(run.directory, others)) for file, run in by_file.items()}
     for row in rows:
@@ -224,6 +237,15 @@ def _boards(runs: Sequence[StoredRun], metric: str, head: str | None, way: str, 
             )
         )
     return list(boards.values())
+
+
+def _readable(run: StoredRun, metric: str, head: str | None, way: str) -> bool:
+    """Whether the engine reads the run's file."""
+    try:
+        _boards([run], metric, head, way, [])
+    except LookupError:
+        return False
+    return True
 
 
 def _overlap(a: Sequence[float | None], b: Sequence[float | None]) -> bool:

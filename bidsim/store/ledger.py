@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bidsim.errors import BidsimError
 from bidsim.files import write_file
+from bidsim.store.finite import is_finite
 from bidsim.store.record import ForecastRecord, Record
 from bidsim.versions import other_version, schema_of
 
@@ -86,7 +87,7 @@ class Line:
         text = self.text(column)
         if text is None:
             return None
-        match = _NUMBER.match(text)
+        match = _NUMBER.match(text.replace("\u2212", "-"))  # the minus sign of bidsim's own reports
         if match is None or (match.group(2) and not relative) or not math.isfinite(float(match.group(1))):
             like = "a number such as 0.031 or 3.1%" if relative else "a number"
             raise self.error(f'{column}: "{text[:60]}" is not {like}')
@@ -150,7 +151,8 @@ def read_outcomes(directory: Path, others: list[str] | None = None) -> list[Outc
         except OSError:
             continue
         try:
-            found.append(Outcome.model_validate_json(content))
+            outcome = Outcome.model_validate_json(content)
+            found += [outcome] if is_finite(content) else []
         except ValidationError:
             other = other_version(schema_of(content), SCHEMA, "record it again")
             if other and others is not None:
@@ -237,6 +239,8 @@ def _change(line: Line, record: Record) -> OnlineChange:
         if control == 0:
             raise line.error("control is 0, so there is no relative change")
         change = (treatment - control) / abs(control)
+        if not math.isfinite(change):
+            raise line.error("control and treatment are too far apart for a relative change")
     elif control is not None or treatment is not None:
         raise line.error("give either change, or control and treatment")
     low, high = (line.number_of(c, relative=True) for c in ("low", "high"))

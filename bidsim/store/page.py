@@ -10,9 +10,9 @@ from markupsafe import Markup
 
 from bidsim.report import format as f
 from bidsim.report.html import style_digest, style_sheet
-from bidsim.report.words import label, writer
+from bidsim.report.words import writer
 from bidsim.store.leaderboard import Board, Entry, Leaderboard
-from bidsim.store.words import change_of, held_words, track_sentences, verdict_words
+from bidsim.store.words import change_of, held_words, metric_words, track_sentences, verdict_words
 
 
 def render_leaderboard(board: Leaderboard) -> str:
@@ -23,7 +23,7 @@ def render_leaderboard(board: Leaderboard) -> str:
     page = environment.from_string(source).render(
         css=Markup(css),
         style_hash=style_digest(css),
-        metric=label(board.metric) + (f" ({board.head})" if board.head else ""),
+        metric=metric_words(board.metric, board.head),
         better=board.better,
         boards=[_board(b, board.metric) for b in board.boards],
         track=track_sentences(board.track),

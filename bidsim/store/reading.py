@@ -15,6 +15,7 @@ from bidsim.result import SCHEMA, Result
 from bidsim.statistics.numbers import with_confidence as requantified
 from bidsim.statistics.tables import Tables
 from bidsim.statistics.tallies import OVERALL
+from bidsim.store.finite import is_finite
 from bidsim.store.statistics_reading import read_tables
 from bidsim.versions import other_version
 
@@ -77,9 +78,12 @@ def _result(file: Path) -> Result:
     except OSError as error:
         raise BidsimError(f"can't be read: {error.strerror}", file=str(file)) from None
     try:
-        return Result.model_validate_json(text)
+        found = Result.model_validate_json(text)
     except ValidationError as error:
         raise BidsimError(_problem(text, error), file=str(file)) from None
+    if not is_finite(text):
+        raise BidsimError(f"has a number that is infinite or NaN, so it is damaged; {WHAT}", file=str(file))
+    return found
 
 
 def _problem(text: bytes, error: ValidationError) -> str:

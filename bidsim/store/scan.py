@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bidsim.errors import BidsimError
+from bidsim.store.finite import is_finite
 from bidsim.store.record import SCHEMA, Record, RunFile
 from bidsim.versions import UPGRADE, other_version, schema_of
 
@@ -102,4 +103,4 @@ def read_run(directory: Path) -> StoredRun | str | None:
         found = RunFile.model_validate_json(content)
     except (ValidationError, RecursionError):
         return other_version(schema_of(content), SCHEMA, "replay the log again")
-    return StoredRun(directory, found.started, found.record)
+    return StoredRun(directory, found.started, found.record) if is_finite(content) else None

@@ -14,13 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from bidsim.report import format as f
-from bidsim.report.words import difference_writer, label, writer
+from bidsim.report.words import difference_writer, writer
 from bidsim.result import Estimate
 from bidsim.store.compare import Comparison, Side
 from bidsim.store.leaderboard import Entry, Leaderboard
 from bidsim.store.ledger import Outcome
 from bidsim.store.scan import StoredRun
-from bidsim.store.words import change_of, held_words, track_sentences, verdict_words
+from bidsim.store.words import change_of, held_words, metric_words, track_sentences, verdict_words
 
 PLAIN_WIDTH = 200
 
@@ -46,7 +46,7 @@ def _table(*columns: str, left: int = 1) -> Table:
 def print_leaderboard(board: Leaderboard) -> None:
     """The leaderboard on stdout."""
     console = _console()
-    name = label(board.metric) + (f" ({board.head})" if board.head else "")
+    name = metric_words(board.metric, board.head)
     console.print(Text(f"by {name}: {board.better}"))
     if not board.boards:
         console.print(Text("no runs yet"))
@@ -112,7 +112,7 @@ def print_comparison(found: Comparison) -> None:
     table = _table("", "baseline", "A", "change", "B", "change")
     for m in found.metrics:
         write = writer(m.metric, f.Money(found.currency))
-        name = label(m.metric) + (f" ({m.head})" if m.head else "")
+        name = metric_words(m.metric, m.head)
         name += f" (beta {f.significant(m.beta, 3)})" if m.beta is not None else ""
         cells = [Text(c) for side in (m.first, m.second) for c in _side_cells(m.metric, side, found.currency)]
         table.add_row(_text(name), Text(write(m.baseline)), *cells)
@@ -145,7 +145,7 @@ def print_outcome(run: StoredRun, outcome: Outcome) -> None:
         r = forecast.relative if forecast else Estimate(value=None)
         held = "" if r.low is None or r.high is None else "held" if r.low <= c.change <= r.high else "missed"
         table.add_row(
-            _text(label(c.metric) + (f" ({c.head})" if c.head else "")),
+            _text(metric_words(c.metric, c.head)),
             _text(c.policy),
             Text(f"{f.change(r.value)} {f.interval(r.low, r.high, f.change)}".strip()),
             Text(f"{f.change(c.change)} {f.interval(c.low, c.high, f.change)}".strip()),

@@ -12,6 +12,11 @@ def verdict_words(verdict: str) -> str:
     return verdict.upper().replace("_", " ")
 
 
+def metric_words(metric: str, head: str | None) -> str:
+    """A metric as it is said, with its head where it has one; both come from files that others wrote."""
+    return label(metric) + (f" ({f.clean_name(head, 40)})" if head else "")
+
+
 def change_of(entry: Entry, metric: str) -> tuple[str, str]:
     """(change, interval) as the metric's changes are said."""
     way, say = difference_writer(metric)
@@ -35,8 +40,7 @@ def track_sentences(track: Track) -> list[str]:
     """How forecasts have done against online tests, a sentence a metric."""
     found = []
     for m in track.metrics:
-        name = label(m.metric) + (f" ({m.head})" if m.head else "")
-        said = f"{name}: {f.plural(m.tests, 'online test')}"
+        said = f"{metric_words(m.metric, m.head)}: {f.plural(m.tests, 'online test')}"
         if m.held[1]:
             said += f"; {m.held[0]} of {m.held[1]} forecast intervals held the online change"
         if m.direction[1]:
@@ -44,7 +48,7 @@ def track_sentences(track: Track) -> list[str]:
         if m.miss is not None:
             said += f"; mean miss {f.change(m.miss).lstrip('+').removesuffix('%')} points"
         if m.best is not None:
-            best = label(m.best.metric) + (f" ({m.best.head})" if m.best.head else "")
+            best = metric_words(m.best.metric, m.best.head)
             said += f"; offline, {best} has ordered the candidates most like it (tau {m.best.tau:.2f}, {m.best.tests} tests)"
         elif m.tests < FEWEST:
             said += f"; which offline metric predicts best is told from {FEWEST} tests on"

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 import pytest
 from command import log, write_log, write_scenario
 from pyarrow import fs
 
 import bidsim
 from bidsim.errors import LogError
-from bidsim.logs.stores_arrow import ArrowStore
+from bidsim.logs.stores_arrow import NO_TOKEN, ArrowStore
 
 Scheme = Literal["gs", "hdfs"]
 
@@ -72,6 +73,12 @@ def test_a_log_there_gives_the_bytes_of_the_local_log(
     [
         (OSError("google::cloud::Status(PERMISSION_DENIED: caller ...)"), "listing is denied; credentials come from"),
         (PermissionError("no"), "listing is denied; credentials come from"),
+        (OSError(f"google::cloud::Status(UNAVAILABLE: {NO_TOKEN}"), "no credentials were found that can be used; "),
+        (
+            pa.ArrowException(f"google::cloud::Status(UNKNOWN: {NO_TOKEN}"),
+            "no credentials were found that can be used; ",
+        ),
+        (pa.ArrowInvalid("Expected a path"), r"listing failed \(ArrowInvalid\); check the network and the address"),
     ],
 )
 def test_what_is_lasting_fails_at_once(
@@ -81,6 +88,22 @@ def test_what_is_lasting_fails_at_once(
     store.filesystem.failures = [failure]
     with pytest.raises(LogError, match=message):
         bidsim.replay(tmp_path / "s.yaml", tables={"ad": f"{scheme}://logs/dsp"})
+    assert pauses == []
+
+
+def test_a_machine_without_credentials_says_so_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
+    """Google's library asks for minutes whether the machine is one of Google's, which then would have some."""
+    from bidsim.logs import stores_arrow
+
+    asked: list[Any] = []
+    make = fs.GcsFileSystem
+    monkeypatch.setattr(fs, "GcsFileSystem", lambda **options: asked.append(options) or make(**options))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "no-such-file.json"))
+    with pytest.raises(LogError, match=r"no credentials were found that can be used; .*GOOGLE_APPLICATION_CREDENTIALS"):
+        stores_arrow.ArrowStore("gs", "logs").find("a")
+    assert asked[0]["retry_time_limit"].total_seconds() <= 2
     assert pauses == []
 
 

@@ -7,7 +7,7 @@ import pickle
 import shutil
 import struct
 import sys
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +188,23 @@ def test_deleted_rows_are_not_read(tmp_path: Path, bucket: Bucket, inline: bool,
     window = {"last_hour": "2026-11-01T17:00:00", "duration_hour": 12}
     same(result(tmp_path, place), plain(tmp_path, left))
     same(result(tmp_path, place, **window), plain(tmp_path, left, **window))
+
+
+def test_a_table_behind_a_link_is_that_table(tmp_path: Path) -> None:
+    write(tmp_path / "t", SMALL)
+    delete_rows(tmp_path / "t", [0, 5, 17], inline=True)
+    (tmp_path / "link").symlink_to(tmp_path / "t")
+    left = SMALL.filter(pa.array([i not in (0, 5, 17) for i in range(400)]))
+    same(result(tmp_path, tmp_path / "link"), plain(tmp_path, left))
+
+
+def test_a_time_that_stands_for_no_end_is_a_time(tmp_path: Path) -> None:
+    """Statistics hold it cut to milliseconds, and later than that is none of Python's years."""
+    end = pa.array([datetime(9999, 12, 31, 23, 59, 59, 999999)] * 400, pa.timestamp("us", "UTC"))
+    table = SMALL.append_column("valid_until", end)
+    write(tmp_path / "t", table)
+    window = {"last_hour": "2026-11-01T17:00:00", "duration_hour": 12}
+    same(result(tmp_path, tmp_path / "t", **window), plain(tmp_path, table, **window))
 
 
 def commit(folder: Path, *actions: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +23,7 @@ from test_formats import LAYOUTS, parquet
 import bidsim as bidsim_api
 from bidsim.errors import LogError
 from bidsim.logs.addresses import parse_address
+from bidsim.logs.fetching import in_threads
 from bidsim.logs.objects import _match, find_objects
 from bidsim.logs.source import open_source
 from bidsim.logs.stores_s3 import S3Store
@@ -217,8 +219,23 @@ def test_what_is_lasting_fails_at_once(tmp_path: Path, bucket: Bucket, proxy: Pr
     assert f"{there}: reading (AccessDenied) is denied" in refused(tmp_path, there)
     proxy.rule = lambda method, path: (404, "NoSuchBucket")
     assert f'there is no bucket "{bucket.name}"; check the address and AWS_ENDPOINT_URL' in refused(tmp_path, there)
+    for status, code, message in (
+        (
+            400,
+            "ExpiredToken",
+            "the credentials for S3 are not valid or have run out (ExpiredToken); credentials come from",
+        ),
+        (403, "InvalidObjectState", "the object is archived (Glacier); restore it first"),
+        (
+            400,
+            "AuthorizationHeaderMalformed",
+            "the bucket is in another region (AuthorizationHeaderMalformed); set AWS_",
+        ),
+    ):
+        proxy.rule = lambda method, path, fault=(status, code): fault if "list-type" not in path else None  # type: ignore[misc]
+        assert f"{there}: {message}" in refused(tmp_path, there)
     assert pauses == []
-    assert len(proxy.requests) == 4
+    assert len(proxy.requests) == 4 + 6
     proxy.rule = lambda method, path: (503, "SlowDown")
     assert f"{there}: listing failed again and again (SlowDown); try later" in refused(tmp_path, there)
     assert len(pauses) == 7
@@ -234,6 +251,29 @@ def test_a_store_that_does_not_answer_is_told(
     said = refused(tmp_path, f"s3://{bucket.name}/a.csv")
     assert "listing failed again and again (EndpointConnectionError); check the network and AWS_ENDPOINT_URL" in said
     assert len(pauses) == 7
+
+
+def test_a_store_that_went_silent_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error or an interrupt ends a command, although other answers are still to come."""
+    monkeypatch.setattr("bidsim.logs.fetching.ENDING_SECONDS", 0.01)
+    answers, ended = Event(), Event()
+
+    def read(number: int) -> None:
+        if number == 3:
+            raise LogError("denied")
+        answers.wait()
+
+    def bring() -> None:
+        numbers = iter(in_threads(read, [3, *range(100)]))
+        with pytest.raises(LogError, match="denied"):
+            next(numbers)
+        ended.set()
+
+    Thread(target=bring, daemon=True).start()
+    try:
+        assert ended.wait(30)
+    finally:
+        answers.set()
 
 
 def test_a_configuration_that_is_wrong_is_told(tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,6 +377,19 @@ def test_a_value_that_is_no_number_is_shown_as_for_a_local_log(tmp_path: Path, b
         ),
         (f"s3://bucket/a.csv?X-Amz-Signature={SECRET}", "s3://bucket/...: table ad: the address holds a query string"),
         (f"https://host/a.csv?sig={SECRET}", "https://host/...: table ad: addresses that begin with https:// are not"),
+        (
+            f"s3://key:se/{SECRET}@bucket/a.csv",
+            "s3://...: table ad: the address holds a user or password; leave it out",
+        ),
+        (
+            f"https://key:se/{SECRET}@h/a.csv",
+            "https://...: table ad: the address holds a user or password; leave it out",
+        ),
+        (
+            f"s3://bucket/a.csv?AWSAccessKeyId=k&Signature=a/{SECRET}&Expires=1",
+            "s3://bucket/...: table ad: the address holds a query string",
+        ),
+        ("s3://localhost:9000/b/a.csv", "the address holds a port; write s3://bucket/prefix, endpoints come from"),
         ("s3:///a.csv", "the address names no bucket; write s3://bucket/prefix"),
         ("file:///a.csv", "give the path without file://"),
     ],
@@ -417,6 +470,21 @@ def test_a_disk_without_room_is_told_before_anything_is_fetched(
         in said
     )
     assert ranges == []
+
+
+def test_the_work_folder_adds_no_column(tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders of Hive partitions are columns: not so those above the work folder."""
+    file = write_log(tmp_path / "log" / "a.parquet", SMALL)
+    loaded = load_scenario(write_scenario(tmp_path / "s.yaml", SCENARIO))
+    found = []
+    for place in ("plain", "price=1"):
+        (tmp_path / place).mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / place))
+        found.append(bidsim_api.replay(loaded, tables={"ad": str(file)}, as_of=date(2026, 12, 1)).to_json())
+    assert found[0] == found[1]
+    said = refused(tmp_path, bucket.put("a.parquet", file))
+    assert f"{tmp_path}/price=1: table ad: it is brought to a folder below one with = in its name" in said
+    assert "set TMPDIR" in said
 
 
 def test_without_boto3_the_message_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,20 @@ def test_every_format_gives_the_same_numbers(tmp_path: Path, expected: dict[str,
         assert found[part] == expected[part], part
 
 
+@pytest.mark.parametrize("ending", [".parquet", ".csv", ".ndjson.gz"])
+def test_names_that_the_engine_takes_for_patterns_are_names(
+    tmp_path: Path, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """log[1].csv beside log1.csv: each is read once, also where the work folder's own name looks like a pattern."""
+    for i, name in enumerate(["a*/x", "aa/x", "b?" if ending == ".csv" else "b*", "b[1]", "b1"]):
+        write_log(tmp_path / "log" / f"{name}{ending}", SMALL.slice(80 * i, 80))
+    (tmp_path / "work[1]").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "work[1]"))
+    found = numbers(tmp_path, "log")
+    for part in ("rows", *NUMBERS):
+        assert found[part] == expected[part], part
+
+
 def small_result(folder: Path, table: str, **changes: Any) -> Result:
     scenario = {
         "columns": {"price": "paying_price"},

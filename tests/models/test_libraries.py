@@ -158,6 +158,43 @@ def test_onnx_files_with_loops_functions_or_outside_weights_are_refused_before_t
             onnx_models.check_graph(bad.SerializeToString())
 
 
+def test_an_onnx_file_can_not_hide_what_it_holds() -> None:
+    """Weights in sparse tensors, fields that come twice, and field numbers that protobuf cuts to 32 bits."""
+    from onnx import AttributeProto, SparseTensorProto, TensorProto, helper
+
+    def field(number: int, content: bytes, beyond: int = 0) -> bytes:
+        key, out = number << 3 | 2 | beyond, b""
+        while key > 127:
+            key, out = key >> 7, out + bytes([key & 127 | 128])
+        return out + bytes([key, len(content)]) + content
+
+    def model(*nodes: Any) -> Any:
+        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 1]) for name in "ab"]
+        return helper.make_model(
+            helper.make_graph([helper.make_node("Sigmoid", ["a"], ["b"]), *nodes], "g", *zip(ends))
+        )
+
+    outside = TensorProto(name="w", data_location=TensorProto.EXTERNAL)
+    outside.external_data.add(key="location", value="../secret")
+    sparse = model()
+    sparse.graph.sparse_initializer.append(SparseTensorProto(values=outside))
+    constant = helper.make_node("Constant", [], ["w"])
+    constant.attribute.add(
+        name="sparse_value", type=AttributeProto.SPARSE_TENSOR, sparse_tensor=SparseTensorProto(values=outside)
+    )
+    twice = helper.make_node("Harmless", [], []).SerializeToString() + field(4, b"Loop") + field(4, b"Loop"[:0])
+    whole = model().SerializeToString()
+    for bad, kind, said in (
+        (sparse.SerializeToString(), ModelError, "another file"),
+        (model(constant).SerializeToString(), ModelError, "another file"),
+        (whole + field(7, field(1, twice)), ModelError, "Loop"),
+        (whole + field(7, field(5, outside.SerializeToString(), 1 << 32)), ValueError, "damaged"),
+        (whole + field(25, b"", 1 << 32), ValueError, "damaged"),
+    ):
+        with pytest.raises(kind, match=said):
+            onnx_models.check_graph(bad)
+
+
 def features(tmp_path: Path, text: str) -> FeatureFile:
     (tmp_path / "f.yaml").write_text(text, encoding="utf-8")
     return read_feature_file(tmp_path / "f.yaml")

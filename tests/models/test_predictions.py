@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import bidsim
 from bidsim.errors import ModelError
 from bidsim.models import open_scorer
+from bidsim.models.predictions import is_prediction_file
 
 DRAW = np.random.default_rng(5)
 
@@ -118,3 +120,17 @@ def test_a_header_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_bytes(b"requ\xe6st_id,pctr\nr1,0.5\n")
     with pytest.raises(ModelError, match=r"p\.csv: a column's name is not UTF-8"):
         open_scorer(tmp_path / "p.csv")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_named_pipe_is_no_file_of_predictions_and_nobody_waits_for_its_writer(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    both = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)  # so that nothing waits here, whatever is done
+    try:
+        os.write(both, b"PAR1".ljust(4096))
+        assert not is_prediction_file(pipe)
+    finally:
+        os.close(both)
+    with pytest.raises(ModelError, match="no regular file"):
+        open_scorer(pipe)

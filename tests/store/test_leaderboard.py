@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -128,6 +129,52 @@ def test_what_is_no_whole_run_is_passed_over_and_counted(tmp_path: Path) -> None
     found = make_leaderboard([tmp_path])
     assert [e.policy for b in found.boards for e in b.entries] == ["v1", "v2"]
     assert found.passed_over == "6 folders passed over: 1 unfinished, 5 without a run"
+
+
+def test_one_forged_run_does_not_end_the_leaderboard(tmp_path: Path) -> None:
+    """Numbers that are none, and a key that stands twice, of which readers of JSON take one or the other."""
+    store(tmp_path / "good", make({"v1": {"cpa": (90.0, 80.0, 99.0)}}))
+    changes = {
+        "nan": ('"candidate": 91.0', '"candidate": NaN'),
+        "infinite": ('"candidate": 91.0', '"candidate": 1e999'),
+        "twice": ('{"schema"', '{"record": 3, "schema"'),
+    }
+    for name, (old, new) in changes.items():
+        store(tmp_path / name, make({"v2": {"cpa": 91.0}}))
+        file = tmp_path / name / "run.json"
+        file.write_text(file.read_text().replace(old, new, 1))
+    said = bidsim("leaderboard", tmp_path, "--json")
+    assert said.status == 0, said.err
+    found = json.loads(said.out)
+    assert [e["policy"] for b in found["boards"] for e in b["entries"]] == ["v1"]
+    assert found["passed_over"] == "3 folders passed over: 3 without a run"
+
+
+def test_heads_of_runs_that_others_wrote_can_not_act(tmp_path: Path) -> None:
+    acts = "\x1b]0;title\x07\u202e"
+    for at in range(FEWEST):
+        (tmp_path / "ab.csv").write_text(f"metric,change\ncpa,{at + 1}%\n")
+        run = store(tmp_path / "runs" / str(at), make({"v1": {"cpa": 90.0 + at}}, sha256=str(at)))
+        assert bidsim("outcome", run, "--file", tmp_path / "ab.csv").status == 0
+        for file in (run / "run.json", *(tmp_path / "runs").glob(f"{at}.outcome-*.json")):
+            file.write_text(re.sub('"head": ?null', lambda _: f'"head":{json.dumps(acts)}', file.read_text()))
+    said = bidsim("leaderboard", tmp_path / "runs", "--html", tmp_path / "board.html")
+    assert "(]0;title)" in said.out
+    assert f"{FEWEST} tests)" in said.out, "the best predictor is told"
+    for text in (said.out, (tmp_path / "board.html").read_text()):
+        assert not set(acts) & set(text) & set("\x1b\x07\u202e")
+
+
+def test_a_result_with_numbers_that_are_none_is_refused(tmp_path: Path) -> None:
+    for number in ("NaN", "-Infinity", "1e999", "9" * 400):
+        run = store(tmp_path / number[:9], make({"v1": {"cpa": 90.0}}))
+        text = (run / "result.json").read_text()
+        assert "90.0" in text
+        (run / "result.json").write_text(text.replace("90.0", number, 1))
+        said = bidsim("report", run, "--out", tmp_path / "r.html")
+        assert said.status == 2
+        assert "result.json: has a number that is infinite or NaN, so it is damaged" in said.err
+        assert not (tmp_path / "r.html").exists()
 
 
 def test_an_unknown_metric_or_folder_is_named(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_an_outcome_is_written_beside_the_run(run: Path, tmp_path: Path) -> None
     ledger = tmp_path / "ab.csv"
     ledger.write_text(
         "metric,change,low,high,control,treatment,start,end,note,head\n"
-        "cpa,-8%,-12%,-4%,,,2026-12-01,2026-12-14,\"all, of it\",\n"
+        "cpa,-8%,\u221212%,\u22124%,,,2026-12-01,2026-12-14,\"all, of it\",\n"
         "spend,,,,200,230,,,,\n"
         "auc,0.01,,,,,,,,ctr\n"
     )  # fmt: skip
@@ -103,6 +103,7 @@ def test_what_is_recorded_later_counts_whatever_the_clock_says(run: Path, tmp_pa
         ("metric,change\ncpa,1,2\n", "ab.csv:2: has 3 cells where the header has 2"),
         ("metric,change\ncpa,1\ncpa,2\n", "ab.csv:3: cpa of v1 stands in line 2 already"),
         ("metric,control,treatment\ncpa,0,2\n", "ab.csv:2: control is 0"),
+        ("metric,control,treatment\ncpa,1e-300,1e300\n", "ab.csv:2: control and treatment are too far apart"),
         ("metric,control,treatment,change\ncpa,1,2,3\n", "ab.csv:2: give either"),
         ("metric,change,low\ncpa,1,0\n", "ab.csv:2: give both low and high"),
         ("metric,change,low,high\ncpa,1,2,3\n", "ab.csv:2: the change 1 is outside its interval"),

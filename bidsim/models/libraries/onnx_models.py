@@ -138,10 +138,15 @@ def _check_nodes(graph: Any) -> None:
     for field, value in _fields(graph):
         if field == 1:
             parts = list(_fields(value))
-            operator = b"".join(bytes(v) for f, v in parts if f == 4).decode("utf-8", "replace")
-            domain = b"".join(bytes(v) for f, v in parts if f == 7).decode("utf-8", "replace")
-            if domain not in DOMAINS or operator in FORBIDDEN:
-                name = f"{domain}.{operator}" if domain else operator
+            # Of a field that comes twice the last counts: each has to be one that may.
+            operators, domains = (
+                [bytes(v).decode("utf-8", "replace") for f, v in parts if f == field and not isinstance(v, int)]
+                for field in (4, 7)
+            )
+            strange = [d for d in domains if d not in DOMAINS]
+            forbidden = [o for o in operators if o in FORBIDDEN]
+            if strange or forbidden:
+                name = ".".join([*strange[:1], *(forbidden or operators)[:1]])
                 raise ModelError(
                     f"the ONNX model uses the operator {name[:80]!a}; bidsim runs standard operators without loops and "
                     "branches, so that scoring ends"
@@ -152,7 +157,18 @@ def _check_nodes(graph: Any) -> None:
                         raise ModelError("the ONNX model holds graphs within graphs, which bidsim refuses")
                     if inner in (5, 10):
                         _check_tensor(content)
+                    elif inner in (22, 23):
+                        _check_sparse(content)
         elif field == 5:
+            _check_tensor(value)
+        elif field == 15:
+            _check_sparse(value)
+
+
+def _check_sparse(sparse: Any) -> None:
+    """Its values and their indices are tensors."""
+    for field, value in _fields(sparse):
+        if field in (1, 2):
             _check_tensor(value)
 
 
@@ -168,6 +184,8 @@ def _fields(data: Any) -> Iterator[tuple[int, Any]]:
     place = 0
     while place < len(view):
         key, place = _varint(view, place)
+        if key >> 32:  # protobuf itself would cut it, and see another field than is seen here
+            raise ValueError("the ONNX file is damaged")
         wire, field = key & 7, key >> 3
         if wire == 0:
             value, place = _varint(view, place)

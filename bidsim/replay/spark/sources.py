@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from bidsim.errors import LogError
 from bidsim.logs.columns import settle_columns
-from bidsim.logs.source import Source, quote_text
+from bidsim.logs.source import Source, list_files, quote_text
 from bidsim.replay.engine import Engine
 from bidsim.replay.spark.types import spark_type
 
@@ -83,10 +83,9 @@ def _from_catalog(engine: Reader, source: Source, name: str) -> tuple[Source, An
 
 def _groups(empty: Engine, source: Source) -> list[list[str]]:
     """Files that have the same columns of the same types."""
-    listed = ", ".join(map(quote_text, source.files))
     rows = empty.rows(
         "select file_name, cast(list([name, duckdb_type] order by name) as varchar) as shape "
-        f"from parquet_schema([{listed}]) where duckdb_type is not null group by file_name order by file_name"
+        f"from parquet_schema({list_files(source.files)}) where duckdb_type is not null group by file_name order by file_name"
     )
     groups: dict[str, list[str]] = {}
     for file, shape in rows:
