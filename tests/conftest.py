@@ -21,6 +21,22 @@ for number, plain in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
         signal.signal(number, plain)
 
 
+_first: dict[Any, Any] = {}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for module in {item.module for item in items if isinstance(item, pytest.Function)}:
+        if hasattr(module, "DRAW"):
+            _first[module] = module.DRAW.bit_generator.state
+
+
+@pytest.fixture(autouse=True)
+def own_draws(request: pytest.FixtureRequest) -> None:
+    """What a test draws does not depend on the tests that this worker ran before it."""
+    if request.module in _first:
+        request.module.DRAW.bit_generator.state = _first[request.module]
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """With `--dist loadgroup` groups of tests by `group_of`: xdist_group, the marker, does nothing under pytest 9.2."""

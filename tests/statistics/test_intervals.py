@@ -23,7 +23,6 @@ from bidsim.statistics.units import KEPT, UnitCount, buckets_of, hash_texts, has
 pa = pytest.importorskip("pyarrow")
 Floats = npt.NDArray[np.float64]
 
-RNG = np.random.default_rng(7)
 BUCKETS = 256
 WHOLE = [175, 193, 206, 32, 235]
 TEXTS = [0, 4, 6, 118, 93, 44, 0]
@@ -34,7 +33,8 @@ def sample(rows: np.ndarray | None = None, units: int = 10**9) -> Sample:
 
 
 def test_a_mean_of_equal_buckets_has_the_textbook_interval() -> None:
-    x = RNG.normal(10, 1, (1, BUCKETS))
+    rng = np.random.default_rng(7)
+    x = rng.normal(10, 1, (1, BUCKETS))
     low, high = interval(ratio_of(x.mean(axis=1), x, np.ones_like(x), log=False), sample())
     half = stats.sem(x[0]) * stats.t.ppf(0.975, BUCKETS - 1)
     assert low[0] == pytest.approx(x.mean() - half, abs=2e-3)
@@ -42,11 +42,12 @@ def test_a_mean_of_equal_buckets_has_the_textbook_interval() -> None:
 
 
 def test_a_ratio_and_its_paired_change_are_the_bootstraps() -> None:
-    size = RNG.lognormal(0, 0.5, (1, BUCKETS))
-    spend = [size * RNG.normal(m, 0.2, (1, BUCKETS)) for m in (5, 5.5)]
-    clicks = [RNG.poisson(20 * size) + 0.0, RNG.poisson(20 * size) + 0.0]
+    rng = np.random.default_rng(7)
+    size = rng.lognormal(0, 0.5, (1, BUCKETS))
+    spend = [size * rng.normal(m, 0.2, (1, BUCKETS)) for m in (5, 5.5)]
+    clicks = [rng.poisson(20 * size) + 0.0, rng.poisson(20 * size) + 0.0]
     policies = [ratio_of(s.sum(axis=1) / c.sum(axis=1), s, c) for s, c in zip(spend, clicks, strict=True)]
-    weights = RNG.multinomial(BUCKETS, np.full(BUCKETS, 1 / BUCKETS), 4000)
+    weights = rng.multinomial(BUCKETS, np.full(BUCKETS, 1 / BUCKETS), 4000)
     drawn = [(weights @ s[0]) / (weights @ c[0]) for s, c in zip(spend, clicks, strict=True)]
     low, high = relative_interval(*policies, sample())
     expected = np.quantile(drawn[1] / drawn[0] - 1, [0.025, 0.975])
@@ -57,8 +58,10 @@ def test_a_ratio_and_its_paired_change_are_the_bootstraps() -> None:
 
 
 def test_nothing_is_said_relative_to_a_surplus_that_may_be_zero() -> None:
-    ours = RNG.normal([[0.02], [5.0], [-5.0]], 1.0, (3, BUCKETS))
-    theirs = ours + RNG.normal(0.1, 0.1, (3, BUCKETS))
+    rng = np.random.default_rng(7)
+    noise = rng.normal(0.0, 1.0, (3, BUCKETS))
+    ours = noise - noise.mean(axis=1, keepdims=True) + [[0.02], [5.0], [-5.0]]
+    theirs = ours + rng.normal(0.1, 0.1, (3, BUCKETS))
     surplus = [total_of(x, x.sum(axis=1), signed=True) for x in (ours, theirs)]
     rows = sample(np.ones((3, BUCKETS)))
     assert np.isnan(relative_interval(*surplus, rows)).tolist() == [[True, False, False]] * 2
@@ -67,7 +70,8 @@ def test_nothing_is_said_relative_to_a_surplus_that_may_be_zero() -> None:
 
 
 def test_equal_policies_differ_by_exactly_nothing() -> None:
-    x = RNG.poisson(9, (3, BUCKETS)) + 0.0
+    rng = np.random.default_rng(7)
+    x = rng.poisson(9, (3, BUCKETS)) + 0.0
     many = Sample(0.95, np.ones((3, BUCKETS)), 1000)
     measured = total_of(x, x.sum(axis=1))
     for bounds in (absolute_interval(measured, measured, many), relative_interval(measured, measured, many)):
@@ -75,8 +79,9 @@ def test_equal_policies_differ_by_exactly_nothing() -> None:
 
 
 def test_auc_of_independent_rows_has_delongs_variance() -> None:
-    labels = RNG.random(4000) < 0.2
-    scores = RNG.normal(0, 1, 4000) + labels
+    rng = np.random.default_rng(7)
+    labels = rng.random(4000) < 0.2
+    scores = rng.normal(0, 1, 4000) + labels
     bucket = np.arange(4000) % BUCKETS
     won, lost, positives, rows = (np.zeros((1, BUCKETS)) for _ in range(4))
     above = scores[labels][:, None] > scores[~labels][None, :]
