@@ -65,6 +65,7 @@ class Rare:
         weight = ratio(family.get("weight"), family.get("rows"))
         wins, spend = family.get("wins", 0), family.get("spend", 0)
         bid = ratio(family.get("bid_level_from", policy), family.get("bids", 0)) / 1000
+        same = entered & (theirs == ours).all(axis=1)
         return Rare(
             weight=weight,
             money=weight * np.fmax(bid, ratio(spend, wins)),
@@ -73,13 +74,15 @@ class Rare:
             value=family.get("value", 0),
             either=family.observed("wins", 0) + family.get("wins_gained", policy),
             events=ratio(family.get("wins_gained", policy) + family.get("wins_lost", policy), weight),
-            same=entered & (theirs == ours).all(axis=1),
-            ranked=entered & (np.abs(theirs - level * ours) <= ROUNDING * theirs).all(axis=1),
+            same=same,
+            # Where they never bid on the same row there is no factor, though both may bid nothing.
+            ranked=same | (entered & (np.abs(theirs - level * ours) <= ROUNDING * theirs).all(axis=1)),
         )
 
     def disagreement(self, confidence: float) -> Floats:
         """How far they may move the share of the rows that one of both wins alone."""
-        return self._moved(self._rows(confidence, self.events, self.same), ratio(self.weight, self.either))
+        rows = np.where(self.same, 0.0, hidden_rows(self.events, confidence))
+        return self._moved(rows, ratio(self.weight, self.either))
 
     def reach(self, metric: str, baseline: Floats, confidence: float, still: Bools) -> Floats | None:
         """How far they may move a metric of the candidate, in its unit; NaN where that can't be said, None for a metric that
@@ -87,7 +90,7 @@ class Rare:
         matched = metric in MATCHED
         # What multiplied bids decide differently is not counted; where nothing moves they decide alike.
         events = np.where(still & matched, 0.0, self.events)
-        rows = self._rows(confidence, events, self.ranked if matched else self.same)
+        rows = np.where(self.ranked if matched else self.same, 0.0, hidden_rows(events, confidence))
         if metric == "spend":
             return self._moved(rows, self.money)
         if metric == "wins":
@@ -103,14 +106,14 @@ class Rare:
             return self._moved(rows, np.abs(baseline + 1) * np.fmax(won, paid))
         return None
 
-    def _rows(self, confidence: float, events: Floats, same: Bools) -> Floats:
-        """How many there may be beside those that were seen, as what is added to a half-length in quadrature."""
-        left = np.clip(1 - events / FEW, 0.0, 1.0)
-        return np.where(same, 0.0, -np.log((1 - confidence) / 2) * np.sqrt(left))
-
     @staticmethod
     def _moved(rows: Floats, each: Floats) -> Floats:
         return np.where(rows > 0, rows * each, 0.0)
+
+
+def hidden_rows(events: Floats, confidence: float) -> Floats:
+    """How many rows there may be beside those that were seen (events), as what is added to a half-length in quadrature."""
+    return np.asarray(-np.log((1 - confidence) / 2) * np.sqrt(np.clip(1 - events / FEW, 0.0, 1.0)))
 
 
 def with_exceptions(metric: str, family: Family, policy: int, bounds: Bounds, confidence: float) -> Bounds:
@@ -118,8 +121,7 @@ def with_exceptions(metric: str, family: Family, policy: int, bounds: Bounds, co
     above, below = SHARES[metric]
     part, all_ = family.get(above, policy), family.get(below, policy)
     weight = ratio(family.get("weight"), family.get("rows"))
-    left = np.clip(1 - ratio(all_ - part, weight) / FEW, 0.0, 1.0)
-    by = -np.log((1 - confidence) / 2) * np.sqrt(left) * ratio(weight, all_)
+    by = hidden_rows(ratio(all_ - part, weight), confidence) * ratio(weight, all_)
     # A row may count as several conversions, or as part of one.
     return widened(ratio(part, all_), bounds, np.where(part <= all_, by, 0.0), least=0.0, most=1.0)
 

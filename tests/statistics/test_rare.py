@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy import stats
 from small_logs import Row, replay
 
 from bidsim.result import Difference, Estimate, Result
 from bidsim.statistics.measured import total_of
 from bidsim.statistics.metrics import Values, differences
-from bidsim.statistics.rare import FEW, Rare
+from bidsim.statistics.rare import FEW, Rare, hidden_rows
 from bidsim.statistics.spread import Sample
+from bidsim.statistics.tallies import Family
 
 Floats = npt.NDArray[np.float64]
 
@@ -96,6 +98,27 @@ def test_the_reach_of_each_metric() -> None:
     wide = rare.reach("wins", np.ones(1), 0.99, MOVES)
     assert wide is not None
     assert wide[0] == pytest.approx(-np.log(0.005))
+
+
+def test_of_no_row_it_is_the_exact_interval_of_a_proportion() -> None:
+    """Clopper-Pearson's, by scipy."""
+    for confidence in (0.8, 0.95, 0.99):
+        exact = stats.binomtest(0, ROWS).proportion_ci(confidence, method="exact").high
+        assert hidden_rows(np.zeros(1), confidence)[0] / ROWS == pytest.approx(exact, rel=0.01)
+
+
+def test_where_neither_bids_nothing_is_open() -> None:
+    scales = dict.fromkeys([(n, 1, None) for n in ("bid_level", "bid_level_from", "wins_gained", "wins_lost")], 1)
+    scales |= dict.fromkeys([("bids", 0, None), ("bids", 1, None), ("rows", None, None), ("weight", None, None)], 1)
+    rows = np.array([5], dtype=object)
+    family = Family("", ("",), {("rows", None, None): rows, ("weight", None, None): rows}, scales, {}, BUCKETS)
+    found = Rare.of(family, 1)
+    assert found is not None
+    assert (found.same.tolist(), found.ranked.tolist()) == ([True], [True])
+    for metric in ("clicks", "clicks_at_matched_spend", "spend"):
+        reach = found.reach(metric, np.zeros(1), 0.95, np.array([True]))
+        assert reach is not None
+        assert reach.tolist() == [0.0]
 
 
 def test_the_same_bids_differ_by_nothing() -> None:
