@@ -104,8 +104,12 @@ class Aside:
         for name in names[1:]:
             never &= np.isnan(batch[name])
         rows = np.flatnonzero(batch.observed & ~never)
-        names += ["money", *(role for role in ("click", "conversion") if plan.has(role))]
+        names += ["money", *(role for role in ("click", "conversion") if plan.has(role)), *self._own_bids(batch)]
         return self._rows(batch, rows, {name: batch[name][rows] for name in names})
+
+    def _own_bids(self, batch: Batch) -> list[str]:
+        """Columns that say what is paid where it is the bid."""
+        return [name for name in batch.columns if name == "first_price" or name.startswith("raw_")]
 
     def _raised_rows(self, batch: Batch) -> pa.RecordBatch | None:
         """Rows without an observed outcome that some candidate's bids win, raised or not, as sql/matched_fates.sql gives
@@ -119,6 +123,7 @@ class Aside:
         outcome = (batch["policy_0"][rows] & (DECIDED | COUNTED)) == DECIDED
         cost = np.where(outcome, batch.cost(0)[rows], 0)
         columns: dict[str, npt.NDArray[Any]] = {f"start_{p}": batch[f"start_{p}"][rows] for p in self.wanted.raised}
+        columns |= {name: batch[name][rows] for name in self._own_bids(batch)}
         columns |= {"cheap": batch["money"][rows], "dear_0": cost, "cheap_0": cost}
         columns["unknown_0"] = np.where(outcome, UNKNOWN_OUTCOME, 0).astype("u1")
         columns |= {f"score_{i}": batch[f"score_{i}"][rows] for i in self.wanted.sources}

@@ -1,4 +1,4 @@
-"""The second look at a second-price log without a budget, of few columns: what wins at levels that the first look set.
+"""The second look at a log without a budget, of few columns: what wins at levels that the first look set.
 
 Each policy at the baseline's spend, exactly: the scan's cells say in which cell of the starting multiplier the spend is
 crossed, and its rows are walked one by one. And the baseline moved to each candidate's level, for the split of changes.
@@ -20,10 +20,20 @@ import pyarrow as pa
 from bidsim.replay.aside import Aside
 from bidsim.replay.batches import Batch
 from bidsim.replay.engines import AnyEngine
-from bidsim.replay.levels import LevelScan, OtherLevels, Start, matched_at, sum_scales, whole_sums, winnable
+from bidsim.replay.levels import (
+    GROWING,
+    LevelScan,
+    OtherLevels,
+    RowSteps,
+    Start,
+    matched_at,
+    steps_of,
+    sum_scales,
+    winnable,
+)
 from bidsim.replay.plan import Plan
 from bidsim.replay.stream import STREAM_ROWS, stream_sql
-from bidsim.statistics.frontier import MULTIPLIERS, Grid, Levels, Steps, Totals, climb
+from bidsim.statistics.frontier import MULTIPLIERS, Grid, Levels, Steps, Totals, climb, climb_growing
 from bidsim.statistics.split import SUMS, Level, Stage, level_of
 from bidsim.statistics.tables import AtLevel, Matched
 from bidsim.statistics.tallies import OVERALL, Family, Tally
@@ -31,6 +41,7 @@ from bidsim.statistics.units import BUCKETS
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+STEPPED = (*SUMS, GROWING)
 
 
 def walk_levels(
@@ -45,7 +56,7 @@ def walk_levels(
     names = [s.name for s in plan.segments]
     levels = {p.index: whole.levels(p.index, names) for p in plan.policies}
     frontier = {
-        index: [(x, found[OVERALL].upto(0, whole.grid.below(x))) for x in MULTIPLIERS]
+        index: [(x, found[OVERALL].upto(0, whole.grid.below(x), x)) for x in MULTIPLIERS]
         for index, found in levels.items()
     }
     walk = _Walk(plan, whole.grid, families, levels)
@@ -80,42 +91,43 @@ class _Kept:
     def add(self, incoming: pa.RecordBatch) -> None:
         aim = self.aim
         batch = Batch(aim.plan, incoming)
+        buckets = {n: batch.bucket // (BUCKETS // buckets) for n, (_, buckets) in aim.shapes.items()}
         for policy in (p.index for p in aim.plan.policies[1:]):
-            start = batch[f"start_{policy}"]
-            rows = np.flatnonzero(~np.isnan(start))
-            cell = aim.grid.cell(start[rows])
-            sums = whole_sums(aim.plan, batch, rows)
-            bucket = {n: (batch.bucket[rows] // (BUCKETS // buckets)) for n, (_, buckets) in aim.shapes.items()}
-            for i, name in enumerate([OVERALL, *(s.name for s in aim.plan.segments)]):
-                code = batch.codes[i - 1][rows] if i else np.zeros(len(rows), dtype=np.int64)
-                cut = aim.cuts[(policy, name)][code]
-                below = np.flatnonzero(cell < cut)
-                at = code[below] * aim.shapes[name][1] + bucket[name][below]
-                for what, values in sums.items():
-                    self.tallies[name].add((what, policy, None), at, values[below])
-                here = np.flatnonzero(cell == cut)
-                if len(here):
-                    nothing = np.zeros(len(here), dtype=np.int64)
-                    clicks, conversions = (sums[n][here] if n in sums else nothing for n in ("clicks", "conversions"))
-                    steps = Steps(start[rows][here], sums["spend"][here], clicks, conversions)
-                    self.rows[(policy, name)].append((code[here], bucket[name][here], steps))
-        if aim.targets:
-            self._add_moved(batch)
+            for steps in steps_of(aim.plan, batch, policy):
+                self._add_steps(batch, policy, steps, buckets)
+        for steps in steps_of(aim.plan, batch, 0) if aim.targets else ():
+            self._add_moved(batch, steps)
 
-    def _add_moved(self, batch: Batch) -> None:
+    def _add_steps(self, batch: Batch, policy: int, steps: RowSteps, buckets: Mapping[str, Ints]) -> None:
+        """A candidate's steps up to its matched level."""
+        aim, rows = self.aim, steps.rows
+        cell = aim.grid.cell(steps.at)
+        for i, name in enumerate([OVERALL, *(s.name for s in aim.plan.segments)]):
+            code = batch.codes[i - 1][rows] if i else np.zeros(len(rows), dtype=np.int64)
+            bucket, cut = buckets[name][rows], aim.cuts[(policy, name)][code]
+            below = np.flatnonzero(cell < cut)
+            at = code[below] * aim.shapes[name][1] + bucket[below]
+            for what, values in steps.sums.items():
+                self.tallies[name].add((what, policy, None), at, values[below])
+            here = np.flatnonzero(cell == cut)
+            if len(here):
+                nothing = np.zeros(len(here), dtype=np.int64)
+                sums = (steps.sums[n][here] if n in steps.sums else nothing for n in STEPPED)
+                self.rows[(policy, name)].append((code[here], bucket[here], Steps(steps.at[here], *sums)))
+
+    def _add_moved(self, batch: Batch, steps: RowSteps) -> None:
         """What the baseline wins of a batch at each candidate's level, overall and campaign by campaign."""
-        aim = self.aim
-        start = batch["start_0"]
-        rows = np.flatnonzero(~np.isnan(start))
-        start = start[rows]
-        sums = whole_sums(aim.plan, batch, rows)
+        aim, rows = self.aim, steps.rows
         bucket = batch.bucket[rows] // (BUCKETS // aim.moved_buckets)
         code = np.zeros(len(rows), dtype=np.int64) if aim.place is None else batch.codes[aim.place][rows]
         for policy, level in aim.targets.items():
-            for stage, reach in (("level", level.overall), ("mix", level.by_campaign[code])):
-                won = np.flatnonzero(start < reach if aim.grid.ties_lose else start <= reach)
+            for stage, reach in (("level", np.full(len(rows), level.overall)), ("mix", level.by_campaign[code])):
+                won = np.flatnonzero(steps.at < reach if aim.grid.ties_lose else steps.at <= reach)
+                sums = {what: values[won] for what, values in steps.sums.items()}
+                if GROWING in sums:
+                    sums["spend"] = sums["spend"] + np.rint(sums.pop(GROWING) * reach[won])
                 for what, values in sums.items():
-                    self.moved.add((what, policy, stage), bucket[won], values[won])
+                    self.moved.add((what, policy, stage), bucket[won], values)
 
     def merge(self, other: Self) -> None:
         for key, rows in other.rows.items():
@@ -139,7 +151,7 @@ class _Walk:
         # One past the last cell where spend never gets above the goal: then everything is below.
         self.cuts = {
             (policy, name): np.array(
-                [_or(found[name].crossing(v, goal), grid.cells) for v, goal in enumerate(self.goals[name])],
+                [_or(found[name].crossing(v, goal, grid), grid.cells) for v, goal in enumerate(self.goals[name])],
                 dtype=np.int64,
             )
             for policy, found in levels.items()
@@ -200,10 +212,7 @@ class _Walk:
             parts = self.kept.rows[(policy, name)]
             code, bucket = (_joined([p[i] for p in parts]) for i in (0, 1))  # type: ignore[misc]
             order = np.argsort(code, kind="stable")
-            steps = [
-                _joined([getattr(p[2], what) for p in parts])[order]
-                for what in ("start", "spend", "clicks", "conversions")
-            ]
+            steps = [_joined([getattr(p[2], what) for p in parts])[order] for what in ("start", *STEPPED)]
             code, bucket = code[order], bucket[order]
             edges = np.searchsorted(code, np.arange(len(cuts) + 1))
             results: list[tuple[Totals, float] | None] = []
@@ -211,9 +220,8 @@ class _Walk:
             same = np.zeros(len(cuts), dtype=bool)
             for value, cut in enumerate(cuts.tolist()):
                 mine = slice(int(edges[value]), int(edges[value + 1]))
-                begin = self.levels[policy][name].upto(value, cut)
                 goal = self.goals[name][value]
-                total, at = climb(begin, Steps(*(s[mine] for s in steps)), goal)
+                total, at = self._climbed(policy, name, value, Steps(*(s[mine] for s in steps)))
                 if self.families[name].exact("spend", policy)[value] == goal:
                     results.append((self._as_it_is(policy, name, value), 1.0))
                     same[value] = True
@@ -228,7 +236,8 @@ class _Walk:
                     taken[mine] = steps[0][mine] <= at
                 results.append((total, at))
             won = code[taken] * self.families[name].buckets + bucket[taken]
-            at_level = self._at_level(policy, name, won, [s[taken] for s in steps[1:]])
+            reached = np.array([0.0 if result is None else result[1] for result in results])
+            at_level = self._at_level(policy, name, won, [s[taken] for s in steps[1:]], reached)
             for what in SUMS:
                 getattr(at_level, what)[same] = self.families[name].by_bucket(what, policy)[same]
             out[(policy, name)] = matched_at(self.plan, results, at_level)
@@ -238,11 +247,20 @@ class _Walk:
         """The policy at its own level: it spends as much already, and more would only add free wins."""
         return Totals(*(self.families[name].exact(what, policy)[value] for what in SUMS))
 
-    def _at_level(self, policy: int, name: str, at: Ints, rows: Sequence[npt.NDArray[Any]]) -> AtLevel:
-        """at, rows: groups and sums of the rows of the crossing cells that are won at the matched level."""
+    def _climbed(self, policy: int, name: str, value: int, steps: Steps) -> tuple[Totals, float | None]:
+        """The totals where a policy comes to spend the goal, and the multiplier; None where no step is taken to it."""
+        levels, goal, cut = self.levels[policy][name], self.goals[name][value], int(self.cuts[(policy, name)][value])
+        growing, upper = levels.growing_upto(value, cut), self.grid.upper(min(cut, self.grid.cells - 1))
+        if cut < self.grid.cells and (growing or steps.growing.any()):
+            return climb_growing(levels.upto(value, cut, 0.0), growing, steps, goal, upper)
+        return climb(levels.upto(value, cut, upper), steps, goal)
+
+    def _at_level(self, policy: int, name: str, at: Ints, rows: Sequence[npt.NDArray[Any]], reached: Floats) -> AtLevel:
+        """at, rows: groups and sums of the steps of the crossing cells that are taken at the matched level; reached: its
+        multiplier by value."""
         size, buckets = len(self.families[name].values), self.families[name].buckets
         total = Tally(size * buckets)
-        for what, values in zip(SUMS, rows, strict=True):
+        for what, values in zip(STEPPED, rows, strict=True):
             for part in range(0, len(at), STREAM_ROWS):
                 cut = slice(part, part + STREAM_ROWS)
                 total.add((what, policy, None), at[cut], values[cut])
@@ -252,19 +270,22 @@ class _Walk:
         scale = sum_scales(self.plan)
         nothing = np.zeros((size, buckets))
         found = {what: parts.get((what, policy, None), nothing) / scale[what] for what in scale}
+        growing = parts.get((GROWING, policy, None), nothing) / scale["spend"]
+        found["spend"] = found["spend"] + growing * reached[:, None]
         return AtLevel(**found, **self._slopes(policy, name, scale))
 
     def _slopes(self, policy: int, name: str, scale: Mapping[str, int]) -> dict[str, Floats]:
         """How results and the multiplier's logarithm move with spend around the crossing cells, an octave wide."""
-        levels, half = self.levels[policy][name], max(1, self.grid.per_octave // 2)
+        half, count = max(1, self.grid.per_octave // 2), self.grid.cells
+        edges = self.levels[policy][name].at_edges(self.grid)
         clicks, conversions, multiplier = (np.zeros(len(self.families[name].values)) for _ in range(3))
         for value, cut in enumerate(self.cuts[(policy, name)].tolist()):
-            window = slice(max(0, min(cut, self.grid.cells - 1) - half), min(self.grid.cells, cut + half + 1))
-            spend = int(levels.spend[value, window].sum()) / scale["spend"]
-            if spend > 0:
-                clicks[value] = int(levels.clicks[value, window].sum()) / scale["clicks"] / spend
-                conversions[value] = int(levels.conversions[value, window].sum()) / scale["conversions"] / spend
-                multiplier[value] = math.log(2.0) * (window.stop - window.start) / self.grid.per_octave / spend
+            first, last = max(0, min(cut, count - 1) - half), min(count, cut + half + 1)
+            moved = {what: float(sums[value, last] - sums[value, first]) / scale[what] for what, sums in edges.items()}
+            if moved["spend"] > 0:
+                clicks[value] = moved["clicks"] / moved["spend"]
+                conversions[value] = moved["conversions"] / moved["spend"]
+                multiplier[value] = math.log(2.0) * (last - first) / self.grid.per_octave / moved["spend"]
         return {"clicks_slope": clicks, "conversions_slope": conversions, "multiplier_slope": multiplier}
 
 

@@ -40,38 +40,32 @@ class MatchedRanges:
 
 @dataclass(frozen=True)
 class Opening:
-    """Unknown rows by cell of the multiplier from which they are: sums up to and with each cell, shape (values, cells).
+    """What unknown rows could add at each cell's upper edge, shape (values, cells): the money they cost at most and at
+    least, in currency, and the clicks and conversions they bring at most."""
 
-    full: money of the bids themselves at multiplier one, of wins whose price is unknown; capped: where bids are cut at
-    their maximum, that; cheap: the least they cost; known: the price of wins whose outcome is unknown. Currency.
-    clicks, conversions: the most they bring.
-    """
-
-    full: Floats
-    capped: Floats
+    dear: Floats
     cheap: Floats
-    known: Floats
     clicks: Floats
     conversions: Floats
 
-    def adds(self, fate: str, multiplier: Floats) -> dict[str, Floats]:
-        """What they add to a policy's sums at each cell's upper edge. multiplier: of the edges, shape (cells,)."""
+    def adds(self, fate: str) -> dict[str, Floats]:
+        """What they add to a policy's sums under one fate."""
+        nothing = np.zeros(())
         if fate == "lost":
-            return dict.fromkeys(NAMES, np.zeros(()))
+            return dict.fromkeys(NAMES, nothing)
         if fate == "dear":
-            spend = multiplier * self.full + self.capped + self.known
-            return {"spend": spend, "clicks": np.zeros(()), "conversions": np.zeros(())}
-        return {"spend": self.cheap + self.known, "clicks": self.clicks, "conversions": self.conversions}
+            return {"spend": self.dear, "clicks": nothing, "conversions": nothing}
+        return {"spend": self.cheap, "clicks": self.clicks, "conversions": self.conversions}
 
 
 @dataclass(frozen=True)
 class Curves:
     """What a candidate's bids come to as they are multiplied, and what the baseline's come to meanwhile.
 
-    multiplier: upper edges of the cells, ascending; seen: counted wins up to each cell, shape (values, cells); alone,
-    both: the candidate's unknown rows, by whether they are to the baseline too; ours: the baseline's unknown rows that
-    are to the candidate too from that multiplier on, by fate, shape (values, cells); counted: the baseline's counted wins,
-    all_ours: its unknown rows by fate, shape (values,); exact: the candidate at matched spend where all are lost.
+    multiplier: upper edges of the cells, ascending; seen: counted wins at each edge, shape (values, cells); alone, both: the
+    candidate's unknown rows, by whether they are to the baseline too; ours: the baseline's unknown rows that are to the
+    candidate too at that multiplier, by fate, shape (values, cells); counted: the baseline's counted wins, all_ours: its
+    unknown rows by fate, shape (values,); exact: the candidate at matched spend where all are lost.
     """
 
     multiplier: Floats
@@ -129,7 +123,7 @@ class Curves:
         """(the candidate's sums where it spends what the baseline does, the baseline's, the multiplier); NaN where it
         can't spend as much."""
         own, base, shared = fates
-        alone, both = self.alone.adds(own, self.multiplier), self.both.adds(shared, self.multiplier)
+        alone, both = self.alone.adds(own), self.both.adds(shared)
         sums = {name: self.seen[name] + alone[name] + both[name] for name in NAMES}
         goals = {
             name: (self.counted[name] + self.all_ours[base][name])[:, None]

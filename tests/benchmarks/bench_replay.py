@@ -52,8 +52,9 @@ def run(command: list[str], folder: Path) -> tuple[float, float, float]:
     return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6
 
 
-def scenario_with(text: str, directory: Path, candidates: int, segments: bool) -> str:
-    """The log's scenario with so many candidates, with or without segments."""
+def scenario_with(text: str, directory: Path, candidates: int, segments: bool, auction: str) -> str:
+    """The log's scenario with so many candidates, with or without segments, and an auction of another type."""
+    text = text.replace("type: second_price", f"type: {auction}")
     text = text.replace("path: log/", f"path: {directory.resolve()}/log/")
     last = next(line for line in text.splitlines(keepends=True) if line.startswith("  v42:"))
     text = text.replace(last, last + "".join(MORE_CANDIDATES[: candidates - 1]))
@@ -81,6 +82,9 @@ def main() -> int:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--candidates", type=int, choices=range(1, 5), default=1)
     parser.add_argument("--no-segments", action="store_true")
+    parser.add_argument(
+        "--auction", choices=("second_price", "first_price"), default="second_price", help="of replay, plain"
+    )
     parser.add_argument("--memory", default="2GB", help="of the replay, default 2GB")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--without-utility", action="store_true", help="natural leaves out its slowest number")
@@ -93,7 +97,7 @@ def main() -> int:
         folder = Path(work)
         scenario = folder / "scenario.yaml"
         text = (log / "scenario.yaml").read_text()
-        scenario.write_text(scenario_with(text, log, given.candidates, not given.no_segments))
+        scenario.write_text(scenario_with(text, log, given.candidates, not given.no_segments, given.auction))
         replay = [sys.executable, "-m", "bidsim", "replay", "--quiet", "--scenario", str(scenario)]
         replay += ["--memory", given.memory, "--threads", str(given.threads)]
         plain = [sys.executable, str(HERE / "without_intervals.py"), *replay[3:]]
@@ -116,7 +120,7 @@ def main() -> int:
                 print(f"{name}: {figures[0]:.2f} s, {figures[2]:.0f} MB", file=sys.stderr)
         print(
             f"{log}, candidates: {given.candidates}, segments: {'none' if given.no_segments else 'campaign'}, "
-            f"threads: {given.threads}, memory: {given.memory}, runs: {given.repeat}\n"
+            f"auction: {given.auction}, threads: {given.threads}, memory: {given.memory}, runs: {given.repeat}\n"
         )
         print(table(runs))
         if given.check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from fractions import Fraction
@@ -158,6 +159,117 @@ def frontier_and_direct(bid: dict[str, Any], auction: dict[str, Any], budget: di
     return [(p.multiplier, p, numbers(direct, f"x{i}")) for i, p in enumerate(some)]
 
 
+Paying = Callable[[Row, float], "float | None"]
+
+
+def make_first_price_log(seed: int, n: int = 60) -> list[Row]:
+    """Wins at known prices and at unknown ones, losses that tell the price, some second-price rows among them."""
+    rng = np.random.default_rng([20261126, seed])
+    rows = make_log(seed, n)
+    for row in rows:
+        row["won"] = int(rng.random() < 0.8)
+        row["bid"] = float(rng.choice([3.0, 5.0, 9.0])) if rng.random() < 0.9 else None
+        row["kind"] = int(rng.choice([1, 1, 2]))
+        if row["kind"] == 1 and rng.random() < 0.4:
+            row["price"] = None
+        if not row["won"]:
+            row |= {"click": None, "conversion": None}
+    return rows
+
+
+def paying(bid: dict[str, Any], ties: str, field: str, level: float = 1.0) -> Paying:
+    """What a policy's counted win costs with its bid times m, None where there is none (spec 3.3, 3.5, 3.6)."""
+
+    def cost(row: Row, m: float) -> float | None:
+        raw = 100 * float(np.float32(row[field])) * level * m
+        own = row["kind"] == 1
+        if not row["won"] or not raw > 0 or raw < bid.get("min", 0.0):
+            return None
+        final = min(raw, bid.get("max", math.inf))
+        if row["price"] is None:
+            wins = own and row["bid"] is not None and final >= row["bid"]
+        else:
+            wins = final > row["price"] if ties == "lose" else final >= row["price"]
+        return (final if own else row["price"]) * row["weight"] / 1000 if wins else None
+
+    return cost
+
+
+def paid_totals(rows: list[Row], cost: Paying, m: float) -> tuple[float, float, float]:
+    won = [(c, r) for r in rows if (c := cost(r, m)) is not None]
+    return (
+        math.fsum(c for c, _ in won),
+        math.fsum(r["weight"] * r["click"] for _, r in won),
+        math.fsum(r["weight"] * r["conversion"] for _, r in won),
+    )
+
+
+def paid_at_matched_spend(
+    rows: list[Row], bid: dict[str, Any], cost: Paying, goal: float, field: str, level: float
+) -> tuple[float, tuple[float, float, float]] | None:
+    """(largest multiplier that spends at most the goal, its totals): between two changes of who wins spend is a line."""
+    changes = {1e-9, 1e3}
+    for row in rows:
+        raw = 100 * float(np.float32(row[field])) * level
+        for bar in (row["price"], row["bid"], bid.get("min"), bid.get("max")):
+            changes |= {bar / raw} if bar else set()
+    ordered = sorted(changes)
+    found = None
+    for a, b in itertools.pairwise(ordered):
+        low, high = a * (1 + 1e-12), b * (1 - 1e-12)
+        begin, end = paid_totals(rows, cost, low), paid_totals(rows, cost, high)
+        if begin[0] > goal * (1 + 1e-11):
+            return found
+        if end[0] > goal:
+            x = low + (goal - begin[0]) / (end[0] - begin[0]) * (high - low)
+            return x, (goal, *begin[1:])
+        found = high, end
+    return found if found is not None and found[1][0] >= goal * (1 - 1e-11) else None
+
+
+@pytest.mark.parametrize("kind", ["first_price", "kind"])
+@pytest.mark.parametrize("ties", ["win", "lose"])
+@pytest.mark.parametrize("bid", [{}, {"min": 3.0}, {"max": 8.5}, {"min": 2.0, "max": 9.0}], ids=str)
+def test_in_first_price_numbers_at_matched_spend_are_a_search_over_all_multipliers(
+    bid: dict[str, Any], ties: str, kind: str
+) -> None:
+    reached = 0
+    for seed, level in ((0, 0.4), (1, 1.0)):
+        rows = make_first_price_log(seed)
+        rows = rows if kind == "kind" else [r | {"kind": 1} for r in rows]
+        result = replay(
+            rows,
+            bid={"formula": FORMULA, **bid},
+            auction={"type": kind, "ties": ties},
+            baseline={"columns": {"pctr": "pctr"}, "bid": {"multiplier": level}},
+            candidates={"new": {"columns": {"pctr": "pother"}, "bid": {"multiplier": 1.5}}},
+            segments=["campaign"],
+            fidelity="warn",
+        )
+        points = [p for p in result.frontier if p.policy == "new"]
+        assert len(points) == 17
+        for p in points:
+            expected = paid_totals(rows, paying(bid, ties, "pother", 1.5), p.multiplier)
+            assert (p.spend, p.clicks, p.conversions) == pytest.approx(expected, rel=1e-9)
+        for value in (None, 0, 1, 2):
+            mine = [r for r in rows if value is None or r["campaign"] == value]
+            segment = {} if value is None else {"campaign": str(value)}
+            goal = paid_totals(mine, paying(bid, ties, "pctr", level), 1.0)[0]
+            assert numbers(result, "baseline", segment)["spend"] == pytest.approx(goal, rel=1e-9)
+            matched = paid_at_matched_spend(mine, bid, paying(bid, ties, "pother", 1.5), goal, "pother", 1.5)
+            found = numbers(result, "new", segment)
+            if matched is None:
+                assert found["clicks_at_matched_spend"] is None
+                continue
+            reached += 1
+            at, (spend, clicks, conversions) = matched
+            assert found["multiplier_at_matched_spend"] == pytest.approx(at, rel=1e-9)
+            assert found["clicks_at_matched_spend"] == pytest.approx(clicks)
+            assert found["conversions_at_matched_spend"] == pytest.approx(conversions)
+            assert found["cpc_at_matched_spend"] == (pytest.approx(spend / clicks, rel=1e-9) if clicks else None)
+    assert reached >= 4
+
+
 FRONTIERS: list[Any] = [
     ({}, {}, None),
     ({"min": 2.5}, {"ties": "win"}, None),
@@ -184,12 +296,13 @@ def test_every_point_of_the_frontier_is_a_replay_at_its_multiplier(case: int) ->
 @pytest.mark.parametrize(
     ("auction", "budget"),
     [({"type": "first_price"}, None), ({}, {"amount": 0.15, "per": "total"})],
-    ids=["first price", "budget"],
+    ids=["rounded first-price bids", "budget"],
 )
 def test_where_whole_replays_find_the_match_it_is_a_replay_that_spends_no_more(
     auction: dict[str, Any], budget: dict[str, Any] | None
 ) -> None:
-    keys: dict[str, Any] = {"bid": {"formula": FORMULA}, "auction": auction, **({"budget": budget} if budget else {})}
+    bid = {"formula": FORMULA} if budget else {"formula": FORMULA, "round": "down"}
+    keys: dict[str, Any] = {"bid": bid, "auction": auction, **({"budget": budget} if budget else {})}
     rows = make_log(5)
     result = replay(rows, candidates={"new": {"columns": {"pctr": "pother"}, "bid": {"multiplier": 1.7}}}, **keys)
     goal, found = numbers(result, "baseline")["spend"], numbers(result, "new")

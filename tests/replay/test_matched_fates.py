@@ -58,11 +58,12 @@ def run(rows: list[Row], threads: int = 1, **keys: Any) -> Result:
 class Naive:
     """The rows as columns, and what either policy's bids come to at a level, in a world of fates."""
 
-    def __init__(self, rows: list[Row], factors: dict[str, float], most: float = np.inf) -> None:
+    def __init__(self, rows: list[Row], factors: dict[str, float], most: float = np.inf, first: bool = False) -> None:
         def column(name: str) -> Floats:
             return np.array([np.nan if r[name] is None else r[name] for r in rows], dtype=np.float64)
 
         self.price, self.logged, self.won = column("price"), column("bid"), column("won") == 1
+        self.first = (column("kind") == 1) if "kind" in rows[0] else np.full(len(rows), first)
         self.click, self.w, self.most = column("click"), column("weight"), most
         self.bid = {f: 60 * column(f) for f in ("pctr", "pother")}
         self.best = np.maximum(*(np.minimum(1.0, column(f) * factors[f]) for f in ("pctr", "pother")))
@@ -71,8 +72,9 @@ class Naive:
     def state(self, field: str, level: float) -> tuple[Any, Any]:
         """(counted wins, unknown rows)."""
         bid = np.minimum(level * self.bid[field], self.most)
-        reached = bid >= self.price
-        open_ = ~self.won & (np.isnan(self.price) & (bid > self.logged) | reached)
+        unpriced = np.isnan(self.price)
+        reached = bid >= np.where(unpriced & self.won, self.logged, self.price)
+        open_ = np.where(self.won, unpriced & ~reached, unpriced & (bid > self.logged) | reached)
         return self.won & reached, open_
 
     def sums(self, field: str, level: float, fate_of: npt.NDArray[np.object_]) -> tuple[float, float]:
@@ -81,13 +83,15 @@ class Naive:
         bid = np.minimum(level * self.bid[field], self.most)
         known = ~np.isnan(self.price)
         dear, cheap = np.where(known, self.price, bid), np.where(known, self.price, self.logged)
-        spend = np.where(counted, self.price, 0.0)
+        dear, cheap = np.where(self.first, bid, dear), np.where(self.first, bid, cheap)
+        spend = np.where(counted, np.where(self.first, bid, self.price), 0.0)
         spend = (
             spend
             + np.where(open_ & (fate_of == "dear"), dear, 0.0)
             + np.where(open_ & (fate_of == "cheap"), cheap, 0.0)
         )
-        clicks = np.where(counted, self.click, 0.0) + np.where(open_ & (fate_of == "cheap"), self.best, 0.0)
+        best = np.where(self.won, self.click, self.best)
+        clicks = np.where(counted, self.click, 0.0) + np.where(open_ & (fate_of == "cheap"), best, 0.0)
         return float(np.nansum(self.w * spend)) / 1000, float(np.nansum(self.w * clicks))
 
     def world(self, own: str, base: str, shared: str) -> tuple[dict[str, float], dict[str, float]]:
@@ -130,14 +134,27 @@ def ends(found: Range | None) -> tuple[float, float]:
     return found.low, found.high
 
 
+def first_price(rows: list[Row]) -> list[Row]:
+    """Half of the wins don't tell the price that would have been enough."""
+    rng = np.random.default_rng(20261126)
+    return [{**r, "price": None if r["won"] and rng.random() < 0.5 else r["price"]} for r in rows]
+
+
+@pytest.mark.parametrize("kind", ["second_price", "first_price", "kind"])
 @pytest.mark.parametrize("most", [None, 14.0])
-def test_ranges_at_matched_spend_are_those_of_the_fates(most: float | None) -> None:
+def test_ranges_at_matched_spend_are_those_of_the_fates(most: float | None, kind: str) -> None:
     rows = make_log(1)
+    if kind == "first_price":
+        rows = first_price(rows)
+    if kind == "kind":  # of either sort; a second-price win without a price could not be decided
+        own = first_price(rows)
+        rows = [{**(own if i % 2 else rows)[i], "kind": 2 - i % 2} for i in range(len(rows))]
     bid = {"formula": "60 * pctr"} | ({"max": most} if most else {})
-    result = run(rows, bid=bid)
+    result = run(rows, bid=bid, auction={"type": kind})
     k = factors(rows)
     for segment in ({}, {"campaign": "2"}) if most is None else ({},):
-        mine = Naive([r for r in rows if not segment or r["campaign"] == 2], k, most or np.inf)
+        chosen = [r for r in rows if not segment or r["campaign"] == 2]
+        mine = Naive(chosen, k, most or np.inf, kind == "first_price")
         worlds = {fates: mine.world(*fates) for fates in itertools.product(FATES, repeat=3)}
         own = [worlds[(fate, fate, fate)][0] for fate in FATES]
         assert max(w["cpc"] for w in own) > 1.03 * min(w["cpc"] for w in own), "the log tests nothing"

@@ -41,7 +41,7 @@ select
   {%- if value and bidders %}
   coalesce({{ value }}, 0e0) as value,
   {%- endif %}
-  {%- if any_first_price and bidders %}
+  {%- if any_first_price and (bidders or starts) %}
   cast(first_price as utinyint) as first_price,
   {%- endif %}
   {%- for label in labels %}
@@ -57,6 +57,9 @@ select
   {%- endfor %}
   {%- for s in starts %}
   {{ s.sql }} as start_{{ s.policy }},
+  {%- if s.raw %}
+  {{ s.raw }} as raw_{{ s.policy }},
+  {%- endif %}
   {%- endfor %}
   {%- for b in fates %}
   {%- if dearer %}
