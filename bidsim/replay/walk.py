@@ -220,15 +220,15 @@ class _Walk:
             same = np.zeros(len(cuts), dtype=bool)
             for value, cut in enumerate(cuts.tolist()):
                 mine = slice(int(edges[value]), int(edges[value + 1]))
-                goal = self.goals[name][value]
-                total, at = self._climbed(policy, name, value, Steps(*(s[mine] for s in steps)))
-                if self.families[name].exact("spend", policy)[value] == goal:
+                if self.families[name].exact("spend", policy)[value] == self.goals[name][value]:
                     results.append((self._as_it_is(policy, name, value), 1.0))
                     same[value] = True
                     continue
-                if cut == self.grid.cells and total.spend < goal:
-                    results.append(None)  # even winning everything the policy spends less
+                climbed = self._climbed(policy, name, value, Steps(*(s[mine] for s in steps)))
+                if climbed is None:
+                    results.append(None)
                     continue
+                total, at = climbed
                 if at is None:
                     filled = np.flatnonzero(self.levels[policy][name].spend[value, :cut])
                     at = self.grid.upper(int(filled[-1])) if len(filled) else self.grid.upper(cut - 1)
@@ -247,13 +247,16 @@ class _Walk:
         """The policy at its own level: it spends as much already, and more would only add free wins."""
         return Totals(*(self.families[name].exact(what, policy)[value] for what in SUMS))
 
-    def _climbed(self, policy: int, name: str, value: int, steps: Steps) -> tuple[Totals, float | None]:
-        """The totals where a policy comes to spend the goal, and the multiplier; None where no step is taken to it."""
+    def _climbed(self, policy: int, name: str, value: int, steps: Steps) -> tuple[Totals, float | None] | None:
+        """The totals where a policy comes to spend the goal, and the multiplier, None where no step is taken to it; nothing
+        where it can't spend as much, or as little."""
         levels, goal, cut = self.levels[policy][name], self.goals[name][value], int(self.cuts[(policy, name)][value])
         growing, upper = levels.growing_upto(value, cut), self.grid.upper(min(cut, self.grid.cells - 1))
         if cut < self.grid.cells and (growing or steps.growing.any()):
-            return climb_growing(levels.upto(value, cut, 0.0), growing, steps, goal, upper)
-        return climb(levels.upto(value, cut, upper), steps, goal)
+            reached, at = climb_growing(levels.upto(value, cut, 0.0), growing, steps, goal, upper)
+            return (reached, at) if at > 0 else None
+        total, last = climb(levels.upto(value, cut, upper), steps, goal)
+        return None if cut == self.grid.cells and total.spend < goal else (total, last)
 
     def _at_level(self, policy: int, name: str, at: Ints, rows: Sequence[npt.NDArray[Any]], reached: Floats) -> AtLevel:
         """at, rows: groups and sums of the steps of the crossing cells that are taken at the matched level; reached: its

@@ -159,6 +159,7 @@ def frontier_and_direct(bid: dict[str, Any], auction: dict[str, Any], budget: di
     return [(p.multiplier, p, numbers(direct, f"x{i}")) for i, p in enumerate(some)]
 
 
+KINDS = ("first_price", "second_price")
 Paying = Callable[[Row, float], "float | None"]
 
 
@@ -268,6 +269,15 @@ def test_in_first_price_numbers_at_matched_spend_are_a_search_over_all_multiplie
             assert found["conversions_at_matched_spend"] == pytest.approx(conversions)
             assert found["cpc_at_matched_spend"] == (pytest.approx(spend / clicks, rel=1e-9) if clicks else None)
     assert reached >= 4
+
+
+def test_where_bids_are_paid_no_multiplier_spends_as_much_as_a_baseline_that_wins_nothing() -> None:
+    rows = [{"campaign": 1, "price": float(p), "won": 1, "click": 1, "pctr": 0.05} for p in (0, 2, 4)]
+    bid = {"formula": FORMULA, "min": 100.0}
+    new = {"new": {"bid": {"min": 0.0}}}
+    first, second = (numbers(replay(rows, bid=bid, auction={"type": kind}, candidates=new), "new") for kind in KINDS)
+    assert (first["clicks_at_matched_spend"], first["multiplier_at_matched_spend"]) == (None, None)
+    assert second["clicks_at_matched_spend"] == 1.0  # the one that costs nothing
 
 
 FRONTIERS: list[Any] = [
