@@ -22,6 +22,9 @@ from bidsim.replay.sql import render
 
 Progress = Callable[[int], None]
 
+# The column for a row's place in a log whose reader tells none, called as no column of a log is.
+PLACE = '"place in the log"'
+
 
 class Stages:
     """The views of one replay. `progress` is told how many rows passed through Python."""
@@ -239,11 +242,14 @@ class Stages:
     def _rows_sql(self) -> str:
         plan = self.plan
         position = {"file": "''", "row": "0"}
-        if plan.budgeted or plan.internal:
-            if plan.source.keeps_row_numbers:
-                position = {"file": "s.filename" if len(plan.source.files) > 1 else "''", "row": "s.file_row_number"}
-            else:
-                position["row"] = "row_number() over ()"
+        in_order = plan.budgeted or plan.internal
+        reader = plan.source.reader(with_position=in_order and plan.source.keeps_row_numbers)
+        if in_order and plan.source.keeps_row_numbers:
+            position = {"file": "s.filename" if len(plan.source.files) > 1 else "''", "row": "s.file_row_number"}
+        elif in_order:
+            # Numbered as they are read: the join below may be made from its other side, and keeps no order then.
+            position["row"] = f"s.{PLACE}"
+            reader = f"(select *, row_number() over () as {PLACE} from {reader})"
         features = [
             {"column": f'"feature {i}"', "sql": sql} for i, sql in enumerate(plan.features.values()) if plan.scored
         ]
@@ -261,7 +267,7 @@ class Stages:
             budget_period=plan.budget_period,
             pace=plan.pace,
             position=position,
-            reader=plan.source.reader(with_position=(plan.budgeted or plan.internal) and plan.source.keeps_row_numbers),
+            reader=reader,
             campaigns=plan.campaigns,
             conditions=plan.conditions,
         )

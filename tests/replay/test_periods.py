@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import csv
 from small_logs import Row, by_segment, few, numbers, replay
 
+import bidsim
 from bidsim.errors import ScenarioError
 from bidsim.replay.settling import starts_of
 
@@ -274,3 +279,36 @@ def test_a_period_goes_on_in_the_next_batch_whatever_its_campaign_is_called() ->
         _, last = starts_of(batch, None)
         again, _ = starts_of(batch, last)
         assert not again.any()
+
+
+@pytest.mark.parametrize("ending", ["csv", "ndjson", "parquet"])
+def test_rows_at_one_time_are_in_order_of_the_log_also_beside_a_campaign_table_that_is_larger(
+    ending: str, tmp_path: Path
+) -> None:
+    """Spec 3.7: ties in order of the log. The engine may look each campaign of the smaller log up, and no order remains."""
+    rows = [{"i": i, "campaign": i % 3, "price": 1000.0, "won": 1, "click": 1, "pctr": 0.5} for i in range(60)]
+    rows = [{**row, "time": "2026-03-08T10:00:00"} for row in rows]
+    (tmp_path / "log").mkdir()
+    for part in range(2):
+        table = pa.Table.from_pylist(rows[30 * part : 30 * part + 30])
+        if ending == "csv":
+            csv.write_csv(table, tmp_path / "log" / f"{part}.csv")
+        elif ending == "ndjson":
+            lines = [json.dumps(row) + "\n" for row in table.to_pylist()]
+            (tmp_path / "log" / f"{part}.ndjson").write_text("".join(lines))
+        else:
+            pq.write_table(table, tmp_path / "log" / f"{part}.parquet")
+    names = pa.table({"campaign": range(5000), "name": [f"campaign {i}" for i in range(5000)]})
+    csv.write_csv(names, tmp_path / "campaigns.csv")
+    document = {
+        "logs_tables": {"ad": {"path": str(tmp_path / "log")}},
+        "columns": {"time": "cast(time as timestamp)"},
+        "conditions": ["won = 1", "price > 1 or click = 1"],
+        "campaigns": str(tmp_path / "campaigns.csv"),
+        "bid": {"formula": "2000"},
+        "budget": {"amount": 5.0},
+        "segments": ["i"],
+        "candidates": {"new": {"bid": {"multiplier": 1.0}}},
+    }
+    won = by_segment(bidsim.replay(document), "new", "i", ["wins"])
+    assert [i for i in range(60) if won[str(i)]["wins"]] == list(range(15))
