@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,12 @@ def test_a_log_of_its_own_trains_where_there_are_no_times(tmp_path: Path) -> Non
             [],
             'scenario.yaml:5: features: the log has no column "spto" (did you mean "spot"?)',
         ),
+        (
+            {"features": ["ad", "Click"]},
+            [],
+            'scenario.yaml:5: features: "Click" is the column of click, which is known',
+        ),
+        ({"features": ["ad", "price"]}, [], '"price" is the column of price, which is known only after the bid'),
         ({"columns": {"campaign": "ad", "price": "price"}}, [], "need the time of each row; set columns.time"),
         ({}, ["--keep-negatives", "0"], "above 0 and at most 1"),
         ({}, ["--gap-hours", "-1"], "0 hours or more"),
@@ -211,3 +218,15 @@ def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:
     assert said.status == 0, said.err
     assert "train imp-click: " in said.err
     assert said.out.strip() == str(tmp_path / "data" / "manifest.json")
+
+
+def test_whole_numbers_are_categories_however_a_warehouse_writes_them(tmp_path: Path) -> None:
+    scenario = write_market(tmp_path, sample_type="imp-click")
+    ids = [Decimal(2**100 + ad) for ad in market().column("ad").to_pylist()]
+    columns = {"ad": pa.array(ids, pa.decimal128(38, 0)), "age": market().column("age").cast(pa.decimal128(9, 2))}
+    table = market()
+    for name, column in columns.items():
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    pq.write_table(table, tmp_path / "log.parquet")
+    kinds = {feature.name: feature.kind for feature in extracted(scenario).manifest.features}
+    assert kinds == {"ad": "categorical", "spot": "categorical", "os": "categorical", "age": "numeric"}

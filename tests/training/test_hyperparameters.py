@@ -59,6 +59,7 @@ def test_only_what_counts_for_training_is_content() -> None:
         ('{"bits": 1.5}', "h.json: bits: must be a whole number"),
         ('{"cvr.bits": 40}', "h.json: cvr.bits: must be at most 28, got 40"),
         ('{"cvr.seed": 4}', "cvr.seed: seed is the same for all heads"),
+        ('{"model": "lightgbm", "cvr.max_categories": 9}', "max_categories is the same for all heads"),
         ('{"model": "hashed_logistics"}', '(did you mean "hashed_logistic"?)'),
         ('{"model": ["lightgbm"]}', "there is no model"),
         ('{"leaves": 4}', '"leaves" is a hyperparameter of lightgbm, not of hashed_logistic'),
