@@ -171,8 +171,12 @@ class Hyperparameters:
         """An unknown key may be another model's."""
         others = [name for name, other in MODELS.items() if other is not kind and key in other.model_fields]
         if message.startswith("unknown key") and others:
-            return f'"{key}" is a hyperparameter of {" and ".join(others)}, not of {kind.model_fields["model"].default}'
+            return f'"{key}" is a hyperparameter of {" and ".join(others)}, not of {_name(kind)}'
         return message
+
+
+def _name(kind: type[Common]) -> str:
+    return next(name for name, each in MODELS.items() if each is kind)
 
 
 def load_hyperparameters(path: Path | None) -> Hyperparameters:

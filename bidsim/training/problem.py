@@ -133,6 +133,8 @@ def _features(extraction: Extraction, hyper: Common, file: str) -> tuple[Feature
     kinds |= dict.fromkeys(hyper.lists, "list")
     chosen = [n for n in known if hyper.features is None or n in hyper.features]
     used = [*chosen, *(name for name in dict.fromkeys(crosses) if name not in chosen)]
+    if not used and isinstance(hyper, LightGBM):
+        raise BidsimError("features: a model of trees needs one at least", file=file)
     for name in used:
         if isinstance(hyper, LightGBM) and kinds[name] == "list":
             raise BidsimError(

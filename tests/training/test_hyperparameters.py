@@ -63,6 +63,7 @@ def test_only_what_counts_for_training_is_content() -> None:
         ('{"model": "hashed_logistics"}', '(did you mean "hashed_logistic"?)'),
         ('{"model": ["lightgbm"]}', "there is no model"),
         ('{"leaves": 4}', '"leaves" is a hyperparameter of lightgbm, not of hashed_logistic'),
+        ('{"model": "lightgbm", "crosses": []}', "factorization_machine, not of lightgbm"),
         ('{"bits": 4, "bits": 5}', 'the key "bits" stands twice'),
         ('{"l2": NaN}', "NaN is no number"),
         ('{"l2": 1e999}', "out of range"),

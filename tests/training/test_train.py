@@ -298,6 +298,7 @@ def test_without_a_positive_only_a_promise_of_many_is_refused() -> None:
         ({"model": "lightgbm", "lists": ["spot"]}, "LightGBM can't read the list"),
         ({"cvr.numeric": ["ad"]}, 'h.json: "ad" is categorical for head ctr and numeric for head cvr'),
         ({"model": "lightgbm", "cvr.numeric": ["ad"]}, 'h.json: "ad" is categorical for head ctr and numeric for'),
+        ({"model": "lightgbm", "features": []}, "h.json: features: a model of trees needs one at least"),
         ({"learning_rate": 1e300}, "head cvr: training diverged"),
         ({"learning_rate": 1e-320}, "head cvr: training diverged"),
         ({"model": "factorization_machine", "factor_rate": 1e300}, "head cvr: training diverged"),
