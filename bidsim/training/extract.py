@@ -39,6 +39,8 @@ from bidsim.store.runs import check_free
 from bidsim.training.examples import (
     HEAD_SAMPLE,
     MANIFEST,
+    MOST_CHARACTERS,
+    MOST_FEATURES,
     ExampleSet,
     Extraction,
     ExtractionManifest,
@@ -107,7 +109,7 @@ def extract(
         )
     if not loaded.scenario.features:
         raise loaded.error("names no features: list the log columns that a model may learn from", "features")
-    _refuse_outcomes(loaded)
+    _check_features(loaded)
     windows = plan_windows(
         loaded,
         train_hours=selection.train_hours,
@@ -244,11 +246,20 @@ def _only_rows(loaded: LoadedScenario) -> LoadedScenario:
     return replace(loaded, scenario=scenario)
 
 
-def _refuse_outcomes(loaded: LoadedScenario) -> None:
-    """A feature that tells how the auction ended makes the best model of all, until it has to bid."""
+def _check_features(loaded: LoadedScenario) -> None:
+    """Raises ScenarioError for what no model can learn from.
+
+    A feature that tells how the auction ended makes the best model of all, until it has to bid.
+    """
+    names = dict.fromkeys(loaded.scenario.features)
+    if len(names) > MOST_FEATURES or max(map(len, names)) > MOST_CHARACTERS:
+        raise loaded.error(
+            f"a model has at most {MOST_FEATURES} features, their names at most {MOST_CHARACTERS} characters",
+            "features",
+        )
     said = loaded.scenario.columns
     column = {(getattr(said, role) or role).strip('"').lower(): role for role in OUTCOMES}
-    for name in loaded.scenario.features:
+    for name in names:
         role = column.get(name.lower())
         if role is not None:
             raise loaded.error(

@@ -74,7 +74,7 @@ class Problem:
 def make_problem(extraction: Extraction, head: Head, hyperparameters: Hyperparameters) -> Problem:
     """Split and scan the examples of a head. Raises BidsimError where they are too few to learn from."""
     hyper = hyperparameters.head(head)
-    features = _features(extraction, hyper, hyperparameters.file)
+    features = features_of(extraction, hyper, hyperparameters.file)
     examples = extraction.examples(head)
     rows = examples.sample.rows
     learned = _boundary(examples, rows - max(1, round(rows * hyper.validation_share)))
@@ -109,8 +109,11 @@ def _too_few(head: Head, what: str) -> BidsimError:
     )
 
 
-def _features(extraction: Extraction, hyper: Common, file: str) -> tuple[Feature, ...]:
-    """The features as a model takes them: the log's kinds with what the hyperparameters say on top."""
+def features_of(extraction: Extraction, hyper: Common, file: str) -> tuple[Feature, ...]:
+    """The features as a model takes them: the log's kinds with what the hyperparameters say on top.
+
+    file: of the hyperparameters. Raises BidsimError where they don't fit the examples.
+    """
     known = {column.name: column.kind for column in extraction.manifest.features}
     crosses = [name for cross in hyper.crosses for name in cross] if isinstance(hyper, Hashed) else []
     for key, names in (
