@@ -10,7 +10,7 @@ import typer
 
 from bidsim.cli_options import parse_tables
 from bidsim.errors import BidsimError
-from bidsim.files import check_place
+from bidsim.files import BUNDLE_BEGINS, check_place
 from bidsim.visible import visible_json
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def pack(
     given = {head: path for head, path in (("ctr", ctr), ("cvr", cvr), ("ctcvr", ctcvr)) if path is not None}
     if not given:
         raise BidsimError("nothing to pack: give at least one of --ctr, --cvr and --ctcvr")
+    check_place(out, begins=BUNDLE_BEGINS)
     said = read_feature_file(features) if features is not None else FeatureFile()
     bundle = pack_models(
         given,  # type: ignore[arg-type]
@@ -103,7 +104,7 @@ def calibrate(
     for name in head or ():
         if name not in HEADS:
             raise BidsimError(f"--head {name}: write one of {', '.join(HEADS)}")
-    check_place(out)
+    check_place(out, begins=BUNDLE_BEGINS)
     window = None if last_hour is None or duration_hour is None else Window(last_hour, duration_hour)
     bundle, fits = fit(
         load_scenario(scenario),

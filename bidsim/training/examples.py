@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -190,6 +191,26 @@ class Extraction:
                 file=str(self.directory),
             )
         return Examples(self.directory, head, sample, self.manifest.columns)
+
+    def check_asked(self, asked: Mapping[str, Any], file: str) -> None:
+        """Whether hyperparameters that say which rows to extract say those that are here.
+
+        asked: as given, without defaults; file: theirs. Raises BidsimError.
+        """
+        train = self.manifest.train
+        span = train.window
+        hours = None
+        if span is not None:
+            hours = (datetime.fromisoformat(span.end) - datetime.fromisoformat(span.start)) / timedelta(hours=1)
+        kept = [s.negatives_kept for name, s in train.samples.items() if name != "click-conversion"]
+        here = {"train_hours": hours, "gap_hours": self.manifest.gap_hours, "keep_negatives": min(kept, default=None)}
+        for key, value in here.items():
+            if value is not None and asked.get(key) is not None and asked[key] != value:
+                raise BidsimError(
+                    f"{key} is {asked[key]:g}, and the examples in {self.directory} were extracted with {value:g}; extract "
+                    "again, or leave it out",
+                    file=file,
+                )
 
 
 def open_extraction(directory: Path) -> Extraction:

@@ -348,6 +348,37 @@ def test_which_rows_is_not_asked_again_of_examples_that_are_there(tmp_path: Path
     assert "--train-hours says which rows to extract, and --data has its rows already" in said.err
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"train_hours": 48}, "h.json: train_hours is 48, and the examples in "),
+        ({"gap_hours": 5.0}, "were extracted with 0; extract again, or leave it out"),
+        ({"keep_negatives": 0.5}, "keep_negatives is 0.5, "),
+        ({"train_hours": 96, "gap_hours": 0, "keep_negatives": 1}, ""),
+    ],
+)
+def test_hyperparameters_of_other_rows_than_the_examples_are_told(
+    values: dict[str, Any], message: str, data: Extraction, tmp_path: Path
+) -> None:
+    h = hyperparameters(tmp_path, **LOOSE, rounds=1, **values)
+    options = ("--data", data.directory, "--hyperparameters", h, "-o", tmp_path / "m.bin", "-q")
+    said = bidsim("train", "--scenario", data.directory.parent / "scenario.yaml", *options)
+    assert (said.status, message in said.err) == (2 if message else 0, True), said.err
+
+
+def test_a_file_that_is_no_bundle_is_not_replaced(data: Extraction, tmp_path: Path) -> None:
+    scenario = data.directory.parent / "scenario.yaml"
+    before = scenario.read_bytes()
+    said = bidsim("train", "--scenario", scenario, "--data", data.directory, "-o", scenario, "-q")
+    assert said.status == 2
+    assert "scenario.yaml: can't be written: a file of another kind is there" in said.err
+    assert scenario.read_bytes() == before
+    (tmp_path / "m.bin").write_bytes(b"PK\x03\x04 an older bundle")
+    h = hyperparameters(tmp_path, **LOOSE, rounds=1)
+    options = ("--data", data.directory, "--hyperparameters", h, "-o", tmp_path / "m.bin", "-q")
+    assert bidsim("train", "--scenario", scenario, *options).status == 0
+
+
 def changed_log(folder: Path, **columns: Any) -> Extraction:
     """Examples of clicks where some columns of the market are others."""
     scenario = write_market(folder, sample_type="imp-click")
