@@ -94,7 +94,7 @@ def calibrate(
     table: Annotated[list[str] | None, typer.Option("--table", help="NAME=PATH of a log table to fit on.")] = None,
 ) -> None:
     """Fit a recalibration on rows that will not be judged, and write the model with it."""
-    from bidsim.calibrate import Window
+    from bidsim.calibrate import Window, hours_trained_on
     from bidsim.calibrate import calibrate as fit
     from bidsim.scenario.loading import load_scenario
     from bidsim.scenario.schema import HEADS
@@ -106,8 +106,9 @@ def calibrate(
             raise BidsimError(f"--head {name}: write one of {', '.join(HEADS)}")
     check_place(out, begins=BUNDLE_BEGINS)
     window = None if last_hour is None or duration_hour is None else Window(last_hour, duration_hour)
+    loaded = load_scenario(scenario)
     bundle, fits = fit(
-        load_scenario(scenario),
+        loaded,
         file,
         method=method.value,
         heads=tuple(h for h in HEADS if h in (head or ())),
@@ -119,6 +120,13 @@ def calibrate(
         typer.echo(
             f"{found.head}: {found.rows} rows, {found.positives:.0f} positive; predicted / observed on them "
             f"{found.before:.4f} before, {found.after:.4f} after",
+            err=True,
+        )
+    hours = hours_trained_on(bundle, loaded.zone)
+    if hours:
+        typer.echo(
+            f"bidsim: warning: the model says that it was trained on {hours:.3g} hours of these rows, so the curve corrects "
+            "too little; calibrate on rows after its training and before the judged ones (train with gap_hours to leave some)",
             err=True,
         )
     typer.echo(sha256)
