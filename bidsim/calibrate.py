@@ -111,6 +111,23 @@ def calibrate(
     return _with(bundle, fits, span), fits
 
 
+def hours_trained_on(bundle: Bundle, zone: ZoneInfo) -> float:
+    """Hours of the last rows that a bundle was calibrated on that lie in its training window.
+
+    Of rows that it learned from a curve sees how well a model remembers: it corrects too little. zone: of times without an
+    offset. 0 where the bundle does not say when it was trained.
+    """
+    trained, fitted = bundle.manifest.training_window, bundle.manifest.calibration_windows
+    if trained is None or not fitted:
+        return 0.0
+    try:
+        spans = [[datetime.fromisoformat(text) for text in (w.start, w.end)] for w in (trained, fitted[-1])]
+    except ValueError:  # no times
+        return 0.0
+    (start, end), (first, last) = ([t if t.tzinfo else t.replace(tzinfo=zone) for t in span] for span in spans)
+    return max(0.0, (min(end, last) - max(start, first)).total_seconds() / 3600)
+
+
 def _is_another_log(loaded: LoadedScenario, tables: Mapping[str, str]) -> bool:
     """Whether the tables of the command line are surely not the log that will be judged.
 

@@ -10,7 +10,7 @@ import typer
 
 from bidsim.cli_options import parse_tables
 from bidsim.errors import BidsimError
-from bidsim.files import check_place
+from bidsim.files import BUNDLE_BEGINS, check_place
 from bidsim.visible import visible_json
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def pack(
     given = {head: path for head, path in (("ctr", ctr), ("cvr", cvr), ("ctcvr", ctcvr)) if path is not None}
     if not given:
         raise BidsimError("nothing to pack: give at least one of --ctr, --cvr and --ctcvr")
+    check_place(out, begins=BUNDLE_BEGINS)
     said = read_feature_file(features) if features is not None else FeatureFile()
     bundle = pack_models(
         given,  # type: ignore[arg-type]
@@ -93,7 +94,7 @@ def calibrate(
     table: Annotated[list[str] | None, typer.Option("--table", help="NAME=PATH of a log table to fit on.")] = None,
 ) -> None:
     """Fit a recalibration on rows that will not be judged, and write the model with it."""
-    from bidsim.calibrate import Window
+    from bidsim.calibrate import Window, hours_trained_on
     from bidsim.calibrate import calibrate as fit
     from bidsim.scenario.loading import load_scenario
     from bidsim.scenario.schema import HEADS
@@ -103,10 +104,11 @@ def calibrate(
     for name in head or ():
         if name not in HEADS:
             raise BidsimError(f"--head {name}: write one of {', '.join(HEADS)}")
-    check_place(out)
+    check_place(out, begins=BUNDLE_BEGINS)
     window = None if last_hour is None or duration_hour is None else Window(last_hour, duration_hour)
+    loaded = load_scenario(scenario)
     bundle, fits = fit(
-        load_scenario(scenario),
+        loaded,
         file,
         method=method.value,
         heads=tuple(h for h in HEADS if h in (head or ())),
@@ -118,6 +120,13 @@ def calibrate(
         typer.echo(
             f"{found.head}: {found.rows} rows, {found.positives:.0f} positive; predicted / observed on them "
             f"{found.before:.4f} before, {found.after:.4f} after",
+            err=True,
+        )
+    hours = hours_trained_on(bundle, loaded.zone)
+    if hours:
+        typer.echo(
+            f"bidsim: warning: the model says that it was trained on {hours:.3g} hours of these rows, so the curve corrects "
+            "too little; calibrate on rows after its training and before the judged ones (train with gap_hours to leave some)",
             err=True,
         )
     typer.echo(sha256)

@@ -40,7 +40,7 @@ def train(
     output/failure.
     """
     from bidsim.stopping import EXIT_TERMINATED, listening
-    from bidsim.training.contract import Layout, write_failure
+    from bidsim.training.contract import Layout, clear_failure, write_failure
     from bidsim.training.train import Stopped
 
     layout = Layout(root)
@@ -49,6 +49,7 @@ def train(
         from bidsim.replay.pipeline import Settings
         from bidsim.training.container import do_job
 
+        clear_failure(layout)
         settings = Settings(threads=threads, memory_bytes=parse_memory(memory))
         with progress_for(sys.stderr, quiet=quiet) as progress, listening() as stop:
             finished = do_job(

@@ -12,7 +12,7 @@ import typer
 from bidsim.cli_options import parse_memory, parse_tables, print_summary
 from bidsim.cli_runs import AsOfOption, day_of
 from bidsim.errors import BidsimError
-from bidsim.files import check_place
+from bidsim.files import BUNDLE_BEGINS, check_place
 
 if TYPE_CHECKING:
     from bidsim.training.curve import Measures
@@ -124,7 +124,7 @@ def train(
     from bidsim.scenario.loading import load_scenario
     from bidsim.training.hyperparameters import load_hyperparameters
 
-    check_place(out)
+    check_place(out, begins=BUNDLE_BEGINS)
     unread = {"--train-hours": train_hours, "--table": table, "--train-table": train_table}
     idle = next((flag for flag, value in unread.items() if value), None)
     if data is not None and idle is not None:
@@ -161,6 +161,8 @@ def train(
                     "extract again",
                     file=str(data),
                 )
+            if data is not None:
+                examples.check_asked(found.document, found.file)
             try:
                 with stop.gently():
                     trained = fit(

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bidsim.errors import BidsimError
 
+BUNDLE_BEGINS = b"PK\x03\x04"  # as a zip does
 NO_FILE = "it is no regular file"
 
 
@@ -51,8 +52,11 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def check_place(path: Path) -> None:
-    """Raises BidsimError where no file can be written to `path`: asked before hours of work for it."""
+def check_place(path: Path, *, begins: bytes) -> None:
+    """Raises BidsimError where no file can be written to `path`: asked before hours of work for it.
+
+    begins: with what a file that is there must begin to be replaced; another is the user's log or scenario, by a slip.
+    """
     parent = path.parent
     if path.is_dir():
         why = "it is a folder"
@@ -62,9 +66,21 @@ def check_place(path: Path) -> None:
         why = f"there is no folder {parent}"
     elif not os.access(parent, os.W_OK | os.X_OK):
         why = f"the folder {parent} can't be written"
+    elif not _begins(path, begins):
+        why = "a file of another kind is there"
     else:
         return
     raise BidsimError(f"can't be written: {why}; name another file with -o", file=str(path))
+
+
+def _begins(path: Path, content: bytes) -> bool:
+    """Whether a file begins so; one that is not there, or empty, or can't be read does."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(len(content))
+    except OSError:
+        return True
+    return start in (b"", content)
 
 
 def write_file(path: Path, content: str | bytes) -> None:

@@ -35,7 +35,6 @@ from bidsim.models.head import HeadModel
 from bidsim.models.libraries import load_library_head
 from bidsim.models.manifest import (
     MANIFEST_BYTES,
-    Examples,
     FactorizationHead,
     HashedHead,
     LibraryHead,
@@ -50,6 +49,7 @@ from bidsim.models.sandbox import Limits
 from bidsim.models.scorer import Scorer
 from bidsim.models.serving import ServedScorer
 from bidsim.models.sklearn_pipeline import load_pipeline
+from bidsim.models.tables import example_batch
 from bidsim.scenario.schema import Head
 
 MANIFEST = "manifest.json"
@@ -168,7 +168,7 @@ class BundleScorer:
         examples = self._manifest.examples
         if examples is None:
             return
-        batch = example_batch(examples, self._file)
+        batch = example_batch(examples.columns, self._file)
         missing = sorted(set(self.features) - set(examples.columns))
         if missing:
             raise ModelError(f"the manifest's examples lack column {missing[0]}; pack it again", file=self._file)
@@ -201,14 +201,6 @@ class BundleScorer:
     def _tolerance(self, head: Head) -> float:
         """The libraries sum in float32, in an order that depends on the processor."""
         return 1e-5 if isinstance(self._manifest.heads[head], LibraryHead) else 1e-6
-
-
-def example_batch(examples: Examples, file: str) -> pa.RecordBatch:
-    """The log rows of the examples. Raises ModelError where a column has values of several types."""
-    try:
-        return pa.RecordBatch.from_pydict({name: list(values) for name, values in examples.columns.items()})
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise ModelError(f"the manifest's examples mix types: {error}; pack it again", file=file) from error
 
 
 def open_bundle(path: str | os.PathLike[str]) -> Bundle:

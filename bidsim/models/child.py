@@ -59,10 +59,9 @@ def _answer(
     question: dict[str, Any], data: bytes, begin: Callable[[str], None]
 ) -> tuple[Any, Callable[[], None] | None]:
     """The answer, and what is to be done after it is given."""
-    import pyarrow as pa
-
     from bidsim.models.bundle import bundle_from_bytes
     from bidsim.models.libraries import describe_payload
+    from bidsim.models.tables import example_batch
 
     if question["do"] == "describe":
         _spare({question["format"]})
@@ -76,7 +75,7 @@ def _answer(
     scorer = bundle.load(begin)
     if question["do"] == "serve":
         return None, lambda: _serve(scorer, question)
-    batch = pa.RecordBatch.from_pydict(question["columns"])
+    batch = example_batch(question["columns"], question["file"])
     return {head: values.tolist() for head, values in scorer.score_alone(batch).items()}, None
 
 

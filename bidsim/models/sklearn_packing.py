@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 
 from bidsim.errors import ModelError
 from bidsim.models.bundle import Bundle, write_bundle
 from bidsim.models.columns import Columns, HashCache
 from bidsim.models.manifest import Examples, Feature, Manifest, SkopsHead, TrainingWindow
 from bidsim.models.sklearn_pipeline import SkopsPipeline, library, load_pipeline, model_input, versions
+from bidsim.models.tables import example_batch
 from bidsim.scenario.schema import Head
 
 EXAMPLES = 20
@@ -100,7 +100,7 @@ def _examples(
     rows = example.head(EXAMPLES)
     sources = {feature.source: rows[feature.name] for feature in features}
     columns = {source: tuple(_scalar(value) for value in series.tolist()) for source, series in sources.items()}
-    batch = pa.RecordBatch.from_pydict({name: list(values) for name, values in columns.items()})
+    batch = example_batch(columns, file)
     predictions: dict[Head, tuple[float, ...]] = {}
     for head, model in loaded.items():
         given = Columns(batch, features, cache=HashCache(), file=file)

@@ -29,6 +29,14 @@ from bidsim.training.workflow import MODEL, STOPPED_MODEL, Workflow
 
 BUNDLE = "model.bin"
 POLICY = Path(MODEL).stem
+HYPERPARAMETERS = "hyperparameters.json"
+# All that a job leaves in the model's folder.
+LEFT = frozenset(
+    [
+        *(BUNDLE, HYPERPARAMETERS, "result.json", "statistics.parquet", "run.json", "scenario.yaml"),
+        *("report.html", "summary.md", "junit.xml"),
+    ]
+)
 Day = Callable[[LoadedScenario], date]
 
 
@@ -99,7 +107,7 @@ def do_job(
             return Finished(_keep(layout, trained), None)
         run = workflow.path("evaluate")
         kept = {path.name: path for path in sorted(run.iterdir())}
-        _keep(layout, {**trained, **kept, "hyperparameters.json": workflow.path("train") / "hyperparameters.json"})
+        _keep(layout, {**trained, **kept, HYPERPARAMETERS: workflow.path("train") / HYPERPARAMETERS})
         result = load_run(run).result
     for line in judged_lines(result, POLICY):
         say(line)
@@ -107,9 +115,15 @@ def do_job(
 
 
 def _keep(layout: Layout, files: dict[str, Path]) -> Path:
-    """Copy files into the model's folder; returns the bundle. Raises BidsimError."""
+    """Copy files into the model's folder; returns the bundle. Raises BidsimError.
+
+    What an earlier job in the same place left there of another model goes first, its bundle first of all: a run's folder
+    is of one model.
+    """
     try:
         layout.model.mkdir(parents=True, exist_ok=True)
+        for name in (BUNDLE, *sorted(LEFT - {BUNDLE})):
+            (layout.model / name).unlink(missing_ok=True)
         for name, path in files.items():
             shutil.copyfile(path, layout.model / name)
     except OSError as error:

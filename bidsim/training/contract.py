@@ -117,6 +117,16 @@ def write_failure(layout: Layout, reason: str) -> None:
         return
 
 
+def clear_failure(layout: Layout) -> None:
+    """What an earlier job in the same place failed of is no news of this one. Raises BidsimError."""
+    try:
+        layout.failure.unlink(missing_ok=True)
+    except NotADirectoryError:
+        return
+    except OSError as error:
+        raise BidsimError(f"can't be removed: {error.strerror}", file=str(layout.failure)) from error
+
+
 def _optional(path: Path) -> dict[str, Any]:
     return read_mapping(path, "") if path.exists() else {}
 

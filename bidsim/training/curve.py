@@ -89,13 +89,13 @@ def thinned(rounds: Sequence[CurveRound], chosen: int) -> tuple[CurveRound, ...]
     return tuple(r for i, r in enumerate(rounds) if i % step == 0 or i == last or r.round == chosen)
 
 
-def round_of(number: int, rows: int, training: float | None, found: Measures) -> CurveRound:
-    """A point of the curve: what the validation rows showed after a round."""
+def round_of(number: int, rows: int, training: float | None, logloss: float, found: Measures) -> CurveRound:
+    """A point of the curve: what the validation rows showed after a round, with a log loss that they have."""
     return CurveRound(
         round=number,
         rows=rows,
         training_logloss=training,
-        logloss=found.logloss if found.logloss is not None else math.inf,
+        logloss=logloss,
         normalized_entropy=found.normalized_entropy,
         auc=found.auc,
         calibration=found.calibration,

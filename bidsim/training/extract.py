@@ -39,6 +39,8 @@ from bidsim.store.runs import check_free
 from bidsim.training.examples import (
     HEAD_SAMPLE,
     MANIFEST,
+    MOST_CHARACTERS,
+    MOST_FEATURES,
     ExampleSet,
     Extraction,
     ExtractionManifest,
@@ -57,6 +59,9 @@ DECIDING = (
     *("sample_type", "logs_tables", "conditions", "features", "columns", "campaigns", "timezone", "intervals"),
     *("remove_anomaly_cvr_cpns", "remove_anormaly_cvr_cpns", "maturity"),
 )
+
+# Roles that no bidder knows when it has to bid.
+OUTCOMES = ("price", "won", "loss_reason", "click", "conversion", "click_time", "conversion_time")
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,7 @@ def extract(
         )
     if not loaded.scenario.features:
         raise loaded.error("names no features: list the log columns that a model may learn from", "features")
+    _check_features(loaded)
     windows = plan_windows(
         loaded,
         train_hours=selection.train_hours,
@@ -240,6 +246,29 @@ def _only_rows(loaded: LoadedScenario) -> LoadedScenario:
     return replace(loaded, scenario=scenario)
 
 
+def _check_features(loaded: LoadedScenario) -> None:
+    """Raises ScenarioError for what no model can learn from.
+
+    A feature that tells how the auction ended makes the best model of all, until it has to bid.
+    """
+    names = dict.fromkeys(loaded.scenario.features)
+    if len(names) > MOST_FEATURES or max(map(len, names)) > MOST_CHARACTERS:
+        raise loaded.error(
+            f"a model has at most {MOST_FEATURES} features, their names at most {MOST_CHARACTERS} characters",
+            "features",
+        )
+    said = loaded.scenario.columns
+    column = {(getattr(said, role) or role).strip('"').lower(): role for role in OUTCOMES}
+    for name in names:
+        role = column.get(name.lower())
+        if role is not None:
+            raise loaded.error(
+                f'features: "{name}" is the column of {role}, which is known only after the bid, so no model may learn from '
+                "it; leave it out",
+                "features",
+            )
+
+
 def _heads(loaded: LoadedScenario, plan: Plan) -> tuple[Head, ...]:
     """The heads of the scenario's sample types; by default clicks and conversions given a click, as far as labelled."""
     label = {"ctr": plan.has("click"), "cvr": plan.has("click") and plan.has("conversion")}
@@ -324,6 +353,8 @@ def _kind(kind: str) -> str:
     """What a model takes a column for: numbers with fractions are numeric, the rest are categories, as ids are."""
     if kind.endswith("]"):
         return "list"
+    if kind.startswith("DECIMAL") and kind.endswith(",0)"):  # whole numbers, as some warehouses write all of them
+        return "categorical"
     return "numeric" if kind.startswith(("FLOAT", "DOUBLE", "DECIMAL")) else "categorical"
 
 

@@ -97,7 +97,8 @@ class LightGBM(Common):
     feature_share: Share = 1.0
     row_share: Share = 1.0
     max_categories: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        default=1000, description="of a feature, the most frequent; the others are one with what is missing"
+        default=1000,
+        description="of a feature, the most frequent, for all heads; the others are one with what is missing",
     )
 
 
@@ -108,6 +109,8 @@ MODELS: dict[str, type[Common]] = {
 }
 # One extraction, one split and one bundle serve all heads.
 SHARED = ("model", "train_hours", "gap_hours", "keep_negatives", "seed", "max_miscalibration")
+# Not of one head either, but trials of a search may differ in it: the heads share a table of categories.
+ONE_TABLE = "max_categories"
 # What decides which rows are extracted, and nothing else.
 EXTRACTING = ("train_hours", "gap_hours", "keep_negatives")
 
@@ -131,7 +134,7 @@ class Hyperparameters:
         for key, value in values.items():
             head, dot, rest = str(key).partition(".")
             if dot and head in HEADS:
-                if rest in SHARED:
+                if rest in (*SHARED, ONE_TABLE):
                     raise BidsimError(f"{key}: {rest} is the same for all heads; write it without {head}.", file=file)
                 own.setdefault(head, {})[rest] = _read(rest, value, kind)
             else:
@@ -168,8 +171,12 @@ class Hyperparameters:
         """An unknown key may be another model's."""
         others = [name for name, other in MODELS.items() if other is not kind and key in other.model_fields]
         if message.startswith("unknown key") and others:
-            return f'"{key}" is a hyperparameter of {" and ".join(others)}, not of {kind.model_fields["model"].default}'
+            return f'"{key}" is a hyperparameter of {" and ".join(others)}, not of {_name(kind)}'
         return message
+
+
+def _name(kind: type[Common]) -> str:
+    return next(name for name, each in MODELS.items() if each is kind)
 
 
 def load_hyperparameters(path: Path | None) -> Hyperparameters:

@@ -36,7 +36,9 @@ class Ftrl:
         """The weights at some indices."""
         z, n = self.z[at], self.n[at]
         shrunk = np.sign(z) * np.maximum(np.abs(z) - self._l1, 0.0)
-        return np.asarray(-shrunk / ((self._beta + np.sqrt(n)) / self._alpha + self._l2))
+        # Without beta and l2 a weight that has not been learned from is divided by nothing.
+        held = (self._beta + np.sqrt(n)) / self._alpha + self._l2
+        return np.asarray(np.divide(-shrunk, held, out=np.zeros_like(shrunk), where=held > 0))
 
     def learn(self, used: Ints, place: Ints, weights: Floats, gradient: Floats, squares: Floats) -> None:
         """used: distinct indices; place: of each term in them; weights: at them; gradient, squares: of each term."""
@@ -49,7 +51,9 @@ class Ftrl:
     def learn_bias(self, error: Floats, weight: Floats) -> None:
         """error: predicted - label of each row."""
         self.bias[1] += float((weight * error**2).sum())
-        self.bias[0] -= self._alpha * float((weight * error).sum()) / (self._beta + math.sqrt(self.bias[1]))
+        held = self._beta + math.sqrt(self.bias[1])
+        if held > 0:
+            self.bias[0] -= self._alpha * float((weight * error).sum()) / held
 
     def arrays(self) -> Arrays:
         return {"z": self.z, "n": self.n, "bias": self.bias}
@@ -87,12 +91,13 @@ class LogisticLearner:
         self._ftrl.restore(arrays)
 
     def final(self) -> Arrays:
-        return {"weights": self._ftrl.weights(slice(None)).astype(np.float32), "bias": self._ftrl.bias[:1].copy()}
+        return {
+            "weights": self._ftrl.weights(slice(None)).astype(np.float32),
+            "bias": self._ftrl.bias[:1].astype(np.float32),
+        }
 
     def model(self, final: Mapping[str, NDArray[Any]]) -> HashedLogisticRegression:
-        return HashedLogisticRegression(
-            self._spec, self._problem.features, final["weights"], float(np.float32(final["bias"][0]))
-        )
+        return HashedLogisticRegression(self._spec, self._problem.features, final["weights"], float(final["bias"][0]))
 
 
 def logistic(problem: Problem) -> Streaming:

@@ -79,11 +79,11 @@ class MachineLearner:
         return {
             "weights": weights,
             "factors": np.where(seen[:, None], self._factors, np.float32(0)),
-            "bias": self._ftrl.bias[:1].copy(),
+            "bias": self._ftrl.bias[:1].astype(np.float32),
         }
 
     def model(self, final: Mapping[str, NDArray[Any]]) -> Model:
-        bias = float(np.float32(final["bias"][0]))
+        bias = float(final["bias"][0])
         return Model(self._spec, self._problem.features, final["weights"], final["factors"], bias)
 
 

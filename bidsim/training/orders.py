@@ -291,8 +291,7 @@ def _values(key: str, axis: Axis, whole: bool) -> list[str] | None:
     if axis.step is None or (whole and axis.step == 1):
         return None
     assert axis.low is not None
-    assert axis.high is not None
-    count = int((axis.high - axis.low) / axis.step * (1 + 1e-12)) + 1
+    count = round((axis.last - axis.low) / axis.step) + 1
     if count > MOST_CHOICES:
         raise BidsimError(
             f"{key}: the service has no steps, and {count} values are more than the {MOST_CHOICES} it takes"

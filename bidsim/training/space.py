@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,8 @@ from bidsim.scenario.loading import read_text
 from bidsim.scenario.reading import line_of, read_yaml
 from bidsim.scenario.schema import HEADS, Block, Number
 from bidsim.training.hyperparameters import MODELS, SHARED, Hyperparameters
+
+EXAMPLE = "learning_rate: {low: 0.01, high: 1, log: true}"
 
 
 class Axis(Block):
@@ -54,7 +57,19 @@ class Axis(Block):
             raise ValueError("a range on a log scale begins above 0")
         if self.log and self.step is not None:
             raise ValueError("log and step exclude each other")
+        if self.step is not None and self.low + self.step > self.high:
+            raise ValueError(f"the step {self.step:g} leads beyond high, {self.high:g}; there is nothing to choose")
         return self
+
+    @property
+    def last(self) -> float:
+        """The largest number of the range that is a whole number of steps above `low`."""
+        assert self.low is not None
+        assert self.high is not None
+        if self.step is None:
+            return self.high
+        low, high, step = (Decimal(str(number)) for number in (self.low, self.high, self.step))
+        return float(low + (high - low) // step * step)
 
     def holds(self, value: Any) -> bool:
         """Whether a number lies in the range, and on its steps."""
@@ -65,11 +80,13 @@ class Axis(Block):
 
 @dataclass(frozen=True)
 class Space:
-    """axes: what is tuned; base: the hyperparameters that all trials share; whole: axes of whole numbers."""
+    """axes: what is tuned; base: the hyperparameters that all trials share; whole: axes of whole numbers; file: for
+    messages."""
 
     axes: Mapping[str, Axis]
     base: Hyperparameters
     whole: frozenset[str]
+    file: str = "space"
 
     def content(self) -> dict[str, Any]:
         """Everything that decides the trials, as plain data."""
@@ -113,12 +130,11 @@ class Space:
                 found[key] = CategoricalDistribution([json.dumps(choice) for choice in axis.choices])
                 continue
             assert axis.low is not None
-            assert axis.high is not None
             if key in self.whole:
                 step = int(axis.step or 1)
-                found[key] = IntDistribution(int(axis.low), int(axis.high), log=axis.log, step=step)
+                found[key] = IntDistribution(int(axis.low), int(axis.last), log=axis.log, step=step)
             else:
-                found[key] = FloatDistribution(float(axis.low), float(axis.high), log=axis.log, step=axis.step)
+                found[key] = FloatDistribution(float(axis.low), float(axis.last), log=axis.log, step=axis.step)
         return found
 
 
@@ -127,10 +143,12 @@ def load_space(path: Path, base: Hyperparameters) -> Space:
     file = str(path)
     text = read_text(path, "space")
     if not text.strip():
-        raise ScenarioError(
-            "is empty; name what to tune, such as learning_rate: {low: 0.01, high: 1, log: true}", file=file
-        )
-    document, lines = read_yaml(text, file)
+        raise ScenarioError(f"is empty; name what to tune, such as {EXAMPLE}", file=file)
+    try:
+        document, lines = read_yaml(text, file)
+    except ScenarioError as error:
+        said = error.message.replace("a scenario", "a space").replace("such as logs_tables: ...", f"such as {EXAMPLE}")
+        raise ScenarioError(said, file=file, line=error.line, column=error.column) from error
 
     def at(key: str, message: str) -> ScenarioError:
         return ScenarioError(message, file=file, line=line_of(lines, (key,)))
@@ -173,4 +191,4 @@ def load_space(path: Path, base: Hyperparameters) -> Space:
                 shared.with_values(**{key: int(end) if key in whole and isinstance(end, float) else end})
             except BidsimError as error:
                 raise at(key, error.message) from None
-    return Space(axes, shared, frozenset(whole))
+    return Space(axes, shared, frozenset(whole), file)

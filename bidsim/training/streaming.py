@@ -6,6 +6,7 @@ checkpoint is those arrays, and a killed training goes on as if nothing had happ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bidsim.errors import BidsimError
 from bidsim.models.columns import Columns, HashCache
 from bidsim.models.hashed import hash_cells
 from bidsim.models.manifest import HashedSpec
@@ -25,6 +27,16 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Arrays = dict[str, NDArray[Any]]
 Stop = Callable[[], bool]
+
+
+class Diverged(BidsimError):
+    """Training left the numbers that a model can have; no bundle was written."""
+
+    def __init__(self, head: str) -> None:
+        super().__init__(
+            f"head {head}: training diverged, its weights or predictions are no finite numbers any more; no bundle was "
+            "written. Lower the learning rates, raise l2, or leave out numeric features with extreme values"
+        )
 
 
 @dataclass(frozen=True)
@@ -95,7 +107,14 @@ class Streaming:
         self._begun = (0, 0.0, 0.0)  # of a round that was cut short: rows, loss and weight so far
 
     def round(self, number: int, stop: Stop, progress: Progress | None) -> Learned:
-        """One pass over the rows to learn from, or a part of one where `stop` says so; the next call goes on with it."""
+        """One pass over the rows to learn from, or a part of one where `stop` says so; the next call goes on with it.
+
+        Raises Diverged.
+        """
+        with np.errstate(all="ignore"):
+            return self._round(stop, progress)
+
+    def _round(self, stop: Stop, progress: Progress | None) -> Learned:
         rows, loss, weight = self._begun
         for batch, cells in self._with_cells(self.problem.learning(rows)):
             for start in range(0, cells.rows, self._batch_rows):
@@ -106,6 +125,8 @@ class Streaming:
                 y, w = batch.label[start:end], batch.weight[start:end]
                 p = self._learner.step(cells.slice(start, end), y, w)
                 lost, mass = loss_sum(p, y, w), float(w.sum())
+                if not math.isfinite(lost):
+                    raise Diverged(self.problem.head)
                 rows, loss, weight = rows + end - start, loss + lost, weight + mass
                 if progress is not None:
                     progress.add(lost, mass, end - start)
@@ -114,14 +135,17 @@ class Streaming:
 
     def validate(self) -> Measures:
         """How well the model as it is predicts the validation rows."""
-        with Measuring() as measuring:
+        with np.errstate(all="ignore"), Measuring() as measuring:
             for batch, cells in self._with_cells(self.problem.validation()):
                 measuring.add(sigmoid(self._learner.scores(cells)), batch.label, batch.weight)
             return measuring.measures()
 
     def keep(self) -> None:
-        """Remember the model as it is: it is the best so far."""
-        self._best = self._learner.final()
+        """Remember the model as it is: it is the best so far. Raises Diverged where it has no finite weights."""
+        with np.errstate(all="ignore"):
+            self._best = self._learner.final()
+        if not all(np.isfinite(array).all() for array in self._best.values()):
+            raise Diverged(self.problem.head)
 
     def state(self) -> Arrays:
         """Everything that going on needs."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,8 +34,8 @@ from bidsim.training.examples import Extraction
 from bidsim.training.extract import Selection, extract
 from bidsim.training.hyperparameters import Hyperparameters
 from bidsim.training.measuring import Measuring
-from bidsim.training.problem import Problem, make_problem
-from bidsim.training.streaming import Learned, Stop, Streaming
+from bidsim.training.problem import Problem, check_kinds, make_problem
+from bidsim.training.streaming import Diverged, Learned, Stop, Streaming
 
 OnMetric = Callable[[str, float, int], None]
 Abandon = Callable[[Head, CurveRound], bool]
@@ -95,12 +96,13 @@ def train(
     as ("ctr_logloss", 0.1, 3). abandon: asked after each round whether to give up, by raising Abandoned.
 
     The same extraction, hyperparameters and library versions give the same bytes, also after a kill and another call
-    with the same checkpoint. Raises Miscalibrated, BidsimError, Abandoned, Stopped where nothing was learned yet;
+    with the same checkpoint. Raises Miscalibrated, Diverged, BidsimError, Abandoned, Stopped where nothing was learned yet;
     nothing is written then but checkpoints.
     """
     telling = progress or Silent()
     saved = None if checkpoint is None else Checkpoint(checkpoint, training_key(extraction, hyperparameters))
     problems = {head: make_problem(extraction, head, hyperparameters) for head in extraction.heads}
+    check_kinds(problems.values(), hyperparameters.file)
     make = _maker(list(problems.values()), hyperparameters)
     curves: dict[Head, LearningCurve] = {}
     trainings: dict[Head, Training] = {}
@@ -254,7 +256,7 @@ def _train_head(
         if stopped and saved is not None and isinstance(training, Streaming):
             # As it stands within the round, before what is saved as a model is called the best.
             saved.save(head, _within(standing, points), training.state())
-        standing = _after(standing, number, learned, training, points)
+        standing = _after(head, standing, number, learned, training, points)
         _tell(head, standing.rounds[-1], on_metric)
         telling.rows(standing.rows)
         if stopped:
@@ -277,8 +279,18 @@ def _within(standing: Standing, points: Progress | None) -> Standing:
     return standing.model_copy(update={"progressive": points.points, "progress": points.state})
 
 
-def _after(standing: Standing, number: int, learned: Learned, training: Training, points: Progress | None) -> Standing:
-    found = round_of(number, standing.rows + learned.rows, learned.logloss, training.validate())
+def _after(
+    head: Head, standing: Standing, number: int, learned: Learned, training: Training, points: Progress | None
+) -> Standing:
+    measured = training.validate()
+    if measured.logloss is None:
+        raise BidsimError(
+            f"head {head}: the {measured.rows:,} rows for validation, the last in time, all have weight 0; take another "
+            "training window, or a larger validation_share"
+        )
+    if not math.isfinite(measured.logloss + (learned.logloss or 0.0)):
+        raise Diverged(head)
+    found = round_of(number, standing.rows + learned.rows, learned.logloss, measured.logloss, measured)
     best = min((r.logloss for r in standing.rounds), default=None)
     better = best is None or found.logloss < best
     if better:

@@ -30,6 +30,7 @@ from bidsim.scenario.schema import HEADS, Head
 from bidsim.store.reading import load_run
 from bidsim.training.examples import open_extraction
 from bidsim.training.hyperparameters import Hyperparameters
+from bidsim.training.streaming import Diverged
 from bidsim.training.train import Abandoned, Miscalibrated, train
 
 NEAR_ONE = frozenset(["calibration"])
@@ -172,7 +173,7 @@ def run_trial(task: Task) -> Outcome:
         made = outcome("complete", value) if value is not None else outcome("refused", reason="undefined")
     except Abandoned:
         made = outcome("pruned")
-    except Miscalibrated as error:
+    except (Miscalibrated, Diverged) as error:
         made = outcome("refused", reason=error.message)
     write_file(task.journal, json.dumps(made.model_dump(mode="json"), indent=1, sort_keys=True) + "\n")
     return made

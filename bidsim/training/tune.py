@@ -35,8 +35,10 @@ from bidsim.replay.pipeline import Settings
 from bidsim.replay.progress import Progress, Silent
 from bidsim.scenario.loading import LoadedScenario
 from bidsim.scratch import scratch
+from bidsim.training.examples import Extraction, open_extraction
 from bidsim.training.extract import Selection, extract
 from bidsim.training.hyperparameters import Common, Hyperparameters
+from bidsim.training.problem import features_of
 from bidsim.training.space import Space
 from bidsim.training.steps import Fingerprints, key_of, plain_versions
 from bidsim.training.train import versions_of
@@ -117,10 +119,10 @@ def tune(
             settings=tuning.settings,
             progress=progress,
         )
-    from bidsim.training.examples import open_extraction
-
-    heads = open_extraction(examples).heads
+    extraction = open_extraction(examples)
+    heads = extraction.heads
     objective = make_objective(tuning.metric, tuning.head, heads)
+    _check_choices(tuning.space, extraction)
     threads = max(1, (tuning.settings.threads or os.cpu_count() or 1) // jobs)
     distributions = tuning.space.distributions()
     start = tuning.space.start()
@@ -227,6 +229,15 @@ def tuning_window(
     there = dict(tune_tables or windows.training.tables)
     judged = in_rows(loaded, Rows((span[1] - timedelta(hours=hours), span[1]), there))
     return judged, Selection(rest, shared.gap_hours, shared.keep_negatives), there
+
+
+def _check_choices(space: Space, extraction: Extraction) -> None:
+    """Features that the examples lack would end the search at the first trial that draws them. Raises BidsimError."""
+    for key, axis in space.axes.items():
+        for choice in axis.choices or ():
+            drawn = space.base.with_values(**{key: choice})
+            for head in extraction.heads:
+                features_of(extraction, drawn.head(head), space.file)
 
 
 def _apart(tuning: Tuning) -> None:

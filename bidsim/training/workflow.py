@@ -197,18 +197,22 @@ class Workflow:
         shutil.rmtree(self.checkpoint, ignore_errors=True)
 
     def _evaluate(self, progress: Progress) -> None:
-        replay_to_directory(
-            self.loaded,
-            [self.path("train") / MODEL],
-            as_of=self.as_of,
-            baseline=self.baseline,
-            tables=self.tables,
-            out=self.path("evaluate"),
-            threads=self.settings.threads,
-            memory_bytes=self.settings.memory_bytes,
-            progress=progress,
-            command=["bidsim", "run"],
-        )
+        try:
+            replay_to_directory(
+                self.loaded,
+                [self.path("train") / MODEL],
+                as_of=self.as_of,
+                baseline=self.baseline,
+                tables=self.tables,
+                out=self.path("evaluate"),
+                threads=self.settings.threads,
+                memory_bytes=self.settings.memory_bytes,
+                progress=progress,
+                command=["bidsim", "run"],
+            )
+        except BidsimError:
+            if not self.done("evaluate"):  # else another process at the same steps was faster, to the same run
+                raise
 
     def _models(self) -> list[Path]:
         """Model files that the replay reads beside the trained one."""

@@ -17,7 +17,7 @@ from bidsim.cli import run
 from bidsim.errors import BidsimError, ModelError
 from bidsim.models import Feature, HashedLogisticRegression, HashedSpec, open_bundle, pack_hashed
 from bidsim.models.columns import hash_term
-from bidsim.models.manifest import Downsampling, Isotonic, Platt
+from bidsim.models.manifest import Downsampling, Isotonic, Platt, TrainingWindow
 from bidsim.models.recalibration import fit_isotonic, fit_platt, recalibrate
 from bidsim.scenario.loading import load_scenario
 
@@ -197,6 +197,19 @@ def test_a_calibrated_bundle_says_which_rows_it_was_fitted_on(tmp_path: Path) ->
     again = tmp_path / "again.bin"
     assert run([*command[:2], str(out), *command[3:5], "-o", str(again), *command[7:]]) == 0
     assert open_bundle(again).manifest.calibration_windows == (window, window)
+
+
+def test_calibrate_warns_of_rows_that_the_model_was_trained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario, model = world(tmp_path)
+    earlier = ["--last-hour", "2026-11-01T23:00:00", "--duration-hour", "24"]
+    for end, warned in (("2026-11-01T06:00:00", True), ("2026-11-01T00:00:00", False)):  # exclusive
+        window = TrainingWindow(start="2026-10-31T00:00:00", end=end)
+        open_bundle(model).with_manifest(training_window=window).write(tmp_path / "t.bin")
+        command = ["model", "calibrate", str(tmp_path / "t.bin"), "--scenario", str(scenario), "-o", str(model)]
+        assert run([*command, *earlier]) == 0
+        assert ("trained on 6 hours of these rows" in capsys.readouterr().err) is warned
 
 
 def test_calibrate_needs_no_head_that_only_the_bid_formula_asks_for(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from small_market import SCENARIO, market
 
 from bidsim.models import open_bundle
 from bidsim.store.scan import scan
+from bidsim.training.container import LEFT
 from bidsim.training.contract import Layout, write_failure
 from bidsim.training.metric_lines import MOST_DEFINITIONS, curve_name, definitions, metric_line, regex_of
 
@@ -249,6 +250,25 @@ def test_sigterm_in_training_saves_the_model_and_a_job_started_again_goes_on(tmp
     for name in ("model.bin", "result.json"):
         assert (again / "model" / name).read_bytes() == (whole / "model" / name).read_bytes()
     assert list((again / "checkpoints").iterdir()) == []
+
+
+def test_a_job_in_the_place_of_an_earlier_one_leaves_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_service(tmp_path / "ml", {"rounds": "0"}, sample_type="imp-click")
+    assert trained(root).status == 2
+    assert "rounds" in (root / "output/failure").read_text()
+    write_config(root, "hyperparameters", {**HYPERPARAMETERS, "rounds": "1"})
+    assert trained(root).status == 0
+    assert not (root / "output/failure").exists()
+    left = {p.name for p in (root / "model").iterdir()}
+    assert left == LEFT
+    # Stopped while it is judged: the model of this job stands alone, not beside the result of another.
+    monkeypatch.setattr(
+        "bidsim.training.workflow.replay_to_directory", lambda *_, **__: signal.raise_signal(signal.SIGTERM)
+    )
+    assert trained(root).status == 0
+    assert [p.name for p in (root / "model").iterdir()] == ["model.bin"]
 
 
 def test_sigterm_before_anything_was_learned_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,13 @@ def test_a_log_of_its_own_trains_where_there_are_no_times(tmp_path: Path) -> Non
             [],
             'scenario.yaml:5: features: the log has no column "spto" (did you mean "spot"?)',
         ),
+        (
+            {"features": ["ad", "Click"]},
+            [],
+            'scenario.yaml:5: features: "Click" is the column of click, which is known',
+        ),
+        ({"features": ["ad", "x" * 201]}, [], "a model has at most 1000 features, their names at most 200 characters"),
+        ({"features": ["ad", "price"]}, [], '"price" is the column of price, which is known only after the bid'),
         ({"columns": {"campaign": "ad", "price": "price"}}, [], "need the time of each row; set columns.time"),
         ({}, ["--keep-negatives", "0"], "above 0 and at most 1"),
         ({}, ["--gap-hours", "-1"], "0 hours or more"),
@@ -205,9 +213,57 @@ def test_an_extraction_that_was_changed_is_refused(tmp_path: Path) -> None:
         open_extraction(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        (("columns", "label"), None, "its rows have no label"),
+        (("columns", "weight"), None, "its rows have no weight"),
+        (("columns", "label"), "spot", "its label is "),
+        (("columns", "label"), "lable", 'it lacks column "lable"'),
+        (("features", 0, "name"), "add", 'it lacks column "add"'),
+        (("features", 0, "name"), "a" * 201, "at most 200 characters"),
+        (("train", "samples"), {}, "at least 1 item"),
+        (("train", "samples", "imp-click", "rows"), 10**9, "rows, not 1000000000"),
+        (("train", "samples", "imp-click", "rows"), -1, "greater than or equal to 0"),
+        (("train", "samples", "imp-klick"), {}, "train.samples.imp-klick"),
+        (("train", "samples", "imp-click", "files", 0, "path"), "train/\0", "a file outside of itself"),
+    ],
+)
+def test_a_manifest_that_was_forged_is_refused(
+    tmp_path: Path, where: tuple[Any, ...], value: Any, message: str
+) -> None:
+    made = extracted(write_market(tmp_path, sample_type="imp-click"))
+    file = made.directory / "manifest.json"
+    document = json.loads(file.read_bytes())
+    *path, last = where
+    part = document
+    for key in path:
+        part = part[key]
+    if value is None:
+        del part[last]
+    else:
+        part[last] = value
+    file.write_text(json.dumps(document))
+    with pytest.raises(BidsimError) as raised:
+        open_extraction(made.directory)
+    assert message in str(raised.value)
+
+
 def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:
     scenario = write_market(tmp_path)
     said = bidsim("extract", "--scenario", scenario, "--train-hours", "96", "--out", tmp_path / "data")
     assert said.status == 0, said.err
     assert "train imp-click: " in said.err
     assert said.out.strip() == str(tmp_path / "data" / "manifest.json")
+
+
+def test_whole_numbers_are_categories_however_a_warehouse_writes_them(tmp_path: Path) -> None:
+    scenario = write_market(tmp_path, sample_type="imp-click")
+    ids = [Decimal(2**100 + ad) for ad in market().column("ad").to_pylist()]
+    columns = {"ad": pa.array(ids, pa.decimal128(38, 0)), "age": market().column("age").cast(pa.decimal128(9, 2))}
+    table = market()
+    for name, column in columns.items():
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    pq.write_table(table, tmp_path / "log.parquet")
+    kinds = {feature.name: feature.kind for feature in extracted(scenario).manifest.features}
+    assert kinds == {"ad": "categorical", "spot": "categorical", "os": "categorical", "age": "numeric"}

@@ -189,7 +189,7 @@ def test_metrics_are_those_of_scikit_learn(rows: list[tuple[float, float, float]
 
 def test_a_long_curve_keeps_its_chosen_and_last_round() -> None:
     found = measure(np.array([0.5, 0.5]), np.array([0.0, 1.0]), np.ones(2))
-    rounds = [round_of(n, n, None, found) for n in range(1, 1235)]
+    rounds = [round_of(n, n, None, 0.1, found) for n in range(1, 1235)]
     kept = thinned(rounds, 777)
     assert len(kept) <= MOST_ROUNDS
     assert {1, 777, 1234} <= {r.round for r in kept}

@@ -76,9 +76,19 @@ def test_the_shared_values_are_the_first_trial_where_they_lie_in_the_space(tmp_p
         ("bits: {low: 4, high: 9}\nl2: fast", "space.yaml:2: l2: must be a number"),
         ("bits: {low: 4, high: 9}\nbits: 3", 'the key "bits" stands twice'),
         ("bits: {low: &a 4, high: *a}", "anchors"),
+        ("bits: {low: 10, high: 12, step: 5}", "space.yaml:1: bits: the step 5 leads beyond high, 12"),
+        ("- bits", "space.yaml:1: a space is a mapping of keys, such as learning_rate: {low: "),
     ],
 )
 def test_what_cannot_be_tuned_is_told_with_its_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(BidsimError) as raised:
         load(tmp_path, text)
     assert message in str(raised.value)
+
+
+def test_a_range_ends_with_its_last_whole_step(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    found = load(tmp_path, "bits: {low: 10, high: 15, step: 2}\nl2: {low: 0.1, high: 0.75, step: 0.2}").distributions()
+    assert (found["bits"].high, found["l2"].high) == (14, pytest.approx(0.7))
+    even = load(tmp_path, "l2: {low: 0, high: 0.3, step: 0.1}").distributions()["l2"]
+    assert even.high == pytest.approx(0.3)
+    assert not [w for w in recwarn if "step" in str(w.message)]

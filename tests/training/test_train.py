@@ -296,6 +296,12 @@ def test_without_a_positive_only_a_promise_of_many_is_refused() -> None:
         ({"numeric": ["spot"]}, 'feature "spot" is'),
         ({"numeric": ["ad"], "categorical": ["ad"]}, '"ad" stands in two of'),
         ({"model": "lightgbm", "lists": ["spot"]}, "LightGBM can't read the list"),
+        ({"cvr.numeric": ["ad"]}, 'h.json: "ad" is categorical for head ctr and numeric for head cvr'),
+        ({"model": "lightgbm", "cvr.numeric": ["ad"]}, 'h.json: "ad" is categorical for head ctr and numeric for'),
+        ({"model": "lightgbm", "features": []}, "h.json: features: a model of trees needs one at least"),
+        ({"learning_rate": 1e300}, "head cvr: training diverged"),
+        ({"learning_rate": 1e-320}, "head cvr: training diverged"),
+        ({"model": "factorization_machine", "factor_rate": 1e300}, "head cvr: training diverged"),
     ],
 )
 def test_hyperparameters_that_do_not_fit_the_examples_are_told(
@@ -340,3 +346,111 @@ def test_which_rows_is_not_asked_again_of_examples_that_are_there(tmp_path: Path
     said = bidsim("train", "--scenario", write_market(tmp_path), *options)
     assert said.status == 2
     assert "--train-hours says which rows to extract, and --data has its rows already" in said.err
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"train_hours": 48}, "h.json: train_hours is 48, and the examples in "),
+        ({"gap_hours": 5.0}, "were extracted with 0; extract again, or leave it out"),
+        ({"keep_negatives": 0.5}, "keep_negatives is 0.5, "),
+        ({"train_hours": 96, "gap_hours": 0, "keep_negatives": 1}, ""),
+    ],
+)
+def test_hyperparameters_of_other_rows_than_the_examples_are_told(
+    values: dict[str, Any], message: str, data: Extraction, tmp_path: Path
+) -> None:
+    h = hyperparameters(tmp_path, **LOOSE, rounds=1, **values)
+    options = ("--data", data.directory, "--hyperparameters", h, "-o", tmp_path / "m.bin", "-q")
+    said = bidsim("train", "--scenario", data.directory.parent / "scenario.yaml", *options)
+    assert (said.status, message in said.err) == (2 if message else 0, True), said.err
+
+
+def test_a_file_that_is_no_bundle_is_not_replaced(data: Extraction, tmp_path: Path) -> None:
+    scenario = data.directory.parent / "scenario.yaml"
+    before = scenario.read_bytes()
+    said = bidsim("train", "--scenario", scenario, "--data", data.directory, "-o", scenario, "-q")
+    assert said.status == 2
+    assert "scenario.yaml: can't be written: a file of another kind is there" in said.err
+    assert scenario.read_bytes() == before
+    (tmp_path / "m.bin").write_bytes(b"PK\x03\x04 an older bundle")
+    h = hyperparameters(tmp_path, **LOOSE, rounds=1)
+    options = ("--data", data.directory, "--hyperparameters", h, "-o", tmp_path / "m.bin", "-q")
+    assert bidsim("train", "--scenario", scenario, *options).status == 0
+
+
+def changed_log(folder: Path, **columns: Any) -> Extraction:
+    """Examples of clicks where some columns of the market are others."""
+    scenario = write_market(folder, sample_type="imp-click")
+    table = market()
+    for name, values in columns.items():
+        table = table.set_column(
+            table.schema.get_field_index(name), name, values if isinstance(values, pa.Array) else pa.array(values)
+        )
+    pq.write_table(table, folder / "log.parquet")
+    return extract(load_scenario(scenario), folder / "data", Selection(96))
+
+
+def test_weights_count_by_their_ratios(tmp_path: Path) -> None:
+    """A log that keeps one row in a thousand has a thousand times the weight and not a row more to learn from."""
+    for kind, values in KINDS.items():
+        made = []
+        for unit in (1.0, 1024.0):
+            folder = tmp_path / f"{kind}-{unit:g}"
+            weights = np.asarray(market().column("w")) * unit
+            data = changed_log(folder, w=weights)
+            bundle = train(data, Hyperparameters({**values, **LOOSE}), folder / "m.bin").bundle
+            made.append([bundle.payload(name) for name in bundle.manifest.heads["ctr"].payloads])
+        assert made[0] == made[1], kind
+
+
+def test_rows_without_weight_teach_nothing_and_judge_nothing(tmp_path: Path) -> None:
+    clicks = np.asarray(market().column("click"))
+    data = changed_log(tmp_path / "clicks", w=np.where(clicks > 0, 0.0, 1.0))
+    with pytest.raises(BidsimError, match="no positive one with a weight"):
+        train(data, Hyperparameters({}), tmp_path / "m.bin")
+    late = np.array([t.day == 4 for t in market().column("ts").to_pylist()])
+    data = changed_log(tmp_path / "late", w=np.where(late, 0.0, 1.0))
+    with pytest.raises(BidsimError, match="rows for validation, the last in time, all have weight 0"):
+        train(data, Hyperparameters({}), tmp_path / "m.bin")
+    assert not (tmp_path / "m.bin").exists()
+
+
+@pytest.mark.parametrize(("value", "scale"), [(1234.567, 1.0), (1e9, 0.29)])
+def test_a_number_that_hardly_varies_is_scaled_by_what_it_varies(value: float, scale: float, tmp_path: Path) -> None:
+    draw = np.random.default_rng(1)
+    age = np.full(6000, value) if scale == 1 else value + draw.random(6000)
+    data = changed_log(tmp_path, age=age)
+    found = make_problem(data, "ctr", Hyperparameters({})).scaling["age"]
+    assert found.mean == pytest.approx(value, abs=1)
+    assert found.scale == pytest.approx(scale, rel=0.02)
+
+
+def test_numbers_too_large_to_scale_are_refused_where_a_model_scales(tmp_path: Path) -> None:
+    data = changed_log(tmp_path, age=np.where(np.arange(6000) % 2 == 0, 1e200, -1e200))
+    with pytest.raises(BidsimError, match='feature "age" has values too large'):
+        train(data, Hyperparameters({}), tmp_path / "m.bin")
+    train(data, Hyperparameters({**KINDS["lightgbm"], **LOOSE}), tmp_path / "m.bin")
+
+
+def test_without_smoothing_and_penalty_a_weight_begins_at_zero(data: Extraction, tmp_path: Path) -> None:
+    train(data, Hyperparameters({"beta": 0, "l2": 0, **LOOSE}), tmp_path / "m.bin")
+    assert all(np.isfinite(scored(tmp_path / "m.bin", data, head)[0]).all() for head in ("ctr", "cvr"))
+
+
+@pytest.mark.parametrize("last", [4, 2])  # the boundary by rows lies in the last of the days, or in the first
+def test_days_without_hours_split_where_a_day_begins(last: int, tmp_path: Path) -> None:
+    times = market().column("ts").to_pylist()
+    days = [t.replace(day=t.day if t.day in (last, 5) else 1, hour=0, minute=0, second=0, microsecond=0) for t in times]
+    data = changed_log(tmp_path, ts=pa.array(days, pa.timestamp("us", "UTC")))
+    later = sum(t.day == last for t in times)
+    problem = make_problem(data, "ctr", Hyperparameters({"validation_share": 0.2 if last == 4 else 0.5}))
+    assert problem.rows - problem.learned == later
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ids_of_64_bits_without_a_sign_train_and_load(kind: str, tmp_path: Path) -> None:
+    ids = np.asarray(market().column("ad")).astype(np.uint64) + np.uint64(2**64 - 10)
+    data = changed_log(tmp_path, ad=ids)
+    train(data, Hyperparameters({**KINDS[kind], **LOOSE}), tmp_path / "m.bin")
+    assert np.isfinite(scored(tmp_path / "m.bin", data, "ctr")[0]).all()

@@ -189,6 +189,22 @@ def test_a_trial_that_is_refused_is_told_and_the_search_goes_on(tmp_path: Path) 
     assert "predicts" in json.loads(next((tmp_path / "w").glob("tune-*/trials/0000.json")).read_bytes())["reason"]
 
 
+def test_a_trial_that_diverges_is_refused_as_one_of_the_search(tmp_path: Path) -> None:
+    text = "train_hours: 96\nrounds: 1\nlearning_rate: {choices: [1.0e+300]}\n"
+    space = load_space(write_space(tmp_path, text), Hyperparameters({}))
+    with pytest.raises(BidsimError, match="no trial of 2 succeeded: head cvr: training diverged"):
+        tune(Tuning(load_scenario(write_market(tmp_path)), space, tmp_path / "w", DAY, trials=2))
+    assert len(list((tmp_path / "w").glob("tune-*/trials/*.json"))) == 2
+
+
+def test_a_choice_of_features_that_the_log_lacks_is_told_before_any_trial(tmp_path: Path) -> None:
+    text = "train_hours: 96\ncrosses: {choices: [[], [[ad, spto]]]}\n"
+    space = load_space(write_space(tmp_path, text), Hyperparameters({}))
+    with pytest.raises(BidsimError, match=r'space.yaml: crosses: .* no feature "spto" \(did you mean "spot"'):
+        tune(Tuning(load_scenario(write_market(tmp_path)), space, tmp_path / "w", DAY, trials=1))
+    assert not list((tmp_path / "w").glob("tune-*/trials"))
+
+
 @pytest.mark.parametrize(
     ("metric", "head", "message"),
     [

@@ -17,6 +17,7 @@ from command import bidsim, process
 from small_market import SCENARIO, hyperparameters, market, write_market
 
 from bidsim.errors import BidsimError
+from bidsim.run import replay_to_directory
 from bidsim.scenario.loading import load_scenario
 from bidsim.training.hyperparameters import Hyperparameters
 from bidsim.training.steps import Fingerprints, new_directory
@@ -71,6 +72,20 @@ def test_a_rerun_does_only_what_is_missing_or_changed(tmp_path: Path) -> None:
     write_market(tmp_path, logs_tables={"log": {**SCENARIO["logs_tables"]["log"], "path": "elsewhere/log.parquet"}})
     # Where the log lies is part of the scenario that is judged, not of what is learned.
     assert steps_done(workflow(scenario)) == ["evaluate"]
+
+
+def test_of_two_processes_at_the_same_steps_both_end_with_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The later one to write finds the folder there: what it would have written."""
+    of = workflow(write_market(tmp_path))
+
+    def twice(*arguments: Any, **options: Any) -> None:
+        replay_to_directory(*arguments, **options)  # the other process
+        replay_to_directory(*arguments, **options)
+
+    monkeypatch.setattr("bidsim.training.workflow.replay_to_directory", twice)
+    assert (run_workflow(of) / "result.json").is_file()
 
 
 def test_the_run_judges_the_trained_model_and_predictions_lie_beside_labels(tmp_path: Path) -> None:
