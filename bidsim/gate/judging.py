@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from scipy.special import ndtri, stdtr, stdtrit
 
-from bidsim.gate.bounds import Bound, bound_of
+from bidsim.gate.bounds import AS_GIVEN, Bound, bound_of, written
 from bidsim.gate.index import Index, Place
 from bidsim.gate.sentences import (
     LEAK,
@@ -88,14 +88,14 @@ def outcome_of(
 
 def judge_place(index: Index, rule: Rule, bound: Bound, place: Place, segment: Segment) -> Judgement:
     """A rule whose metric exists at a place of the result."""
-    policy, _, head, _, _ = place
+    policy, _, head, _, beta = place
     metric, difference = index.metrics[place], index.differences.get(place)
     base = difference.baseline if difference else None
     judged: Metric | Estimate | None = metric
     if bound.quantity != "value":
         judged = getattr(difference, bound.quantity) if difference else None
     quantity = judged.value if judged else None
-    subject = f"{metric_name(rule, head)} of {policy}{place_words(segment, index.result.data.campaign_names)}"
+    subject = f"{metric_name(rule, head, beta)} of {policy}{place_words(segment, index.result.data.campaign_names)}"
 
     def outcome(status: Status, sentence: str, **more: Any) -> RuleOutcome:
         return outcome_of(rule, (policy, head, segment), status, sentence, value=metric.value, baseline=base, **more)
@@ -262,7 +262,7 @@ def _lacking(index: Index, rule: Rule, segment: Segment) -> str:
         if least is not None:
             have = index.count(name, segment)
             if have is None:
-                return f"the result does not say how many {name} there are, the rule asks for {least:g}"
+                return f"the result does not say how many {name} there are, the rule asks for {written(least, AS_GIVEN)}"
             if have < least:
-                return f"the baseline has {have:g} {name}, the rule asks for {least:g}"
+                return f"the baseline has {written(have, 6)} {name}, the rule asks for {written(least, AS_GIVEN)}"
     return ""
