@@ -110,7 +110,8 @@ def judge_place(index: Index, rule: Rule, bound: Bound, place: Place, segment: S
         return Judgement(outcome("insufficient_data", f"{subject} {why}, so it can't be judged."))
     interval = None if judged.low is None or judged.high is None else (judged.low, judged.high)
     words = f"{subject} {said(bound, quantity, metric.value, base, interval)}"
-    if rule.evidence == "interval" and interval is None:
+    flawless = bound.kind == "gain" and _is_flawless(metric, index.baseline(place))
+    if rule.evidence == "interval" and interval is None and not flawless:
         text = f"{words}; the rule {allows(rule, bound)}, but there is not enough data for an interval."
         return Judgement(outcome("insufficient_data", text))
     facts: dict[str, Any] = {"judged": bound.quantity, "quantity": quantity}
@@ -203,6 +204,12 @@ def _gain(
     return outcome("fail", text, **facts)
 
 
+def _is_flawless(metric: Metric, baseline: Metric | None) -> bool:
+    """Whether a ranking is without one error where the baseline's is clearly not. It has no interval, and most leaks."""
+    below = baseline is not None and baseline.high is not None and baseline.high < 1.0
+    return metric.metric in ("auc", "gauc") and metric.value == 1.0 and below
+
+
 def _of_wins(metric: str) -> bool:
     """Whether unknown rows could change a number that has no range of its own."""
     return metric.endswith("_at_matched_spend") or metric in ("target_attainment", "win_rate")
@@ -262,7 +269,9 @@ def _lacking(index: Index, rule: Rule, segment: Segment) -> str:
         if least is not None:
             have = index.count(name, segment)
             if have is None:
-                return f"the result does not say how many {name} there are, the rule asks for {written(least, AS_GIVEN)}"
+                return (
+                    f"the result does not say how many {name} there are, the rule asks for {written(least, AS_GIVEN)}"
+                )
             if have < least:
                 return f"the baseline has {written(have, 6)} {name}, the rule asks for {written(least, AS_GIVEN)}"
     return ""

@@ -260,7 +260,8 @@ def campaign_auc(campaigns: Family, policy: int, head: str, aucs: Measured) -> M
     """gauc over all campaigns; aucs: of each campaign."""
     rows, parts = campaigns.get("n", policy, head), campaigns.by_bucket("n", policy, head)
     value = grouped_auc(aucs.value, rows)
-    return Measured(np.array([value]), grouped_influence(value, aucs, rows, parts))
+    extreme = np.array([value in (0.0, 1.0)])
+    return Measured(np.array([value]), grouped_influence(value, aucs, rows, parts), extreme=extreme)
 
 
 @dataclass(frozen=True)

@@ -40,16 +40,16 @@ def test_a_change_is_told_with_its_interval_and_both_values(quantity: float, int
     ("rule", "sentence"),
     [
         ({"at_most": 1234567}, "spend of v2 is 1,271,604 [1,261,604, 1,281,604]; the rule allows at most 1,234,567."),
-        ({"max_increase": 1e6}, "spend of v2 rises by 36,604 [26,604, 46,604] (1,235,000 to 1,271,604); the rule allows "
-         "an increase of at most 1,000,000."),
-        ({"max_width": 100000.5}, "spend of v2 rises by 36,604 [26,604, 46,604] (1,235,000 to 1,271,604): the interval is "
-         "20,000 wide; the rule allows an interval of the change at most 100,000.5 wide."),
-        ({"max_increase": "0.12345678%"}, "spend of v2 rises by 2.96% [2.15%, 3.77%] (1,235,000 to 1,271,604); the rule "
-         "allows an increase of at most 0.12345678%."),
+        ({"max_increase": 1e6}, ("spend of v2 rises by 36,604 [26,604, 46,604] (1,235,000 to 1,271,604); the rule allows "
+         "an increase of at most 1,000,000.")),
+        ({"max_width": 100000.5}, ("spend of v2 rises by 36,604 [26,604, 46,604] (1,235,000 to 1,271,604): the interval is "
+         "20,000 wide; the rule allows an interval of the change at most 100,000.5 wide.")),
+        ({"max_increase": "0.12345678%"}, ("spend of v2 rises by 2.96% [2.15%, 3.77%] (1,235,000 to 1,271,604); the rule "
+         "allows an increase of at most 0.12345678%.")),
         ({"at_most": 0.1 + 0.2}, "spend of v2 is 1,271,604 [1,261,604, 1,281,604]; the rule allows at most 0.3."),
         ({"at_most": 1e300}, "spend of v2 is 1,271,604 [1,261,604, 1,281,604]; the rule allows at most 1e+300."),
-        ({"at_most": 1, "min_clicks": 2e6}, "spend of v2 is not judged: the baseline has 1,500,000 clicks, the rule asks "
-         "for 2,000,000."),
+        ({"at_most": 1, "min_clicks": 2e6}, ("spend of v2 is not judged: the baseline has 1,500,000 clicks, the rule asks "
+         "for 2,000,000.")),
     ],
 )  # fmt: skip
 def test_numbers_of_millions_are_written_out(rule: dict[str, Any], sentence: str) -> None:
