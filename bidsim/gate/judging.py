@@ -30,6 +30,7 @@ from bidsim.gate.sentences import (
 )
 from bidsim.result import Difference, Estimate, Metric, Range, RuleOutcome, Segment, Status
 from bidsim.scenario.schema import Rule
+from bidsim.statistics.possible import limits_of
 
 Action = Literal["pass", "fail", "warn", "ignore"]
 # Power of 80% at a two-sided 95%: an effect of this many standard errors is usually seen.
@@ -134,7 +135,7 @@ def judge_place(index: Index, rule: Rule, bound: Bound, place: Place, segment: S
         words = f"{words} among counted wins (the log leaves others open, and no range says what they could undo)"
     words = f"{words}; the rule {allows(rule, bound)}"
     if rule.evidence == "interval" and interval is not None:
-        chance = _chance(index, bound, segment, quantity, interval)
+        chance = _chance(index, rule.metric, bound, segment, quantity, interval)
         return _by_interval(outcome, bound, words, quantity, interval, span, chance, facts)
     status: Status = "pass" if bound.holds(quantity) else "fail"
     doubt = unsure(bound, *span) if span else ""
@@ -169,11 +170,15 @@ def _by_interval(
     return Judgement(outcome(status, sentence, p=p, **facts), lenient, anyway, doubt)
 
 
-def _chance(index: Index, bound: Bound, segment: Segment, quantity: float, interval: Span) -> Callable[[float], float]:
+def _chance(index: Index, metric: str, bound: Bound, segment: Segment, quantity: float, interval: Span) -> Callable[[float], float]:
     """The one-sided p-value of an excess over a bound's edge, by the side of the interval that looks at the edge and
-    with the interval's degrees of freedom: it is (1 - confidence) / 2 where the interval's end touches the edge."""
+    with the interval's degrees of freedom: it is (1 - confidence) / 2 where the interval's end touches the edge. A side
+    that was drawn in to what the metric can be at all says nothing of chance, so the longer one counts there."""
     freedom = index.freedom(segment)
-    reach = quantity - interval[0] if bound.above(quantity) else interval[1] - quantity
+    below, above = quantity - interval[0], interval[1] - quantity
+    low, high = limits_of(metric, bound.quantity)
+    drawn_in = interval[0] <= low if bound.above(quantity) else interval[1] >= high
+    reach = max(below, above) if drawn_in else below if bound.above(quantity) else above
     quantile = float(stdtrit(freedom, 0.5 + index.confidence / 2))
     return lambda excess: float(stdtr(freedom, -excess / reach * quantile)) if reach > 0 else float(excess <= 0)
 

@@ -46,6 +46,7 @@ from bidsim.statistics.metrics import (
     target_attainment,
 )
 from bidsim.statistics.multiway import if_campaigns_were_new
+from bidsim.statistics.possible import limits_of, within
 from bidsim.statistics.rare import SHARES, Rare, widened, with_exceptions
 from bidsim.statistics.resampling import bucket_weights
 from bidsim.statistics.split import PartName, split, stage_of
@@ -293,6 +294,7 @@ def _metrics(
             bounds = widened(measured.value, bounds, rare.disagreement(sample.confidence), least=0.0)
         if metric in SHARES:
             bounds = with_exceptions(metric, family, index, bounds, sample.confidence)
+        bounds = within(measured.value, bounds, limits_of(metric))
         columns = [_nulls(column) for column in (measured.value, *bounds)]
         ranges = known(metric) if head is None else nothing
         for segment, value, low, high, span in zip(segments, *columns, ranges, strict=True):

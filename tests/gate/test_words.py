@@ -137,12 +137,20 @@ def test_a_rule_means_the_nearest_beta_and_by_default_the_middle_one(wanted: flo
 def test_an_interval_that_touches_the_edge_has_half_of_what_its_confidence_leaves(scale: float) -> None:
     index: Any = SimpleNamespace(freedom=lambda segment: math.inf, confidence=0.9)
     bound = Bound("value", 0.0, 3 * scale, "at most")
-    chance = _chance(index, bound, {}, 5 * scale, (3 * scale, 7 * scale))
+    chance = _chance(index, "spend", bound, {}, 5 * scale, (3 * scale, 7 * scale))
     assert chance(2 * scale) == pytest.approx(0.05)
     assert chance(0.0) == pytest.approx(0.5)
 
 
 def test_a_number_known_exactly_is_beyond_an_edge_or_not() -> None:
     index: Any = SimpleNamespace(freedom=lambda segment: math.inf, confidence=0.9)
-    chance = _chance(index, Bound("value", 0.0, 3.0, "at most"), {}, 3.5, (3.5, 3.5))
+    chance = _chance(index, "spend", Bound("value", 0.0, 3.0, "at most"), {}, 3.5, (3.5, 3.5))
     assert (chance(0.5), chance(0.0), chance(-0.5)) == (0.0, 1.0, 1.0)
+
+
+def test_an_end_that_was_drawn_in_to_what_can_be_makes_no_failure_more_certain() -> None:
+    index: Any = SimpleNamespace(freedom=lambda segment: math.inf, confidence=0.9)
+    bound = Bound("value", 0.95, math.inf, "at least")
+    drawn_in, free = (_chance(index, name, bound, {}, 0.7, (0.3, 1.0))(0.25) for name in ("auc", "calibration"))
+    assert drawn_in == pytest.approx(_chance(index, "auc", bound, {}, 0.7, (0.3, 1.1))(0.25))
+    assert free < drawn_in
