@@ -170,7 +170,9 @@ def _by_interval(
     return Judgement(outcome(status, sentence, p=p, **facts), lenient, anyway, doubt)
 
 
-def _chance(index: Index, metric: str, bound: Bound, segment: Segment, quantity: float, interval: Span) -> Callable[[float], float]:
+def _chance(
+    index: Index, metric: str, bound: Bound, segment: Segment, quantity: float, interval: Span
+) -> Callable[[float], float]:
     """The one-sided p-value of an excess over a bound's edge, by the side of the interval that looks at the edge and
     with the interval's degrees of freedom: it is (1 - confidence) / 2 where the interval's end touches the edge. A side
     that was drawn in to what the metric can be at all says nothing of chance, so the longer one counts there."""

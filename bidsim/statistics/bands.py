@@ -56,7 +56,9 @@ def bands(bins: Bins, grid: ScoreGrid, sample: Sample, *, weighted: bool) -> Bou
     with np.errstate(invalid="ignore"):
         exact_low = np.where(hits > 0, betaincinv(np.maximum(hits, 1e-9), np.maximum(n - hits + 1, 1e-9), tail), 0.0)
         exact_high = np.where(hits < n, betaincinv(hits + 1, np.maximum(n - hits, 1e-9), 1 - tail), 1.0)
-    return np.where(few, exact_low, low), np.minimum(np.where(few, exact_high, high), 1.0)
+    # A cell that holds several groups of equal scores is split otherwise than they are: the exact rate lies in its band.
+    low, high = np.where(few, exact_low, low), np.minimum(np.where(few, exact_high, high), 1.0)
+    return np.minimum(low, bins.observed), np.maximum(high, bins.observed)
 
 
 def _settled(count: Floats, at: Floats) -> Floats:

@@ -19,7 +19,9 @@ Quantity = Literal["value", "absolute", "relative"]
 
 # Costs, counts and distances are not negative; these are not, and not above these.
 HIGHEST = {
-    **dict.fromkeys(("win_rate", "ctr", "coverage", "disagreement", "auc", "gauc", "brier", "miscalibration", "ece"), 1.0),
+    **dict.fromkeys(
+        ("win_rate", "ctr", "coverage", "disagreement", "auc", "gauc", "brier", "miscalibration", "ece"), 1.0
+    ),
     # A rate's variance, and what of it predictions may tell.
     **dict.fromkeys(("uncertainty", "discrimination"), 0.25),
 }

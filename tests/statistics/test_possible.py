@@ -73,6 +73,10 @@ def test_costs_counts_and_distances_are_not_negative_and_shares_at_most_one(
 
 
 def test_an_end_is_drawn_in_to_the_limit_but_never_past_the_value() -> None:
-    value, low, high = np.array([0.5, 0.5, -1e-18, np.nan]), np.array([-2, 0.4, -2, np.nan]), np.array([3, 0.6, 3, np.nan])
+    value, low, high = (
+        np.array([0.5, 0.5, -1e-18, np.nan]),
+        np.array([-2, 0.4, -2, np.nan]),
+        np.array([3, 0.6, 3, np.nan]),
+    )
     found = within(value, (low, high), (0.0, 1.0))
     np.testing.assert_array_equal(found, [[0, 0.4, -1e-18, np.nan], [1, 0.6, 1, np.nan]])
