@@ -131,7 +131,7 @@ def judge_place(index: Index, rule: Rule, bound: Bound, place: Place, segment: S
     span = identified_of(bound, quantity, metric, index.baseline(place), difference)
     if span is not None:
         facts["identified"] = Range(low=_finite(span[0]), high=_finite(span[1]))
-    elif metric.identified is None and index.leaves_open(place) and _of_wins(rule.metric):
+    elif metric.identified is None and index.leaves_open(place) and rests_on_wins(rule.metric):
         words = f"{words} among counted wins (the log leaves others open, and no range says what they could undo)"
     words = f"{words}; the rule {allows(rule, bound)}"
     if rule.evidence == "interval" and interval is not None:
@@ -217,7 +217,7 @@ def _is_flawless(metric: Metric, baseline: Metric | None) -> bool:
     return metric.metric in ("auc", "gauc") and metric.value == 1.0 and below
 
 
-def _of_wins(metric: str) -> bool:
+def rests_on_wins(metric: str) -> bool:
     """Whether unknown rows could change a number that has no range of its own."""
     return metric.endswith("_at_matched_spend") or metric in ("target_attainment", "win_rate")
 
