@@ -23,6 +23,7 @@ from bidsim.gate.sentences import (
     metric_name,
     place_words,
     said,
+    short,
     title,
     undefined,
     unsure,
@@ -96,7 +97,9 @@ def judge_place(index: Index, rule: Rule, bound: Bound, place: Place, segment: S
     if bound.quantity != "value":
         judged = getattr(difference, bound.quantity) if difference else None
     quantity = judged.value if judged else None
-    subject = f"{metric_name(rule, head, beta)} of {policy}{place_words(segment, index.result.data.campaign_names)}"
+    subject = (
+        f"{metric_name(rule, head, beta)} of {short(policy)}{place_words(segment, index.result.data.campaign_names)}"
+    )
 
     def outcome(status: Status, sentence: str, **more: Any) -> RuleOutcome:
         return outcome_of(rule, (policy, head, segment), status, sentence, value=metric.value, baseline=base, **more)

@@ -8,6 +8,7 @@ from bidsim.gate.bounds import ASKED, Bound, bound_of, written
 from bidsim.result import Segment
 from bidsim.scenario.schema import Rule
 
+NAME_LENGTH = 80
 STRADDLES = ", but the interval straddles it"
 LEAK = "look for a leak (labels or the future among the features) before you trust it"
 
@@ -45,7 +46,15 @@ def metric_name(rule: Rule, head: str | None, beta: float | None) -> str:
 def place_words(segment: Segment, names: dict[str, str]) -> str:
     """' on campaign 7 (Travel)'; names: of campaigns, and only a segment of campaigns has values among them."""
     named = segment and all(value in names for value in segment.values()) and "campaign" in segment
-    return "".join(f" on {name} {value}{f' ({names[value]})' if named else ''}" for name, value in segment.items())
+    return "".join(
+        f" on {short(name)} {short(value)}{f' ({short(names[value])})' if named else ''}"
+        for name, value in segment.items()
+    )
+
+
+def short(name: str) -> str:
+    """A name that leaves room for what is said of it: reports and CI show the first few hundred characters."""
+    return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
 
 
 def said(

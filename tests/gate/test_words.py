@@ -154,3 +154,14 @@ def test_an_end_that_was_drawn_in_to_what_can_be_makes_no_failure_more_certain()
     drawn_in, free = (_chance(index, name, bound, {}, 0.7, (0.3, 1.0))(0.25) for name in ("auc", "calibration"))
     assert drawn_in == pytest.approx(_chance(index, "auc", bound, {}, 0.7, (0.3, 1.1))(0.25))
     assert free < drawn_in
+
+
+def test_names_of_any_length_leave_room_for_what_is_said() -> None:
+    segment = {"campaign": "7" * 900}
+    given = result(metric("cpa", 10.0, 12.0, half=0.1, segment=segment, policy="v" * 300), candidates=("v" * 300,))
+    names = {"7" * 900: "n" * 900}
+    given = given.model_copy(update={"data": given.data.model_copy(update={"campaign_names": names})})
+    found = one(given, {"metric": "cpa", "by": "campaign", "at_most": 11})
+    assert found.sentence.endswith("is 12 [11.9, 12.1]; the rule allows at most 11.")
+    assert len(found.sentence) < 400
+    assert found.segment == segment
