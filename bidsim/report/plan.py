@@ -28,9 +28,8 @@ def days_of(result: Result) -> float | None:
 
 def impressions_of(result: Result) -> float:
     """Impressions that the baseline won in the log: what one log's worth of traffic buys."""
-    return next(
-        m.value or 0.0 for m in result.metrics if m.policy == result.baseline and m.metric == "wins" and not m.segment
-    )
+    own = (m.value for m in result.metrics if (m.policy, m.metric, m.segment) == (result.baseline, "wins", {}))
+    return next(own, None) or 0.0
 
 
 def weight_of(result: Result) -> float:
