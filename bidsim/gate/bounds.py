@@ -46,6 +46,14 @@ HIGHER_IS_BETTER = frozenset(
 )
 
 
+# A bound is told by all digits that it was given with, less those that binary fractions add.
+AS_GIVEN = 12
+MOST_WRITTEN = 1e15
+
+# What words of a bound that is a demand begin with.
+ASKED = ("an improvement of", "a decrease of at least", "an increase of at least")
+
+
 @dataclass(frozen=True)
 class Bound:
     """A rule passes where low <= quantity <= high. quantity: "value", or the change "absolute" or "relative".
@@ -95,19 +103,24 @@ def amount(change: float | str) -> tuple[float, bool]:
     return float(change), False
 
 
+def written(x: float, digits: int, sign: str = "") -> str:
+    """To so many significant digits, and all before the point (never 1.2346e+06) of what any market has."""
+    return f"{x:{sign},.0f}" if 10**digits - 0.5 <= abs(x) < MOST_WRITTEN else f"{x:{sign},.{digits}g}"
+
+
 def _text(size: float, relative: bool) -> str:
-    return f"{size * 100:g}%" if relative else f"{size:g}"
+    return f"{written(size * 100, AS_GIVEN)}%" if relative else written(size, AS_GIVEN)
 
 
 def bound_of(rule: Rule) -> Bound | None:
     """The bound of a rule; None where a metric that has no better direction is asked to improve or to gain."""
     if rule.at_most is not None:
-        return Bound("value", -math.inf, rule.at_most, f"at most {rule.at_most:g}")
+        return Bound("value", -math.inf, rule.at_most, f"at most {written(rule.at_most, AS_GIVEN)}")
     if rule.at_least is not None:
-        return Bound("value", rule.at_least, math.inf, f"at least {rule.at_least:g}")
+        return Bound("value", rule.at_least, math.inf, f"at least {written(rule.at_least, AS_GIVEN)}")
     if rule.between is not None:
         low, high = rule.between
-        return Bound("value", low, high, f"between {low:g} and {high:g}")
+        return Bound("value", low, high, f"between {written(low, AS_GIVEN)} and {written(high, AS_GIVEN)}")
     return _bound_of_change(rule)
 
 
@@ -115,18 +128,20 @@ def _bound_of_change(rule: Rule) -> Bound | None:
     given = (rule.max_increase, rule.max_decrease, rule.min_improvement, rule.max_width, rule.suspicious)
     size, relative = next(amount(change) for change in given if change is not None)
     quantity: Literal["absolute", "relative"] = "relative" if relative else "absolute"
-    text = _text(size, relative)
+    text = _text(abs(size), relative)
     if rule.max_increase is not None:
-        return Bound(quantity, -math.inf, size, f"an increase of at most {text}")
+        words = f"a decrease of at least {text}" if size < 0 else f"an increase of at most {text}"
+        return Bound(quantity, -math.inf, size, words)
     if rule.max_decrease is not None:
-        return Bound(quantity, -size, math.inf, f"a decrease of at most {text}")
+        words = f"an increase of at least {text}" if size < 0 else f"a decrease of at most {text}"
+        return Bound(quantity, -size, math.inf, words)
     if rule.max_width is not None:
         return Bound(quantity, -math.inf, size, f"an interval of the change at most {text} wide", "width")
     less = rule.metric in LOWER_IS_BETTER
     if not less and rule.metric not in HIGHER_IS_BETTER:
         return None
     if rule.min_improvement is not None:
-        words = f"an improvement of at least {text}"
+        words = f"a loss of at most {text}" if size < 0 else f"an improvement of at least {text}"
         return Bound(quantity, -math.inf, -size, words) if less else Bound(quantity, size, math.inf, words)
     words = f"a gain of at most {text}"
     low, high = (-size, math.inf) if less else (-math.inf, size)

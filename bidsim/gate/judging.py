@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from scipy.special import ndtri, stdtr, stdtrit
 
-from bidsim.gate.bounds import Bound, bound_of
+from bidsim.gate.bounds import AS_GIVEN, Bound, bound_of, written
 from bidsim.gate.index import Index, Place
 from bidsim.gate.sentences import (
     LEAK,
@@ -23,6 +23,7 @@ from bidsim.gate.sentences import (
     metric_name,
     place_words,
     said,
+    short,
     title,
     undefined,
     unsure,
@@ -30,6 +31,7 @@ from bidsim.gate.sentences import (
 )
 from bidsim.result import Difference, Estimate, Metric, Range, RuleOutcome, Segment, Status
 from bidsim.scenario.schema import Rule
+from bidsim.statistics.possible import limits_of
 
 Action = Literal["pass", "fail", "warn", "ignore"]
 # Power of 80% at a two-sided 95%: an effect of this many standard errors is usually seen.
@@ -88,14 +90,16 @@ def outcome_of(
 
 def judge_place(index: Index, rule: Rule, bound: Bound, place: Place, segment: Segment) -> Judgement:
     """A rule whose metric exists at a place of the result."""
-    policy, _, head, _, _ = place
+    policy, _, head, _, beta = place
     metric, difference = index.metrics[place], index.differences.get(place)
     base = difference.baseline if difference else None
     judged: Metric | Estimate | None = metric
     if bound.quantity != "value":
         judged = getattr(difference, bound.quantity) if difference else None
     quantity = judged.value if judged else None
-    subject = f"{metric_name(rule, head)} of {policy}{place_words(segment, index.result.data.campaign_names)}"
+    subject = (
+        f"{metric_name(rule, head, beta)} of {short(policy)}{place_words(segment, index.result.data.campaign_names)}"
+    )
 
     def outcome(status: Status, sentence: str, **more: Any) -> RuleOutcome:
         return outcome_of(rule, (policy, head, segment), status, sentence, value=metric.value, baseline=base, **more)
@@ -110,7 +114,8 @@ def judge_place(index: Index, rule: Rule, bound: Bound, place: Place, segment: S
         return Judgement(outcome("insufficient_data", f"{subject} {why}, so it can't be judged."))
     interval = None if judged.low is None or judged.high is None else (judged.low, judged.high)
     words = f"{subject} {said(bound, quantity, metric.value, base, interval)}"
-    if rule.evidence == "interval" and interval is None:
+    flawless = bound.kind == "gain" and _is_flawless(metric, index.baseline(place))
+    if rule.evidence == "interval" and interval is None and not flawless:
         text = f"{words}; the rule {allows(rule, bound)}, but there is not enough data for an interval."
         return Judgement(outcome("insufficient_data", text))
     facts: dict[str, Any] = {"judged": bound.quantity, "quantity": quantity}
@@ -129,11 +134,11 @@ def judge_place(index: Index, rule: Rule, bound: Bound, place: Place, segment: S
     span = identified_of(bound, quantity, metric, index.baseline(place), difference)
     if span is not None:
         facts["identified"] = Range(low=_finite(span[0]), high=_finite(span[1]))
-    elif metric.identified is None and index.leaves_open(place) and _of_wins(rule.metric):
+    elif metric.identified is None and index.leaves_open(place) and rests_on_wins(rule.metric):
         words = f"{words} among counted wins (the log leaves others open, and no range says what they could undo)"
     words = f"{words}; the rule {allows(rule, bound)}"
     if rule.evidence == "interval" and interval is not None:
-        chance = _chance(index, bound, segment, quantity, interval)
+        chance = _chance(index, rule.metric, bound, segment, quantity, interval)
         return _by_interval(outcome, bound, words, quantity, interval, span, chance, facts)
     status: Status = "pass" if bound.holds(quantity) else "fail"
     doubt = unsure(bound, *span) if span else ""
@@ -168,11 +173,17 @@ def _by_interval(
     return Judgement(outcome(status, sentence, p=p, **facts), lenient, anyway, doubt)
 
 
-def _chance(index: Index, bound: Bound, segment: Segment, quantity: float, interval: Span) -> Callable[[float], float]:
+def _chance(
+    index: Index, metric: str, bound: Bound, segment: Segment, quantity: float, interval: Span
+) -> Callable[[float], float]:
     """The one-sided p-value of an excess over a bound's edge, by the side of the interval that looks at the edge and
-    with the interval's degrees of freedom: it is (1 - confidence) / 2 where the interval's end touches the edge."""
+    with the interval's degrees of freedom: it is (1 - confidence) / 2 where the interval's end touches the edge. A side
+    that was drawn in to what the metric can be at all says nothing of chance, so the longer one counts there."""
     freedom = index.freedom(segment)
-    reach = quantity - interval[0] if bound.above(quantity) else interval[1] - quantity
+    below, above = quantity - interval[0], interval[1] - quantity
+    low, high = limits_of(metric, bound.quantity)
+    drawn_in = interval[0] <= low if bound.above(quantity) else interval[1] >= high
+    reach = max(below, above) if drawn_in else below if bound.above(quantity) else above
     quantile = float(stdtrit(freedom, 0.5 + index.confidence / 2))
     return lambda excess: float(stdtr(freedom, -excess / reach * quantile)) if reach > 0 else float(excess <= 0)
 
@@ -203,7 +214,13 @@ def _gain(
     return outcome("fail", text, **facts)
 
 
-def _of_wins(metric: str) -> bool:
+def _is_flawless(metric: Metric, baseline: Metric | None) -> bool:
+    """Whether a ranking is without one error where the baseline's is clearly not. It has no interval, and most leaks."""
+    below = baseline is not None and baseline.high is not None and baseline.high < 1.0
+    return metric.metric in ("auc", "gauc") and metric.value == 1.0 and below
+
+
+def rests_on_wins(metric: str) -> bool:
     """Whether unknown rows could change a number that has no range of its own."""
     return metric.endswith("_at_matched_spend") or metric in ("target_attainment", "win_rate")
 
@@ -262,7 +279,9 @@ def _lacking(index: Index, rule: Rule, segment: Segment) -> str:
         if least is not None:
             have = index.count(name, segment)
             if have is None:
-                return f"the result does not say how many {name} there are, the rule asks for {least:g}"
+                return (
+                    f"the result does not say how many {name} there are, the rule asks for {written(least, AS_GIVEN)}"
+                )
             if have < least:
-                return f"the baseline has {have:g} {name}, the rule asks for {least:g}"
+                return f"the baseline has {written(have, 6)} {name}, the rule asks for {written(least, AS_GIVEN)}"
     return ""

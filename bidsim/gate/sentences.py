@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-from bidsim.gate.bounds import Bound, bound_of
+from bidsim.gate.bounds import ASKED, Bound, bound_of, written
 from bidsim.result import Segment
 from bidsim.scenario.schema import Rule
 
+NAME_LENGTH = 80
 STRADDLES = ", but the interval straddles it"
 LEAK = "look for a leak (labels or the future among the features) before you trust it"
 
@@ -32,18 +33,28 @@ def title(rule: Rule) -> str:
         return rule.name
     bound = bound_of(rule)
     by = f" by {rule.by}" if rule.by else ""
-    return f"{metric_name(rule, rule.head)}{by}{f': {bound.words}' if bound else ''}"
+    return f"{metric_name(rule, rule.head, rule.beta)}{by}{f': {bound.words}' if bound else ''}"
 
 
-def metric_name(rule: Rule, head: str | None) -> str:
+def metric_name(rule: Rule, head: str | None, beta: float | None) -> str:
     name = NAMES.get(rule.metric, rule.metric.replace("_", " "))
+    if beta is not None:
+        return f"{name} (beta {written(beta, 4)})"
     return f"{name} ({head})" if head else name
 
 
 def place_words(segment: Segment, names: dict[str, str]) -> str:
     """' on campaign 7 (Travel)'; names: of campaigns, and only a segment of campaigns has values among them."""
     named = segment and all(value in names for value in segment.values()) and "campaign" in segment
-    return "".join(f" on {name} {value}{f' ({names[value]})' if named else ''}" for name, value in segment.items())
+    return "".join(
+        f" on {short(name)} {short(value)}{f' ({short(names[value])})' if named else ''}"
+        for name, value in segment.items()
+    )
+
+
+def short(name: str) -> str:
+    """A name that leaves room for what is said of it: reports and CI show the first few hundred characters."""
+    return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
 
 
 def said(
@@ -51,10 +62,10 @@ def said(
 ) -> str:
     """'rises by 3.1% [1.2%, 5%] (50 to 51.6)', 'changes by +3.1% [-1.2%, +7.4%] (50 to 51.6)', or 'is 1.02 [0.99, 1.05]'."""
     if bound.quantity == "value":
-        return f"is {quantity:,.5g}" + (f" [{interval[0]:,.5g}, {interval[1]:,.5g}]" if interval else "")
+        return f"is {written(quantity, 5)}" + (f" [{', '.join(written(x, 5) for x in interval)}]" if interval else "")
 
     def text(x: float, sign: str = "") -> str:
-        return _percent(x, sign) if bound.quantity == "relative" else f"{x:{sign}.4g}"
+        return _percent(x, sign) if bound.quantity == "relative" else written(x, 4, sign)
 
     open_ = interval is not None and interval[0] < 0 < interval[1]
     sign = "+" if open_ or quantity == 0 else ""  # an interval on both sides of no change is read with its signs
@@ -67,7 +78,7 @@ def said(
     if interval and (quantity != 0 or open_):
         ends = interval if sign else sorted(x if quantity > 0 else -x for x in interval)
         verb += " [" + ", ".join(text(x, sign) for x in ends) + "]"
-    return f"{verb} ({baseline or 0:,.6g} to {value or 0:,.6g})"
+    return f"{verb} ({written(baseline or 0, 6)} to {written(value or 0, 6)})"
 
 
 def undefined(bound: Bound, value: float | None, baseline: float | None, *, compared: bool, unmatched: bool) -> str:
@@ -78,13 +89,13 @@ def undefined(bound: Bound, value: float | None, baseline: float | None, *, comp
     if value is not None and not compared:
         return "is of the candidate alone, without a baseline's to change from (bound it with at_most or at_least)"
     if value is not None and baseline == 0 and bound.quantity == "relative":
-        return f"is undefined as a percentage: {value:,.5g} against the baseline's 0 (bound the change in its own unit)"
+        return f"is undefined as a percentage: {written(value, 5)} against the baseline's 0 (bound the change in its own unit)"
     whose = " for the baseline" if value is not None and baseline is None else ""
     return f"is undefined{whose} here (a zero denominator or no labels)"
 
 
 def allows(rule: Rule, bound: Bound) -> str:
-    if rule.min_improvement is not None:
+    if bound.words.startswith(ASKED):
         return f"asks for {bound.words}"
     return f"allows {'values ' if rule.between else ''}{bound.words}"
 
@@ -97,13 +108,13 @@ def unsure(bound: Bound, low: float, high: float) -> str:
             return "without limit"
         if bound.quantity == "relative":
             return _percent(x, "+")
-        return f"{x:,.5g}" if bound.quantity == "value" else f"{x:+.4g}"
+        return written(x, 5) if bound.quantity == "value" else written(x, 4, "+")
 
     return f", but rows that this log can't decide could put it anywhere from {text(low)} to {text(high)}"
 
 
 def wide(bound: Bound, width: float) -> str:
-    return _percent(width) if bound.quantity == "relative" else f"{width:.4g}"
+    return _percent(width) if bound.quantity == "relative" else written(width, 4)
 
 
 def _percent(x: float, sign: str = "") -> str:

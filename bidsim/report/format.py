@@ -113,12 +113,14 @@ def fixed(value: float | None, decimals: int) -> str:
 
 
 def share(value: float | None) -> str:
-    """A share in percent; what is not all is never rounded to 100%."""
+    """A share in percent; what is not all is never rounded to 100%, nor to 0% what is not nothing."""
     if value is None or not math.isfinite(value):
         return DASH
     percent = 100 * value
     if value < 1 and percent > 99.95:
         return f"{math.floor(percent * 1000) / 1000:.3f}%"
+    if 0 < abs(percent) < 0.00005:
+        return "under 0.0001%"
     decimals = 1 if abs(percent) >= 1 or percent == 0 else 2 if abs(percent) >= 0.1 else 4
     return _minus(f"{percent:,.{decimals}f}%")
 

@@ -147,7 +147,7 @@ def content(result: Result, judged: int | None = None, pictures: Pictures | None
         "predictions": view.predictions(lookup),
         "has_intervals": lookup.has_intervals,
         "predicted": lookup.predicted,
-        "confidence": _confidence(result.scenario),
+        "confidence": view.confidence(lookup),
         "gate": view.gate_table(lookup),
         "has_dotted": any(o.identified for o in result.gate.rules),
         "legend": [p.name for p in result.policies][: plots.CANDIDATES + 1],
@@ -157,6 +157,7 @@ def content(result: Result, judged: int | None = None, pictures: Pictures | None
         "segments": segment_tables(lookup),
         "training": training_table(lookup),
         "splits": reasons.splits(lookup),
+        "leaves_open": any(lookup.leaves_open(c.name) for c in lookup.candidates),
         "alone": reasons.alone(lookup),
         "new_campaigns": reasons.new_campaigns(lookup),
         "exhaustion": reasons.exhaustion(lookup),
@@ -175,12 +176,6 @@ def content(result: Result, judged: int | None = None, pictures: Pictures | None
 
 def _severity(finding: Finding) -> int:
     return _SEVERITY[finding.severity]
-
-
-def _confidence(scenario: Mapping[str, Any]) -> str:
-    given = scenario.get("intervals")
-    level = given.get("confidence", 0.95) if isinstance(given, dict) else 0.95
-    return f"{100 * level:g}%" if isinstance(level, int | float) else "95%"
 
 
 def _shown(lookup: Lookup, metric: str) -> bool:

@@ -54,6 +54,7 @@ def log_rows(lookup: Lookup) -> list[tuple[str, str]]:
     return rows
 
 
+EXCHANGE = {"exchange", "rows", "auction", "looks_like", "policies", "would_settle"}
 CLASSES = {
     "exact": "Known",
     "exact_loss": "Surely lost",
@@ -91,7 +92,8 @@ def _exchanges(lookup: Lookup) -> list[tuple[str, dict[str, Any]]]:
     told = lookup.result.diagnostics.get("exchanges")
     if not isinstance(told, list):
         return []
-    return [("all" if e["exchange"] is None and len(told) == 1 else str(e["exchange"]), e) for e in told]
+    known = [e for e in told if isinstance(e, dict) and e.keys() >= EXCHANGE]
+    return [("all" if e["exchange"] is None and len(told) == 1 else str(e["exchange"]), e) for e in known]
 
 
 def curse(lookup: Lookup) -> Plain | None:

@@ -13,6 +13,9 @@ from bidsim.report.format import change, clean_name
 from bidsim.result import Range, Result
 from bidsim.statistics.experiment import Arm, Need
 
+# Mean weights up to here are rounding, or a few rows.
+KEEPS_ALL = 1.01
+
 
 def days_of(result: Result) -> float | None:
     """Length of the log's window in days; None where the scenario gives no window."""
@@ -25,9 +28,14 @@ def days_of(result: Result) -> float | None:
 
 def impressions_of(result: Result) -> float:
     """Impressions that the baseline won in the log: what one log's worth of traffic buys."""
-    return next(
-        m.value or 0.0 for m in result.metrics if m.policy == result.baseline and m.metric == "wins" and not m.segment
-    )
+    own = (m.value for m in result.metrics if (m.policy, m.metric, m.segment) == (result.baseline, "wins", {}))
+    return next(own, None) or 0.0
+
+
+def weight_of(result: Result) -> float:
+    """The mean weight of the log's rows: above 1 it keeps some of several."""
+    own = (m.value for m in result.metrics if (m.policy, m.metric, m.segment) == (result.baseline, "rows", {}))
+    return (next(own, None) or result.data.rows) / max(result.data.rows, 1)
 
 
 def render_plan(result: Result, needs: Sequence[Need], *, power: float, confidence: float) -> str:
@@ -37,6 +45,12 @@ def render_plan(result: Result, needs: Sequence[Need], *, power: float, confiden
         f"To see the predicted change with power {_percent(power)} at confidence {_percent(confidence)}, users dealt to two arms.",
         f"The log: {impressions:,.0f} impressions of the baseline{f', {days:g} days' if days else ''}.",
     ]
+    weight = weight_of(result)
+    if weight > KEEPS_ALL:
+        lines.append(
+            f"The log keeps rows for others, {weight:,.3g} for each by their weights, and intervals know those it keeps. A test "
+            f"sees them all: it may need down to 1/{weight:,.3g} of what follows."
+        )
     for need in needs:
         interval = "" if need.low is None or need.high is None else f" [{change(need.low)}, {change(need.high)}]"
         lines += ["", f"{clean_name(need.policy)}, {need.metric}: predicted {change(need.change)}{interval}"]
@@ -103,8 +117,9 @@ def _round(count: float) -> str:
 
 
 def plan_json(result: Result, needs: Sequence[Need], *, power: float, confidence: float) -> str:
-    """{"schema", "days", "impressions", "power", "confidence", "needs": [...]}: `times` is in logs' worth of traffic,
-    `identified` the change over whatever rows did that the log can't decide."""
+    """{"schema", "days", "impressions", "mean_weight", "power", "confidence", "needs": [...]}: `times` is in logs' worth of
+    traffic, more than needed by up to the mean weight of the log's rows; `identified` is the change over whatever rows
+    did that the log can't decide."""
 
     def said(need: Need) -> dict[str, Any]:
         undecided = _undecided(result, need)
@@ -114,6 +129,7 @@ def plan_json(result: Result, needs: Sequence[Need], *, power: float, confidence
         "schema": "bidsim.plan/1",
         "days": days_of(result),
         "impressions": impressions_of(result),
+        "mean_weight": weight_of(result),
         "power": power,
         "confidence": confidence,
         "needs": [said(need) for need in needs],

@@ -143,18 +143,29 @@ def _rows(lookup: Lookup, rows: Iterable[view.Row]) -> list[str]:
     lines = []
     for r in rows:
         cells = r.cells[:CANDIDATES]
-        changes = [(c.value, " ".join(part for part in (c.change or f.DASH, c.interval) if part)) for c in cells]
+        changes = [
+            (c.value, " ".join(part for part in (c.change or f.DASH, c.interval, _known(c)) if part)) for c in cells
+        ]
         lines.append([text(r.label), r.baseline, *(part for pair in changes for part in pair)])
     more = len(lookup.candidates) - len(shown)
     note = [f"{f.plural(more, 'more candidate')} in report.html."] if more > 0 else []
     return [*table(columns, lines), *note]
 
 
+def _known(cell: view.Cell) -> str:
+    """What rows that the log can't decide leave open of a change."""
+    return f"({cell.known})" if cell.known else ""
+
+
 def _headline(lookup: Lookup) -> list[str]:
     rows = view.economics(lookup).rows
     if not rows:
         return []
-    honest = "" if lookup.has_intervals else "No intervals are computed: differences are point values and may be noise."
+    honest = "No intervals are computed: differences are point values and may be noise."
+    if lookup.has_intervals:
+        honest = f"Brackets hold {view.confidence(lookup)} intervals."
+        if any(lookup.leaves_open(c.name) for c in lookup.candidates):
+            honest += " Identified: what the change could be, whatever the rows did that this log can't decide."
     return [*_rows(lookup, rows), honest]
 
 
@@ -188,7 +199,8 @@ def _segments(lookup: Lookup) -> list[str]:
                 for m in metrics:
                     mine = view.cell(lookup, policy.name, m, None, s)
                     write = writer(m, lookup.money)
-                    cells += [write(lookup.base(m, None, s)), mine.value, mine.change]
+                    change = " ".join(part for part in (mine.change or f.DASH, mine.interval, _known(mine)) if part)
+                    cells += [write(lookup.base(m, None, s)), mine.value, change]
                 rows.append(cells)
             columns = [
                 text(family, f.NAME_LENGTH),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from bidsim.gate.judging import rests_on_wins
 from bidsim.report import format as f
 from bidsim.report.lookup import Lookup
 from bidsim.report.rule_plot import rule_plot
@@ -15,6 +16,7 @@ from bidsim.report.words import HEAD_WORDS, Write, better, difference_writer, la
 from bidsim.result import Estimate, Metric, RuleOutcome, Segment
 
 GATE_ROWS = 40
+COUNTED = "counted wins only"
 FOLD_FROM = 4
 _RANK = {"fail": 0, "warn": 1, "waived": 2, "ignore": 3, "pass": 4}
 _STATUS = {
@@ -71,6 +73,7 @@ class GateRow:
     bound: str
     sentence: str
     by_point: bool = False
+    known: str = ""
     plot: str = ""
 
 
@@ -97,9 +100,9 @@ def cell(
     known = ""
     if difference is not None and difference.identified is not None and bounds != (change.low, change.high):
         span = getattr(difference.identified, way)
-        known = f"identified: {say(span.low)} to {say(span.high)}"
+        known = f"identified: {_ends(span.low, span.high, say)}"
     elif bounds is None and change.value is not None:
-        known = "counted wins only"
+        known = COUNTED
     return Cell(
         value=write(value),
         change=say(change.value) if difference else "",
@@ -108,6 +111,13 @@ def cell(
         known=known,
         tone=tone(metric, bounds),
     )
+
+
+def confidence(lookup: Lookup) -> str:
+    """Of the intervals, in percent; all digits of it."""
+    given = lookup.result.scenario.get("intervals")
+    level = given.get("confidence", 0.95) if isinstance(given, dict) else 0.95
+    return f"{100 * level:.12g}%" if isinstance(level, int | float) else "95%"
 
 
 Bounds = tuple[float | None, float | None]
@@ -159,6 +169,15 @@ def identified(metric: Metric | None, lookup: Lookup) -> str:
     if low is not None and low == high:
         return ""
     write = writer(metric.metric, lookup.money)
+    return _ends(low, high, write)
+
+
+def _ends(low: float | None, high: float | None, write: Write) -> str:
+    """A range whose missing ends have no bound."""
+    if low is None or high is None:
+        return (
+            f"{write(low)} or more" if low is not None else f"up to {write(high)}" if high is not None else "anything"
+        )
     return f"{write(low)} to {write(high)}"
 
 
@@ -265,8 +284,16 @@ def _gate_row(lookup: Lookup, o: RuleOutcome) -> GateRow:
         bound=f.clean_text(o.bound),
         sentence=f.clean_text(o.sentence),
         by_point=o.evidence == "point",
+        known=COUNTED if _of_counted_wins(lookup, o) else "",
         plot=rule_plot(o, outcome_action(o)),
     )
+
+
+def _of_counted_wins(lookup: Lookup, o: RuleOutcome) -> bool:
+    """Whether the log leaves wins open that no range says the effect of."""
+    mine = lookup.metric(o.policy, o.metric, o.head, o.segment)
+    judged = o.quantity is not None and o.identified is None and rests_on_wins(o.metric)
+    return judged and (mine is None or mine.identified is None) and lookup.leaves_open(o.policy, o.segment)
 
 
 def _judged_writer(o: RuleOutcome) -> Write:

@@ -6,6 +6,7 @@ Only shapes, types and defaults live here. Lines, nearest keys and relative path
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import date
 from typing import Annotated, Any, Literal
@@ -203,7 +204,7 @@ class Waiver(Block):
             raise ValueError(f'"{value}" is not a day; write it like 2026-12-31') from None
 
 
-PERCENT = re.compile(r"^\s*([+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)\s*%\s*$")
+PERCENT = re.compile(r"^\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*%\s*$", re.ASCII)
 Change = Number | str
 
 
@@ -248,6 +249,8 @@ class Rule(Block):
     def _number_or_percent(cls, value: Change | None) -> Change | None:
         if isinstance(value, str) and not PERCENT.match(value):
             raise ValueError(f'"{value}" is neither a number nor a percentage such as 1%')
+        if isinstance(value, str) and not math.isfinite(_size(value)):
+            raise ValueError(f"{value} is too large for a number")
         return value
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """Bands of the reliability curve: how far each bin's observed rate can be trusted, clustered by unit.
 
-Where a bin holds fewer than `FEW` positives the clustered interval is too rough; there Clopper and Pearson (1934) holds
-for any number of independent labels. It counts labels, so a weighted log has no band there.
+Where a bin holds fewer than `FEW` positives, or negatives, the clustered interval is too rough; there Clopper and Pearson
+(1934) holds for any number of independent labels. It counts labels, so a weighted log has no band there.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from bidsim.statistics.tables import ScoreGrid
 
 Floats = npt.NDArray[np.float64]
 FEW = 10
+ROUNDING = 1e-6
 
 
 def no_bands(bins: Bins) -> Bounds:
@@ -43,15 +44,22 @@ def bands(bins: Bins, grid: ScoreGrid, sample: Sample, *, weighted: bool) -> Bou
         return np.asarray(np.diff(reached, axis=1).T)
 
     positives, rows = by_bin(above), by_bin(below + above)
-    hits = positives.sum(axis=1)
+    n = rows.sum(axis=1)
+    # Shares of cells that should add up to none or all of a bin's labels miss it by some digits.
+    hits = _settled(_settled(positives.sum(axis=1), np.zeros(len(n))), n)
     used = Sample(sample.confidence, rows, sample.units)
     low, high = interval(ratio_of(bins.observed, positives, rows), used)
-    few = hits < FEW
+    few = np.minimum(hits, n - hits) < FEW
     if weighted:
-        return np.where(few, np.nan, low), np.where(few, np.nan, high)
+        return np.where(few, np.nan, low), np.where(few, np.nan, np.minimum(high, 1.0))
     tail = (1 - sample.confidence) / 2
-    n = rows.sum(axis=1)
     with np.errstate(invalid="ignore"):
         exact_low = np.where(hits > 0, betaincinv(np.maximum(hits, 1e-9), np.maximum(n - hits + 1, 1e-9), tail), 0.0)
         exact_high = np.where(hits < n, betaincinv(hits + 1, np.maximum(n - hits, 1e-9), 1 - tail), 1.0)
-    return np.where(few, exact_low, low), np.where(few, exact_high, high)
+    # A cell that holds several groups of equal scores is split otherwise than they are: the exact rate lies in its band.
+    low, high = np.where(few, exact_low, low), np.minimum(np.where(few, exact_high, high), 1.0)
+    return np.minimum(low, bins.observed), np.maximum(high, bins.observed)
+
+
+def _settled(count: Floats, at: Floats) -> Floats:
+    return np.where(np.abs(count - at) < ROUNDING, at, count)

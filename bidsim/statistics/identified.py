@@ -151,7 +151,7 @@ def _numbers(sums: Mapping[str, Floats]) -> dict[str, Floats]:
         if "value" in sums:
             surplus = sums["value"] - sums["spend"]
             out |= {"value": sums["value"], "surplus": surplus, "roi": surplus / sums["spend"]}
-            out["target_attainment"] = ratio(sums["spend"], sums["value"])
+            out["target_attainment"] = sums["spend"] / sums["value"]
     return out
 
 
@@ -180,6 +180,14 @@ def span_of(found: list[Floats]) -> Range:
     low = np.where(np.isnan(stacked), np.inf, stacked).min(axis=0)
     high = np.where(np.isnan(stacked), -np.inf, stacked).max(axis=0)
     return np.where(low > high, np.nan, low), np.where(low > high, np.nan, high)
+
+
+def holding(span: Range, value: Floats) -> Range:
+    """A range with the value in it. What rows of unknown fate come to in expectation lies in no world where all share a
+    fate, since each has a chance and a price of its own: a ratio of it may lie beyond them all. Shape (values,) each."""
+    low, high = span
+    known = ~(np.isnan(low) | np.isnan(value))
+    return np.where(known, np.minimum(low, value), low), np.where(known, np.maximum(high, value), high)
 
 
 def identified(family: Family, policy: int, pair: Pair, numbers: NumbersOf = _numbers) -> dict[str, Range]:

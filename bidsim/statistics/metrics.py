@@ -18,6 +18,7 @@ from bidsim.statistics.binned import Sums, with_noise
 from bidsim.statistics.calibration import Bins, calibration_error, ece, ece_if_calibrated, stacked
 from bidsim.statistics.intervals import absolute_interval, relative_interval
 from bidsim.statistics.measured import UNSEEN, Mean, Measured, fact_of, is_unseen, powers, ratio_of, total_of
+from bidsim.statistics.possible import limits_of, within
 from bidsim.statistics.rare import FEW, Rare, widened
 from bidsim.statistics.resampling import resampled
 from bidsim.statistics.spread import Bounds, Sample
@@ -260,7 +261,8 @@ def campaign_auc(campaigns: Family, policy: int, head: str, aucs: Measured) -> M
     """gauc over all campaigns; aucs: of each campaign."""
     rows, parts = campaigns.get("n", policy, head), campaigns.by_bucket("n", policy, head)
     value = grouped_auc(aucs.value, rows)
-    return Measured(np.array([value]), grouped_influence(value, aucs, rows, parts))
+    extreme = np.array([value in (0.0, 1.0)])
+    return Measured(np.array([value]), grouped_influence(value, aucs, rows, parts), extreme=extreme)
 
 
 @dataclass(frozen=True)
@@ -351,4 +353,6 @@ def differences(
                     absolute = widened(change, absolute, reach, least=least)
                     least = -np.inf if key[0] in SIGNED else -1.0
                     relative = widened(share, relative, ratio(reach, size), least=least)
+            absolute = within(change, absolute, limits_of(key[0], "absolute"))
+            relative = within(share, relative, limits_of(key[0], "relative"))
             yield key, Change(ours.value, theirs.value, change, absolute, share, relative)

@@ -31,7 +31,7 @@ from bidsim.result import (
 from bidsim.statistics.bands import bands, no_bands
 from bidsim.statistics.calibration import Bins
 from bidsim.statistics.halves import STRATA
-from bidsim.statistics.identified import identified, identified_change, over_campaigns
+from bidsim.statistics.identified import holding, identified, identified_change, over_campaigns
 from bidsim.statistics.intervals import interval
 from bidsim.statistics.matched_range import AT_MATCHED
 from bidsim.statistics.measured import total_of
@@ -46,12 +46,13 @@ from bidsim.statistics.metrics import (
     target_attainment,
 )
 from bidsim.statistics.multiway import if_campaigns_were_new
+from bidsim.statistics.possible import limits_of, within
 from bidsim.statistics.rare import SHARES, Rare, widened, with_exceptions
 from bidsim.statistics.resampling import bucket_weights
 from bidsim.statistics.split import PartName, split, stage_of
 from bidsim.statistics.spread import Bounds, Sample
 from bidsim.statistics.tables import AtLevel, Matched, Tables
-from bidsim.statistics.tallies import OVERALL, Family
+from bidsim.statistics.tallies import OVERALL, Family, ratio
 from bidsim.statistics.units import BUCKETS
 
 Floats = npt.NDArray[np.float64]
@@ -120,8 +121,8 @@ def numbers_of(tables: Tables, confidence: float) -> Numbers:
             metrics += _metrics(policy, index, family, cut.values, samples[name], ranges, rare)
             curves += _curves(tables, index, family, cut.bins, samples[name])
             if index > 0:
-                known = _identified_changes(tables, index, name)
                 pair = cuts[(0, name)].values, cut.values
+                known = _identified_changes(tables, index, name, *pair)
                 changes += _differences(policy, family, *pair, samples[name], known, rare)
     freedom = {name: _freedom(families[name], sample) for name, sample in samples.items()}
     parts, anew = list(_split(tables, samples[OVERALL])), if_campaigns_were_new(tables, confidence)
@@ -241,6 +242,10 @@ def _identified(tables: Tables, index: int, name: str, values: Values) -> Known:
         if name == OVERALL and (campaigns := tables.outline.campaigns):
             several = tables.unknown[(max(index, 1), campaigns)]
             ranges |= identified(tables.families[campaigns], index, several, over_campaigns)
+        if tables.families[name].expected:
+            ranges = {
+                m: holding(s, values[(m, None, None)].value) for m, s in ranges.items() if (m, None, None) in values
+            }
     matched = tables.at_matched.get((max(index, 1), name))
     if matched is not None:
         # The baseline spends what it spends: at its own level it is what it is.
@@ -251,13 +256,19 @@ def _identified(tables: Tables, index: int, name: str, values: Values) -> Known:
     return lambda metric: _ranges(ranges.get(metric), size)
 
 
-def _identified_changes(tables: Tables, index: int, name: str) -> KnownChange:
+def _identified_changes(tables: Tables, index: int, name: str, ours: Values, theirs: Values) -> KnownChange:
     pair, matched = tables.unknown.get((index, name)), tables.at_matched.get((index, name))
     size = len(tables.families[name].values)
     ranges = {} if pair is None else identified_change(tables.families[name], index, pair)
     if pair is not None and name == OVERALL and (campaigns := tables.outline.campaigns):
         several = tables.unknown[(index, campaigns)]
         ranges |= identified_change(tables.families[campaigns], index, several, over_campaigns)
+    if tables.families[name].expected:
+        for metric in [m for m in ranges if (m, None, None) in theirs]:
+            base, value = (values[(metric, None, None)].value for values in (ours, theirs))
+            absolute, relative = ranges[metric]
+            change = value - base
+            ranges[metric] = holding(absolute, change), holding(relative, ratio(change, np.abs(base)))
     if matched is not None:
         ranges |= {f"{m}{AT_MATCHED}": (span, matched.relative[m]) for m, span in matched.absolute.items()}
 
@@ -293,6 +304,7 @@ def _metrics(
             bounds = widened(measured.value, bounds, rare.disagreement(sample.confidence), least=0.0)
         if metric in SHARES:
             bounds = with_exceptions(metric, family, index, bounds, sample.confidence)
+        bounds = within(measured.value, bounds, limits_of(metric))
         columns = [_nulls(column) for column in (measured.value, *bounds)]
         ranges = known(metric) if head is None else nothing
         for segment, value, low, high, span in zip(segments, *columns, ranges, strict=True):

@@ -183,14 +183,29 @@ def bounds_of(centre: Floats, spread: Spread, sample: Sample, *, log: bool, shif
     error, freedom, quantile = spread.error, spread.weighing.freedom, spread.weighing.quantile
     enough = (sample.used >= LEAST_BUCKETS) & (freedom >= LEAST_FREEDOM) & (spread.carriers >= LEAST_CARRIERS)
     enough &= np.isfinite(error) & np.isfinite(centre)
-    tail = np.where(error > 0, spread.bend * quantile**2 + spread.shift, 0.0)
-    tail = tail * (1 + TAIL_UNSEEN / np.maximum(freedom, 1.0))
-    most = (LONGEST - 1) * quantile
-    below, above = (error * (quantile + np.clip(t, 0.0, most)) for t in (-tail, tail))
+    unseen = np.where(error > 0, 1 + TAIL_UNSEEN / np.maximum(freedom, 1.0), 0.0)
+    bend, move = (np.where(unseen > 0, term * unseen, 0.0) for term in (spread.bend, spread.shift))
+    below, above = (error * _length(quantile, b, m) for b, m in ((-bend, -move), (bend, move)))
     with np.errstate(over="ignore", invalid="ignore"):
         low, high = (centre * np.exp(-below), centre * np.exp(above)) if log else (centre - below, centre + above)
     enough &= np.isfinite(low) & np.isfinite(high)
     return np.where(enough, low + shift, np.nan), np.where(enough, high + shift, np.nan)
+
+
+def _length(quantile: Floats, bend: Floats, shift: Floats) -> Floats:
+    """How many standard errors one side is long: the quantile and its tail. Where bend and shift have opposite signs the
+    tail may shrink faster than the quantile grows; a higher confidence never takes back what a lower one needs."""
+
+    def length(q: Floats) -> Floats:
+        return np.asarray(q + np.clip(bend * q**2 + shift, 0.0, (LONGEST - 1) * q))
+
+    turns = (bend < 0) & (shift > 0)
+    straight = np.where(turns, bend, -1.0)
+    # The length turns at its peak, or before where the tail falls below the longest that it may be.
+    peak = -1 / (2 * straight)
+    falls = (LONGEST - 1 - np.sqrt((LONGEST - 1) ** 2 - 4 * straight * np.where(turns, shift, 0.0))) / (2 * straight)
+    turn = np.minimum(np.maximum(peak, falls), quantile)
+    return np.where(turns, np.maximum(length(quantile), length(turn)), length(quantile))
 
 
 def standard_error(means: Sequence[Mean], sample: Sample) -> Floats:

@@ -16,6 +16,7 @@ from bidsim.statistics.numbers import with_confidence as requantified
 from bidsim.statistics.tables import Tables
 from bidsim.statistics.tallies import OVERALL
 from bidsim.store.finite import is_finite
+from bidsim.store.sound import fault_of
 from bidsim.store.statistics_reading import read_tables
 from bidsim.versions import other_version
 
@@ -83,6 +84,9 @@ def _result(file: Path) -> Result:
         raise BidsimError(_problem(text, error), file=str(file)) from None
     if not is_finite(text):
         raise BidsimError(f"has a number that is infinite or NaN, so it is damaged; {WHAT}", file=str(file))
+    fault = fault_of(found)
+    if fault:
+        raise BidsimError(f"is not a valid result: {fault}; {WHAT}", file=str(file))
     return found
 
 

@@ -67,6 +67,25 @@ def test_a_gain_judged_by_the_point_needs_no_interval() -> None:
     assert one(given, {"metric": "auc", "suspicious": 0.03, "evidence": "point"}).status == "fail"
 
 
+@pytest.mark.parametrize("name", ["auc", "gauc"])
+@pytest.mark.parametrize(
+    ("high", "new", "fires"),
+    [(0.8, 1.0, True), (1.0, 1.0, False), (None, 1.0, False), (0.8, 0.99, False)],
+    ids=["a leak", "the baseline may be perfect too", "too few rows", "not flawless"],
+)
+def test_a_ranking_without_one_error_is_suspicious_though_it_has_no_interval(
+    name: str, high: float | None, new: float, fires: bool
+) -> None:
+    (old, candidate), difference = metric(name, 0.7, new, head="ctr")
+    old = old.model_copy(update={"low": None if high is None else 0.6, "high": high})
+    given = result(([old, candidate], difference), metric("spend", 1, 1, half=0.1))
+    (outcome,) = judged(given, {"metric": name, "suspicious": 0.03}).rules[:1]
+    assert outcome.status == ("fail" if fires else "insufficient_data")
+    assert ("rises by 0.3 (0.7 to 1); a gain of over 0.03 is too good to be true" in outcome.sentence) is fires
+    built_in = judged(given, {"metric": "spend", "at_most": 100})
+    assert built_in.verdict == ("warn" if fires and name == "auc" else "pass")
+
+
 def test_a_metric_without_a_better_direction_has_no_gain() -> None:
     outcome = one(result(metric("calibration", 1, 2, head="ctr")), {"metric": "calibration", "suspicious": 1})
     assert (outcome.status, outcome.action) == ("not_found", "fail")

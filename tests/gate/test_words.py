@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from made import metric, one, result
+from pydantic import ValidationError
 
 from bidsim.gate.bounds import Bound
 from bidsim.gate.index import Index
@@ -33,6 +34,58 @@ CHANGE = Bound("relative", -math.inf, 0.01, "an increase of at most 1%")
 )
 def test_a_change_is_told_with_its_interval_and_both_values(quantity: float, interval: Any, sentence: str) -> None:
     assert said(CHANGE, quantity, 51.55, 50.0, interval) == sentence
+
+
+@pytest.mark.parametrize(
+    ("rule", "sentence"),
+    [
+        ({"at_most": 1234567}, "spend of v2 is 1,271,604 [1,261,604, 1,281,604]; the rule allows at most 1,234,567."),
+        ({"max_increase": 1e6}, ("spend of v2 rises by 36,604 [26,604, 46,604] (1,235,000 to 1,271,604); the rule allows "
+         "an increase of at most 1,000,000.")),
+        ({"max_width": 100000.5}, ("spend of v2 rises by 36,604 [26,604, 46,604] (1,235,000 to 1,271,604): the interval is "
+         "20,000 wide; the rule allows an interval of the change at most 100,000.5 wide.")),
+        ({"max_increase": "0.12345678%"}, ("spend of v2 rises by 2.96% [2.15%, 3.77%] (1,235,000 to 1,271,604); the rule "
+         "allows an increase of at most 0.12345678%.")),
+        ({"at_most": 0.1 + 0.2}, "spend of v2 is 1,271,604 [1,261,604, 1,281,604]; the rule allows at most 0.3."),
+        ({"at_most": 1e300}, "spend of v2 is 1,271,604 [1,261,604, 1,281,604]; the rule allows at most 1e+300."),
+        ({"at_most": 1, "min_clicks": 2e6}, ("spend of v2 is not judged: the baseline has 1,500,000 clicks, the rule asks "
+         "for 2,000,000.")),
+    ],
+)  # fmt: skip
+def test_numbers_of_millions_are_written_out(rule: dict[str, Any], sentence: str) -> None:
+    given = result(metric("spend", 1_235_000, 1_271_604, half=10_000), metric("clicks", 1_500_000, 1))
+    assert one(given, {"metric": "spend", **rule}).sentence == sentence
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ({"max_increase": "-5%"}, "asks for a decrease of at least 5%"),
+        ({"max_decrease": -0.5}, "asks for an increase of at least 0.5"),
+        ({"min_improvement": "-1%"}, "allows a loss of at most 1%"),
+        ({"min_improvement": "1%"}, "asks for an improvement of at least 1%"),
+    ],
+)
+def test_a_bound_below_zero_is_told_as_what_it_asks_for(rule: dict[str, Any], words: str) -> None:
+    found = one(result(metric("cpa", 10.0, 10.0, half=0.01)), {"metric": "cpa", **rule})
+    assert words in found.sentence
+    assert found.bound == words.split(maxsplit=1)[1].removeprefix("for ")
+
+
+def test_the_expected_utility_that_is_judged_is_told_by_its_beta() -> None:
+    values, difference = metric("expected_utility", 10.0, 11.0, half=0.1)
+    update = {"beta": 123.456}
+    given = result(([v.model_copy(update=update) for v in values], difference.model_copy(update=update)))
+    found = one(given, {"metric": "expected_utility", "at_least": 1, "beta": 100})
+    assert found.rule == "expected utility (beta 100): at least 1"
+    assert found.sentence.startswith("expected utility (beta 123.5) of v2 is 11")
+
+
+@pytest.mark.parametrize(("change", "message"), [("1e400%", "too large"), ("-1e400%", "too large"), ("٥%", "neither")])
+def test_a_bound_that_nothing_can_pass_or_fail_is_refused(change: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Rule(metric="cpa", max_increase=change)
+    assert Rule(metric="cpa", max_increase=".5 %").max_increase == ".5 %"
 
 
 @pytest.mark.parametrize(
@@ -84,12 +137,31 @@ def test_a_rule_means_the_nearest_beta_and_by_default_the_middle_one(wanted: flo
 def test_an_interval_that_touches_the_edge_has_half_of_what_its_confidence_leaves(scale: float) -> None:
     index: Any = SimpleNamespace(freedom=lambda segment: math.inf, confidence=0.9)
     bound = Bound("value", 0.0, 3 * scale, "at most")
-    chance = _chance(index, bound, {}, 5 * scale, (3 * scale, 7 * scale))
+    chance = _chance(index, "spend", bound, {}, 5 * scale, (3 * scale, 7 * scale))
     assert chance(2 * scale) == pytest.approx(0.05)
     assert chance(0.0) == pytest.approx(0.5)
 
 
 def test_a_number_known_exactly_is_beyond_an_edge_or_not() -> None:
     index: Any = SimpleNamespace(freedom=lambda segment: math.inf, confidence=0.9)
-    chance = _chance(index, Bound("value", 0.0, 3.0, "at most"), {}, 3.5, (3.5, 3.5))
+    chance = _chance(index, "spend", Bound("value", 0.0, 3.0, "at most"), {}, 3.5, (3.5, 3.5))
     assert (chance(0.5), chance(0.0), chance(-0.5)) == (0.0, 1.0, 1.0)
+
+
+def test_an_end_that_was_drawn_in_to_what_can_be_makes_no_failure_more_certain() -> None:
+    index: Any = SimpleNamespace(freedom=lambda segment: math.inf, confidence=0.9)
+    bound = Bound("value", 0.95, math.inf, "at least")
+    drawn_in, free = (_chance(index, name, bound, {}, 0.7, (0.3, 1.0))(0.25) for name in ("auc", "calibration"))
+    assert drawn_in == pytest.approx(_chance(index, "auc", bound, {}, 0.7, (0.3, 1.1))(0.25))
+    assert free < drawn_in
+
+
+def test_names_of_any_length_leave_room_for_what_is_said() -> None:
+    segment = {"campaign": "7" * 900}
+    given = result(metric("cpa", 10.0, 12.0, half=0.1, segment=segment, policy="v" * 300), candidates=("v" * 300,))
+    names = {"7" * 900: "n" * 900}
+    given = given.model_copy(update={"data": given.data.model_copy(update={"campaign_names": names})})
+    found = one(given, {"metric": "cpa", "by": "campaign", "at_most": 11})
+    assert found.sentence.endswith("is 12 [11.9, 12.1]; the rule allows at most 11.")
+    assert len(found.sentence) < 400
+    assert found.segment == segment

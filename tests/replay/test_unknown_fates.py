@@ -255,6 +255,39 @@ def test_target_attainment_has_the_range_of_the_campaigns_in_each_world() -> Non
         assert low < d.absolute.value < high
 
 
+def test_a_campaign_that_brought_nothing_may_miss_its_target_without_bound() -> None:
+    rows = [
+        {**r, "click": 0 if r["won"] else r["click"], "conversion": None} if r["campaign"] == 2 else r
+        for r in make_log(3)
+    ]
+    result = run(rows)
+    here = {
+        m.metric: m for m in result.metrics if m.policy == "new" and m.segment == {"campaign": "2"} and m.head is None
+    }
+    assert here["value"].value == 0
+    assert here["target_attainment"].value is None
+    assert ends(here["target_attainment"].identified)[0] > 0
+    assert ends(here["target_attainment"].identified)[1] == math.inf
+
+
+def test_what_counts_in_expectation_lies_within_its_range() -> None:
+    """Each unknown row has a chance and a price of its own, so that ratios may lie beyond the worlds of a common fate."""
+    rows = [{**r, "weight": 1.0} for r in make_log(5, first_price=True)]
+    result = run(rows, outcomes="predicted", auction={"type": "first_price"})
+    checked = 0
+    for m in result.metrics:
+        if m.identified is not None and m.value is not None:
+            low, high = ends(m.identified)
+            assert low - 1e-9 <= m.value <= high + 1e-9, m
+            checked += m.metric == "cpm"
+    for d in result.differences:
+        for change, span in ((d.absolute, "absolute"), (d.relative, "relative")):
+            if d.identified is not None and change.value is not None:
+                low, high = ends(getattr(d.identified, span))
+                assert low - 1e-9 <= change.value <= high + 1e-9, d
+    assert checked > 6
+
+
 def test_a_price_may_lie_between_the_bids_of_two_policies_that_both_outbid_the_log() -> None:
     """Three lost auctions without a price, logged bid 5: bids of 10 and 8, of 6 and 9, and of 7 both."""
     rows = [r for r in make_log(11) if r["won"]]

@@ -54,6 +54,7 @@ def test_a_share_that_is_not_all_is_never_rounded_to_all() -> None:
         "0.0010%",
         "–",
     ]
+    assert [f.share(v) for v in (6e-7, 3e-8, -3e-8)] == ["0.0001%", "under 0.0001%", "under 0.0001%"]
 
 
 def test_significant_digits_are_kept_and_never_scientific_above_a_millionth() -> None:

@@ -18,7 +18,7 @@ from bidsim.gate import judge
 from bidsim.report import charts, plots, render_report
 from bidsim.report import format as f
 from bidsim.report.lookup import Lookup
-from bidsim.report.view import GATE_ROWS, cell
+from bidsim.report.view import GATE_ROWS, cell, gate_table
 from bidsim.result import Estimate, IdentifiedChange, Range, Result
 from bidsim.scenario.schema import Rule
 
@@ -160,6 +160,27 @@ def test_no_change_is_called_better_that_undecided_rows_could_undo() -> None:
     assert tone(ends(-0.2, -0.05), 9.0) == ("", "identified: −20.0% to −5.0%")
     assert tone(ends(-0.2, None), 9.0)[0] == ""
     assert tone(None, 9.0) == ("", "counted wins only")
+
+
+def test_a_rule_that_passes_on_counted_wins_alone_says_so() -> None:
+    plain = make_result(candidates=1, intervals=True)
+    (rule, *_) = plain.gate.rules
+
+    def known(metric: str, unknown: float, identified: Range | None) -> str:
+        outcome = {"metric": metric, "head": None, "segment": {}, "action": "pass", "status": "pass"}
+        judged = rule.model_copy(update={**outcome, "waived": False, "quantity": -0.2, "identified": identified})
+        metrics = [
+            m.model_copy(update={"value": unknown}) if m.metric in ("unknown_wins", "unknown_outcomes") else m
+            for m in plain.metrics
+        ]
+        gate = plain.gate.model_copy(update={"rules": [judged]})
+        (row,) = gate_table(Lookup(plain.model_copy(update={"metrics": metrics, "gate": gate}))).rows
+        return row.known
+
+    assert known("cpa_at_matched_spend", 9.0, None) == "counted wins only"
+    assert known("cpa_at_matched_spend", 0.0, None) == ""
+    assert known("cpa_at_matched_spend", 9.0, Range(low=-0.3, high=0.1)) == ""
+    assert known("logloss", 9.0, None) == ""
 
 
 def test_identified_ranges_are_shown_and_exact_numbers_are_said_to_be_exact(page: str) -> None:

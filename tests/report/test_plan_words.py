@@ -38,3 +38,17 @@ def test_what_undecided_rows_could_make_of_the_change_is_said(low: float, high: 
     assert said is None or said in text
     found = json.loads(plan_json(result, [need], power=0.8, confidence=0.95))["needs"][0]["identified"]
     assert found == (None if said is None else {"low": low, "high": high})
+
+
+@pytest.mark.parametrize(("weighted", "told"), [(10.0, "down to 1/10 of what follows"), (1.0, None), (1.005, None)])
+def test_a_log_that_keeps_one_row_in_n_asks_for_more_than_is_needed_and_says_so(
+    weighted: float, told: str | None
+) -> None:
+    result, need = with_range(0.1, 0.2)
+    rows = next(m for m in result.metrics if m.metric == "wins" and not m.segment and m.policy == result.baseline)
+    rows = rows.model_copy(update={"metric": "rows", "value": weighted * result.data.rows})
+    result = result.model_copy(update={"metrics": [*result.metrics, rows]})
+    text = render_plan(result, [need], power=0.8, confidence=0.95)
+    assert ("The log keeps rows for others" in text) == (told is not None)
+    assert told is None or told in text
+    assert json.loads(plan_json(result, [need], power=0.8, confidence=0.95))["mean_weight"] == pytest.approx(weighted)

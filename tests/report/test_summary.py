@@ -11,7 +11,7 @@ from fixtures import MODEL, empty_result, make_result, null_result
 
 from bidsim.report import render_summary
 from bidsim.report.summary import MOST_BYTES, text
-from bidsim.result import Result
+from bidsim.result import IdentifiedChange, Range, Result
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -45,6 +45,21 @@ def test_tables_keep_their_columns() -> None:
         else:
             assert len(set(block)) <= 1
             block = []
+
+
+def test_a_change_is_told_with_what_the_log_leaves_open_of_it() -> None:
+    given = make_result(3, 1, intervals=True)
+    given = given.model_copy(update={"scenario": {**given.scenario, "intervals": {"confidence": 0.9}}})
+    ends = IdentifiedChange(absolute=Range(low=-1, high=1), relative=Range(low=-0.333, high=None))
+    changed = [
+        d.model_copy(update={"identified": ends}) if d.metric == "conversions" and not d.segment else d
+        for d in given.differences
+    ]
+    lines = render_summary(given.model_copy(update={"differences": changed})).splitlines()
+    row = next(line for line in lines if line.startswith("| Conversions |"))
+    assert re.search(r"\[.*\] \(identified: −33\.3% or more\) \|$", row)
+    assert next(line for line in lines if line.startswith("| CPA |")).endswith("] (counted wins only) |")
+    assert any(line.startswith("Brackets hold 90% intervals. Identified: what the change could be") for line in lines)
 
 
 def many() -> Result:

@@ -106,7 +106,7 @@ def test_a_log_of_too_few_units_for_an_interval_plans_nothing() -> None:
     tables = tables_of(log, rng)
     assert list(plan_experiment(tables, shares=[0.5], power=0.8, confidence=0.95, metrics=["spend", "cpm"])) == []
     result = SimpleNamespace(
-        data=SimpleNamespace(window=None),
+        data=SimpleNamespace(window=None, rows=0),
         baseline="b",
         metrics=[SimpleNamespace(policy="b", metric="wins", segment={}, value=9.0)],
     )

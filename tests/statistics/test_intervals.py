@@ -17,7 +17,7 @@ from bidsim.statistics.intervals import absolute_interval, interval, relative_er
 from bidsim.statistics.measured import Measured, powers, ratio_of, total_of
 from bidsim.statistics.metrics import Values, differences
 from bidsim.statistics.resampling import bucket_weights
-from bidsim.statistics.spread import Sample
+from bidsim.statistics.spread import Sample, Spread, bounds_of
 from bidsim.statistics.units import KEPT, UnitCount, buckets_of, hash_texts, hash_whole
 
 pa = pytest.importorskip("pyarrow")
@@ -301,3 +301,18 @@ def test_a_change_of_results_that_nobody_saw_has_no_interval() -> None:
     assert np.isnan(change.relative_bounds[0]).tolist() == [True, False, False]
     assert np.isnan(found[("cvr", None, None)].absolute_bounds[1]).tolist() == [True, False, False]
     assert not np.isnan(found[("wins", None, None)].absolute_bounds[0]).any()
+
+
+@pytest.mark.parametrize(
+    ("bend", "shift"), [(-0.3, 0.9), (-1.0, 3.0), (-0.02, 0.5), (0.3, -0.4), (0.2, 0.1), (-0.2, -0.1)]
+)
+def test_an_interval_of_more_confidence_holds_that_of_less_whatever_its_tail(bend: float, shift: float) -> None:
+    ends = []
+    for confidence in np.linspace(0.5, 0.999, 200):
+        sample = Sample(float(confidence), np.ones((1, 256)), 1000)
+        one = np.ones(1)
+        spread = Spread(sample.weighing(256), 0.1 * one, bend * one, shift * one, np.inf * one)
+        ends.append([float(end[0]) for end in bounds_of(np.zeros(1), spread, sample, log=False)])
+    low, high = np.array(ends).T
+    assert (np.diff(low) <= 1e-12).all()
+    assert (np.diff(high) >= -1e-12).all()

@@ -17,6 +17,7 @@ from bidsim.errors import BidsimError
 from bidsim.replay.pipeline import Replayed, run_replay
 from bidsim.scenario.loading import scenario_from_dict
 from bidsim.statistics.numbers import numbers_of, with_confidence
+from bidsim.statistics.possible import limits_of
 from bidsim.store.statistics import SCHEMA, tables_to_parquet
 from bidsim.store.statistics_reading import read_tables
 
@@ -102,9 +103,10 @@ def test_more_confidence_widens_every_interval_and_moves_no_value(tmp_path: Path
         assert a.high is not None
         assert b.low is not None
         assert b.high is not None
-        # What measures a distance ends at zero.
-        assert b.low < a.low or b.low == a.low == 0
-        assert b.high > a.high
+        # A distance ends at zero, a share at one.
+        low, high = limits_of(a.metric)
+        assert b.low < a.low or (b.low == a.low and a.low in (low, 0))
+        assert b.high > a.high or b.high == a.high == high
         checked += 1
     assert checked > 100
 
