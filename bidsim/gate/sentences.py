@@ -54,6 +54,8 @@ def place_words(segment: Segment, names: dict[str, str]) -> str:
 
 def short(name: str) -> str:
     """A name that leaves room for what is said of it: reports and CI show the first few hundred characters."""
+    if not name.strip():
+        return "(empty)"
     return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
 
 

@@ -7,6 +7,7 @@ enough rows, else of the whole log, for second-price and first-price auctions ap
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +59,9 @@ def estimate_curves(engine: AnyEngine, plan: Plan, campaigns: int) -> WinCurves:
     )
     scale = 2.0**COUNT_BITS if plan.weighted else 1.0
     found: dict[tuple[bool, int, int], Floats] = {}
-    for code, first_price, kind, cell, weight in engine.rows(sql):
+    seen: Counter[tuple[bool, int, int]] = Counter()
+    for code, first_price, kind, cell, weight, rows in engine.rows(sql):
+        seen[(bool(first_price), int(code), int(kind))] += int(rows)
         for whose in (int(code), -1):
             weights = found.setdefault((bool(first_price), whose, int(kind)), np.zeros(CELLS + 1))
             weights[int(cell)] += int(weight) / scale
@@ -71,7 +74,9 @@ def estimate_curves(engine: AnyEngine, plan: Plan, campaigns: int) -> WinCurves:
         index[int(first_price)] = overall
         for code in range(campaigns):
             prices, losses, wins = (found.get((first_price, code, k), nothing) for k in range(3))
-            if prices.sum() >= LEAST_PRICES and (prices + losses + wins).sum() >= LEAST_ROWS:
+            # Rows, not what they stand for: weights make a curve no better known.
+            counts = [seen[(first_price, code, k)] for k in range(3)]
+            if counts[0] >= LEAST_PRICES and sum(counts) >= LEAST_ROWS:
                 index[int(first_price), code] = len(chances)
                 chances.append(_chance(plan, first_price, prices, losses, wins))
     return WinCurves(Curves.of(np.array(chances)), index)

@@ -86,9 +86,11 @@ def shorten(text: str, width: int) -> str:
 
 
 def count(value: float | None) -> str:
-    """A weighted count; a fraction is shown only while it could matter."""
+    """A weighted count; a fraction is shown only while it could matter, and what is not nothing never as 0."""
     if value is None or not math.isfinite(value):
         return DASH
+    if 0 < abs(value) < 0.05:
+        return significant(value, 1)
     whole = abs(value) >= 1000 or float(value).is_integer()
     return _minus(f"{value:,.0f}" if whole else f"{value:,.1f}")
 

@@ -166,7 +166,7 @@ def identified(metric: Metric | None, lookup: Lookup) -> str:
     if metric is None or metric.identified is None:
         return ""
     low, high = metric.identified.low, metric.identified.high
-    if low is not None and low == high:
+    if low == high:  # one value, or nothing that could be said
         return ""
     write = writer(metric.metric, lookup.money)
     return _ends(low, high, write)

@@ -73,6 +73,13 @@ def relative_error(measured: Measured, sample: Sample) -> Floats:
 
 def interval(measured: Measured, sample: Sample) -> Bounds:
     """Of the metric itself, shape (values,) each; NaN where there is not enough data."""
+    low, high = _interval(measured, sample)
+    if measured.extreme is None:
+        return low, high
+    return np.where(measured.extreme, np.nan, low), np.where(measured.extreme, np.nan, high)
+
+
+def _interval(measured: Measured, sample: Sample) -> Bounds:
     value = measured.value
     if measured.kind == "fact":
         return value, value
@@ -84,8 +91,6 @@ def interval(measured: Measured, sample: Sample) -> Bounds:
         return np.full(len(value), np.nan), np.full(len(value), np.nan)
     log = measured.kind in ("count", "log")
     centre = np.where(value > 0, value, np.nan) if log else value
-    if measured.extreme is not None:
-        centre = np.where(measured.extreme, np.nan, centre)
     return bounds_of(centre, _own_spread(measured, sample, log=log), sample, log=log)
 
 

@@ -40,6 +40,10 @@ ECONOMIC = frozenset(
 )
 
 
+# Numbers of a head that rest on labels of both kinds, beside those that are undefined without.
+OF_BOTH_LABELS = ("logloss", "brier", "uncertainty", "miscalibration", "discrimination", "ece", "calibration_error")
+
+
 def economic_values(family: Family, policy: int, *, has_click: bool, has_conversion: bool) -> Values:
     """Counts, money and their ratios of one policy."""
     out: Values = {}
@@ -251,6 +255,9 @@ def head_values(
                 about=draws.about,
                 calibrated=None if draws.calibrated is None else draws.calibrated + hidden,
             )
+    # Where all labels are alike nobody knows how seldom the other comes, and what it would cost.
+    alike = (y == 0) | (y == n)
+    values |= {name: replace(values[name], extreme=alike) for name in OF_BOTH_LABELS}
     if family.has("moved", policy, head):
         moved = ratio(get("moved"), get("moved_from"))
         values["churn"] = ratio_of(moved, part("moved"), part("moved_from"))

@@ -165,3 +165,10 @@ def test_names_of_any_length_leave_room_for_what_is_said() -> None:
     assert found.sentence.endswith("is 12 [11.9, 12.1]; the rule allows at most 11.")
     assert len(found.sentence) < 400
     assert found.segment == segment
+
+
+@pytest.mark.parametrize("value", ["", "  "])
+def test_a_segment_without_a_name_is_told_as_empty(value: str) -> None:
+    given = result(metric("cpa", 10.0, 12.0, half=0.1, segment={"site": value}))
+    found = one(given, {"metric": "cpa", "by": "site", "at_most": 11})
+    assert found.sentence == "CPA of v2 on site (empty) is 12 [11.9, 12.1]; the rule allows at most 11."

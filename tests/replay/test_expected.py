@@ -129,3 +129,13 @@ def test_first_price_bids_of_one_size_can_not_say_how_bids_win() -> None:
     flat = log.set_column(log.schema.get_field_index("bid"), "bid", pa.array(np.full(N, 9.0)))
     with pytest.raises(LogError, match="first-price auctions show no prices and only 1 sizes of bids"):
         run(flat, auction={"type": "first_price"}, outcomes="predicted")
+
+
+def test_weights_make_no_campaign_better_known() -> None:
+    """Two campaigns of 1,500 rows are too few for curves of their own, whatever each row stands for."""
+    log = market(3, first_price=False)[0].slice(0, 3_000)
+    heavy = log.append_column("weight", pa.array(np.full(len(log), 4.0)))
+    for segment in ({}, {"campaign": "0"}):
+        once, four = (numbers(run(each, outcomes="predicted"), "more", segment) for each in (log, heavy))
+        for metric in ("wins", "spend", "clicks"):
+            assert four[metric] == pytest.approx(4 * once[metric], rel=1e-8)

@@ -86,3 +86,14 @@ def test_clean_name_keeps_what_scripts_need() -> None:
 def test_shortening_counts_wide_characters_twice() -> None:
     assert f.shorten("東京フードデリバリー", 10) == "東京フー…"
     assert f.shorten("Tokyo", 5) == "Tokyo"
+
+
+def test_a_count_that_is_not_nothing_is_not_shown_as_nothing() -> None:
+    assert [f.count(v) for v in (0.0, 0.0123, 0.05, 0.5, 767.25, -0.001)] == [
+        "0",
+        "0.01",
+        "0.1",
+        "0.5",
+        "767.2",
+        "−0.001",
+    ]

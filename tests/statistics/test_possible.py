@@ -80,3 +80,23 @@ def test_an_end_is_drawn_in_to_the_limit_but_never_past_the_value() -> None:
     )
     found = within(value, (low, high), (0.0, 1.0))
     np.testing.assert_array_equal(found, [[0, 0.4, -1e-18, np.nan], [1, 0.6, 1, np.nan]])
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_predictions_of_rows_with_one_label_have_no_interval_and_the_same_ones_differ_by_nothing(label: int) -> None:
+    """None of 600 clicks says only that up to 3.7 may come, and each would cost a log loss as much as all others do."""
+    rows = [{**r, "won": 1, "click": label} for r in log(5, 50, 0.2)]
+    found = replay(
+        rows,
+        candidates={"new": {"columns": {"pctr": "pnew"}}, "same": {"bid": {"multiplier": 1.0}}},
+        performance_indicator_type="cpc",
+        segments=["campaign"],
+        fidelity="warn",
+    )
+    names = ("logloss", "brier", "uncertainty", "ece", "calibration_error")
+    own = [m for m in found.metrics if m.metric in names]
+    assert len(own) == 3 * 5 * 4
+    assert all(m.value is not None and m.low is None for m in own)
+    changes = [d for d in found.differences if d.metric in names]
+    assert all(d.absolute.low is None for d in changes if d.policy == "new")
+    assert all((d.absolute.low, d.absolute.high) == (0, 0) for d in changes if d.policy == "same" and not d.segment)

@@ -13,7 +13,8 @@ with rows as (
 select code, first_price, kind,
   case when x <= 0e0 then 0
     else cast(greatest(1, least({{ cells }}, ceil((log2(x) - {{ lowest }}) * {{ per_octave }}))) as integer) end as cell,
-  sum(wi) as weight
+  sum(wi) as weight,
+  count(*) as n
 from rows
 group by all
 order by all
