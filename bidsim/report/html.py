@@ -145,6 +145,7 @@ def content(result: Result, judged: int | None = None, pictures: Pictures | None
         "cards": view.cards(lookup) if len(lookup.candidates) <= 3 else [],
         "economics": view.economics(lookup),
         "predictions": view.predictions(lookup),
+        "brier_parts": view.brier_parts(lookup),
         "has_intervals": lookup.has_intervals,
         "predicted": lookup.predicted,
         "confidence": view.confidence(lookup),

@@ -75,6 +75,7 @@ class GateRow:
     by_point: bool = False
     known: str = ""
     plot: str = ""
+    detectable: str = ""
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,15 @@ def economics(lookup: Lookup) -> Group:
 def predictions(lookup: Lookup) -> list[Group]:
     """The model builder's rows, head by head."""
     metrics = ["normalized_entropy", "logloss", "auc", "gauc", "calibration", "calibration_error"]
-    metrics += ["ece", "ece_if_calibrated", "churn"]
+    return _by_head(lookup, [*metrics, "ece", "ece_if_calibrated", "churn"])
+
+
+def brier_parts(lookup: Lookup) -> list[Group]:
+    """The Brier score and what it is made of (CORP), head by head."""
+    return _by_head(lookup, ["brier", "miscalibration", "discrimination", "uncertainty"])
+
+
+def _by_head(lookup: Lookup, metrics: Sequence[str]) -> list[Group]:
     return [
         Group(HEAD_WORDS.get(head, f.clean_name(head)), [_row(lookup, m, head) for m in metrics if lookup.has(m, head)])
         for head in lookup.heads
@@ -286,6 +295,7 @@ def _gate_row(lookup: Lookup, o: RuleOutcome) -> GateRow:
         by_point=o.evidence == "point",
         known=COUNTED if _of_counted_wins(lookup, o) else "",
         plot=rule_plot(o, outcome_action(o)),
+        detectable="" if o.detectable is None or o.evidence == "point" else _judged_writer(o)(o.detectable).lstrip("+"),
     )
 
 

@@ -19,6 +19,7 @@ from bidsim.report import charts, plots, render_report
 from bidsim.report import format as f
 from bidsim.report.lookup import Lookup
 from bidsim.report.view import GATE_ROWS, cell, gate_table
+from bidsim.report.words import writer
 from bidsim.result import Estimate, IdentifiedChange, Range, Result
 from bidsim.scenario.schema import Rule
 
@@ -246,8 +247,30 @@ def test_each_rule_has_its_picture_beside_its_numbers() -> None:
     page = render_report(result)
     assert page.count('<svg class="rule"') == 3
     assert "the allowed region is shaded" in page
+    # The smallest effect that the log would have shown stands beside each interval, and is told what it is.
+    detectable = [o.detectable for o in result.gate.rules if o.evidence == "interval" and o.detectable is not None]
+    assert len(detectable) == 2
+    assert page.count('<span class="under">would show ') == 2
+    assert f"would show {f.change(detectable[0]).lstrip('+')}" in page
+    assert "2.8 standard errors" in page
     # What the gate allows of the overall calibration is shaded in the chart of its ratio too.
     assert "where the gate’s rule on the overall calibration passes" in page
+
+
+def test_the_parts_of_the_brier_score_are_shown_as_the_result_has_them() -> None:
+    result = make_result(candidates=1)
+    assert "made of" not in render_report(result)
+    parts = {"brier": 0.02, "miscalibration": 0.0012345, "discrimination": 0.0034567, "uncertainty": 0.0222222}
+    first = result.metrics[0].model_copy(update={"head": "ctr", "segment": {}, "low": None, "high": None})
+    added = [
+        first.model_copy(update={"policy": p.name, "metric": name, "value": value})
+        for p in result.policies
+        for name, value in parts.items()
+    ]
+    page = render_report(result.model_copy(update={"metrics": [*result.metrics, *added]}))
+    table = page[page.index("What the Brier score is made of") :].split("</table>")[0]
+    for name, value in parts.items():
+        assert writer(name, "JPY")(value) in table
 
 
 def test_a_policy_without_a_model_is_set_apart_from_the_words_after_it() -> None:
