@@ -149,7 +149,9 @@ def matched_values(matched: Matched, family: Family, policy: int, *, has_click: 
     the baseline does, the multiplier falls, and results with it (first order).
     """
     goal = family.by_bucket("spend", 0)
-    level, there = (None, None) if matched.level is None else _settled(matched.level, goal)
+    level, there = matched.level, np.zeros(len(goal), dtype=bool)
+    if level is not None:
+        level, there = _settled(level, goal)
     out: Values = {}
 
     def moved(parts: Floats, slope: Floats) -> Floats:
