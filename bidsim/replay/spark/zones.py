@@ -11,8 +11,6 @@ from collections.abc import Callable
 
 from sqlglot import exp
 
-from bidsim.replay.spark.nodes import Untranslatable
-
 ZONED = "TIMESTAMP WITH TIME ZONE"
 COMPARISONS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.NullSafeEQ, exp.NullSafeNEQ, exp.Between, exp.In)
 PARTED = frozenset(
@@ -59,26 +57,37 @@ def asked(node: exp.Expr) -> Parts:
 
 
 def in_zone(tree: exp.Expr, zone: str, type_of: Callable[[exp.Expr], str]) -> exp.Expr:
-    """The tree with the zone named wherever DuckDB would take its session's. Raises Untranslatable."""
+    """The tree with the zone named wherever DuckDB would take its session's. type_of: of every part that `asked` names."""
+    made: dict[int, tuple[exp.Expr, str]] = {}  # what stands for a part, and the part's type
+
+    def kind_of(node: exp.Expr) -> str:
+        return made[id(node)][1] if id(node) in made else type_of(node)
+
+    def put(new: exp.Expr, node: exp.Expr, kind: str) -> None:
+        made[id(new)] = (new, kind)
+        node.replace(new)
+
     for node in list(tree.walk(bfs=False))[::-1]:  # from the leaves up
-        kinds = [type_of(part) for part in asked(node)]
+        parts = asked(node)
+        kinds = [kind_of(part) for part in parts]
         if isinstance(node, exp.Cast) and _target(node) == "TIMESTAMPTZ":
-            _make_instant(node, zone, kinds[0] if kinds else "VARCHAR")
+            if ZONED not in kinds:
+                put(_instant(node.this, zone, kinds[0] if kinds else "VARCHAR"), node, ZONED)
         elif ZONED not in kinds:
             continue
+        elif isinstance(node, exp.Cast) and _target(node) in ("TEXT", "VARCHAR"):
+            put(_shown(zone, node.this), node, "VARCHAR")
         elif isinstance(node, COMPARISONS):
             for part in _operands(node):
-                kind = type_of(part)
-                if isinstance(part, exp.Literal) or (kind and kind != ZONED):
-                    part.replace(_instant(part, zone, "VARCHAR" if isinstance(part, exp.Literal) else kind))
+                kind = "VARCHAR" if isinstance(part, exp.Literal) else kind_of(part)
+                if kind and kind != ZONED:
+                    put(_instant(part, zone, kind), part, ZONED)
         else:
-            if isinstance(node, exp.Cast) and _target(node) in ("TEXT", "VARCHAR"):
-                raise Untranslatable("an instant is made no text there; write cast(timezone('ZONE', x) as varchar)")
-            for part in asked(node):
-                if type_of(part) == ZONED:
-                    part.replace(_timezone(zone, part.copy()))
+            for part, kind in zip(parts, kinds, strict=True):
+                if kind == ZONED:
+                    put(_timezone(zone, part.copy()), part, "TIMESTAMP")
             if isinstance(node, exp.Anonymous) and str(node.this).lower() == "date_trunc":
-                node.replace(_timezone(zone, node.copy()))
+                put(_timezone(zone, node.copy()), node, ZONED)
     return tree
 
 
@@ -99,10 +108,14 @@ def _cast(x: exp.Expr, kind: str) -> exp.Expr:
     return exp.Cast(this=x, to=exp.DataType.build(kind, dialect="duckdb"))
 
 
-def _make_instant(node: exp.Cast, zone: str, kind: str) -> None:
-    if kind == ZONED or not isinstance(node.this, exp.Expr):
-        return
-    node.replace(_instant(node.this, zone, kind))
+def _shown(zone: str, x: exp.Expr) -> exp.Expr:
+    """An instant as DuckDB writes it: the wall clock and its offset, with minutes only where it has some."""
+    wall, given = _timezone(zone, x.copy()).sql(dialect="duckdb"), x.sql(dialect="duckdb")
+    offset = f"((epoch_us({wall}) - epoch_us({given})) // 60000000)"
+    hours, minutes = (f"right('0' || cast(abs({offset}) {part} as varchar), 2)" for part in ("// 60", "% 60"))
+    rest = f"case when abs({offset}) % 60 = 0 then '' else ':' || {minutes} end"
+    sign = f"case when {offset} < 0 then '-' else '+' end"
+    return exp.Var(this=f"(cast({wall} as varchar) || {sign} || {hours} || {rest})")
 
 
 def _instant(x: exp.Expr, zone: str, kind: str) -> exp.Expr:
