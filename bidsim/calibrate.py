@@ -85,7 +85,12 @@ def calibrate(
         scratch() as work,
         brought(found, Path(work).resolve(), silent) as log,
         Engine(
-            log.files, Path(work).resolve(), threads=threads, memory_bytes=memory_bytes, folders=log.folders
+            log.files,
+            Path(work).resolve(),
+            threads=threads,
+            memory_bytes=memory_bytes,
+            folders=log.folders,
+            zone=loaded.scenario.timezone,
         ) as engine,
         planned(fitting, engine, log, policies) as plan,
     ):

@@ -58,6 +58,7 @@ def run_check(
             folders=log.folders,
             threads=threads,
             memory_bytes=max(LEAST_BYTES - OWN_BYTES, settings.memory_bytes - OWN_BYTES),
+            zone=loaded.scenario.timezone,
         ) as engine,
         planned(loaded, engine, log, policies) as plan,
     ):

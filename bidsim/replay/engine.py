@@ -38,7 +38,8 @@ class Engine:
     """One in-memory DuckDB, reading `files`, writing only below `work`.
 
     threads: number of threads, None for all cores. memory_bytes: the engine's own share of the memory. folders: where
-    more files will appear that it may read.
+    more files will appear that it may read. zone: of times that an expression gives without an offset, and of the hours
+    and days that it asks of an instant.
     """
 
     keeps_order = True
@@ -52,6 +53,7 @@ class Engine:
         threads: int | None,
         memory_bytes: int,
         folders: Sequence[Path] = (),
+        zone: str = "UTC",
     ) -> None:
         self.work = work
         self.files = tuple(files)
@@ -66,7 +68,7 @@ class Engine:
         }
         self._connection = duckdb.connect(":memory:", config=self._config)
         run = self._connection.execute
-        run("set timezone = 'UTC'")
+        run("set global timezone = $1", [zone])  # global: cursors are sessions of their own
         if threads is not None:
             run(f"set threads = {int(threads)}")
         run(f"set memory_limit = '{max(64, memory_bytes // 2**20)}MiB'")

@@ -24,8 +24,9 @@ def open_engine(
 ) -> AbstractContextManager[AnyEngine]:
     """engine, spark: as the command line says, before what the scenario says; folders: where rows may still be brought to.
     Raises BidsimError."""
+    zone = loaded.scenario.timezone
     if (engine or loaded.scenario.engine) == "duckdb":
-        return Engine(files, work, threads=threads, memory_bytes=memory_bytes, folders=folders)
+        return Engine(files, work, threads=threads, memory_bytes=memory_bytes, folders=folders, zone=zone)
     from bidsim.replay.spark.engine import SparkEngine
     from bidsim.replay.spark.session import open_session, refused_settings
 
@@ -43,7 +44,7 @@ def open_engine(
     session, owned = open_session(
         remote=remote, master=master, config={**config, **given}, threads=threads, memory_bytes=memory_bytes
     )
-    return SparkEngine(session, files, work, owned=owned)
+    return SparkEngine(session, files, work, owned=owned, zone=zone)
 
 
 def _text(value: str | int | float | bool) -> str:

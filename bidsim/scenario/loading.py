@@ -234,8 +234,9 @@ def _check(loaded: LoadedScenario) -> None:
     """What needs more than one key, or the world's time zones."""
     scenario = loaded.scenario
     # A list of hundreds of files, for the one that nearly all have.
-    if scenario.timezone != "UTC" and scenario.timezone not in available_timezones():
-        known = nearest(scenario.timezone, available_timezones())
+    # "localtime" is whatever the machine has, and no engine knows it.
+    if scenario.timezone != "UTC" and scenario.timezone not in (zones := available_timezones() - {"localtime"}):
+        known = nearest(scenario.timezone, zones)
         raise loaded.error(f'timezone: there is no time zone "{scenario.timezone}"{known}', "timezone")
     if len(scenario.logs_tables) > 1:
         second = list(scenario.logs_tables)[1]

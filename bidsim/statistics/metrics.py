@@ -22,7 +22,7 @@ from bidsim.statistics.possible import limits_of, within
 from bidsim.statistics.rare import FEW, Rare, widened
 from bidsim.statistics.resampling import resampled
 from bidsim.statistics.spread import Bounds, Sample
-from bidsim.statistics.tables import Matched, Ranked
+from bidsim.statistics.tables import AtLevel, Matched, Ranked
 from bidsim.statistics.tallies import Family, ratio
 
 Floats = npt.NDArray[np.float64]
@@ -153,8 +153,10 @@ def matched_values(matched: Matched, family: Family, policy: int, *, has_click: 
     family: the one that holds the baseline's sums too. The level follows the sample: where buckets spend more than
     the baseline does, the multiplier falls, and results with it (first order).
     """
-    level = matched.level
     goal = family.by_bucket("spend", 0)
+    level, there = matched.level, np.zeros(len(goal), dtype=bool)
+    if level is not None:
+        level, there = _settled(level, goal)
     out: Values = {}
 
     def moved(parts: Floats, slope: Floats) -> Floats:
@@ -192,11 +194,20 @@ def matched_values(matched: Matched, family: Family, policy: int, *, has_click: 
             unseen = is_unseen(own - family.by_bucket(name, 0), level.spend - goal, rate)
             # The parts are about money spent to the last cent; the next row would have cost more than was left.
             fully = value + slope * (goal.sum(axis=1) - matched.spend)
-            results = replace(results, unseen=unseen, exact=fully)
-            costs = replace(costs, unseen=unseen, exact=ratio(goal.sum(axis=1), fully))
+            results = replace(results, unseen=unseen, exact=np.where(there, value, fully))
+            costs = replace(costs, unseen=unseen, exact=np.where(there, costs.value, ratio(goal.sum(axis=1), fully)))
         out[(f"{name}_at_matched_spend", None, None)] = results
         out[(f"{cost}_at_matched_spend", None, None)] = costs
     return out
+
+
+def _settled(level: AtLevel, goal: Floats) -> tuple[AtLevel, Bools]:
+    """The level, and where it spends the goal in every bucket: it stays there then, whatever the last digits of sums are, so
+    that a policy that does as the baseline does changes by exactly 0."""
+    there = (np.abs(goal - level.spend) <= 1e-12 * goal.sum(axis=1, keepdims=True)).all(axis=1)
+    slopes = {f"{name}_slope": getattr(level, f"{name}_slope") for name in ("clicks", "conversions", "multiplier")}
+    still = {name: np.where(there, 0.0, slope) for name, slope in slopes.items()}
+    return replace(level, spend=np.where(there[:, None], goal, level.spend), **still), there
 
 
 def head_values(

@@ -193,6 +193,7 @@ def _extract_set(
             folders=log.folders,
             threads=threads,
             memory_bytes=max(LEAST_BYTES - OWN_BYTES, settings.memory_bytes - OWN_BYTES),
+            zone=loaded.scenario.timezone,
         ) as engine,
         planned(reading, engine, log, policies) as plan,
     ):

@@ -158,7 +158,14 @@ class Workflow:
         with (
             scratch(self.settings.directory) as work,
             brought(found, Path(work).resolve(), silent) as log,
-            Engine(log.files, Path(work).resolve(), threads=1, memory_bytes=1 << 29, folders=log.folders) as engine,
+            Engine(
+                log.files,
+                Path(work).resolve(),
+                threads=1,
+                memory_bytes=1 << 29,
+                folders=log.folders,
+                zone=loaded.scenario.timezone,
+            ) as engine,
         ):
             make_plan(loaded, engine, log, policies)
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from command import SCENARIO, log, replayed, write_log, write_model, write_scenario
+from command import SCENARIO, log, process, replayed, write_log, write_model, write_scenario
 
 # Weights, a model, logged predictions, budgets, segments and a gate at once: whatever depends on order would show.
 FULL: dict[str, Any] = {
@@ -115,3 +115,30 @@ def test_ties_in_time_under_a_budget_go_by_request_wherever_the_rows_stand(folde
         write_log(folder / "tied shuffled" / f"{i}.parquet", hours.take(order[i::3]))
     scenario = {**FULL, "segments": [], "columns": {**FULL["columns"], "request": "request_id"}}
     assert run(folder, "in order", "tied", scenario) == run(folder, "in disorder", "tied shuffled", scenario)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo"])
+def test_the_machines_time_zone_changes_nothing(zone: str, folder: Path) -> None:
+    """An engine takes the machine's zone for its own; `hour(ts)` and times without an offset are the scenario's."""
+    expressions = {
+        "timezone": zone,
+        "conditions": ["ts >= '2026-01-01'"],
+        "segments": [{"clock": "hour(ts)"}, "hour"],
+        "columns": {**SCENARIO["columns"], "time": "cast(cast(ts as varchar) as timestamptz)"},
+    }
+    scenario = write_scenario(folder / "zone.yaml", expressions)
+    outputs = []
+    for machine in ("UTC", "America/New_York"):
+        out = folder / f"zone-{zone[:3]}-{machine[:3]}"
+        words = ["replay", "--scenario", scenario, "--table", f"ad={folder / 'log.parquet'}", "--out", out, "--quiet"]
+        child = process(*words, "--model", folder / "m.bin", "--as-of", "2026-12-01", cwd=folder, env={"TZ": machine})
+        assert child.communicate()[1] == ""
+        outputs.append((out / "result.json").read_bytes())
+    assert outputs[0] == outputs[1]
+    wins = {"clock": {}, "hour": {}}
+    for m in json.loads(outputs[0])["metrics"]:
+        if m["metric"] == "wins" and m["segment"] and m["policy"] == "baseline":
+            ((name, value),) = m["segment"].items()
+            wins[name][value] = m["value"]
+    assert len(wins["hour"]) > 3
+    assert wins["clock"] == wins["hour"]

@@ -379,3 +379,29 @@ def test_under_a_budget_that_every_level_uses_up_the_match_is_the_level_nearest_
         found = numbers(result, f"x{multiplier}")
         assert found["clicks_at_matched_spend"] == clicks
         assert found["multiplier_at_matched_spend"] == (4.0 if multiplier < 1 else 1.0)
+
+
+@pytest.mark.parametrize("budget", [None, {"amount": 0.4, "per": "total"}])
+def test_a_candidate_that_bids_as_the_baseline_changes_nothing_at_matched_spend_to_the_last_digit(budget: Any) -> None:
+    """So that a rule which allows no increase passes: the last digits of money and of its slopes are not a change."""
+    rng = np.random.default_rng(1)
+    rows = [
+        {
+            "request": i,
+            "unit": int(rng.integers(200)),
+            "campaign": int(rng.integers(3)),
+            "price": float(rng.exponential(40.0)),
+            "weight": float(rng.choice([1.0, 1.7, 0.3])),
+            "won": 1,
+            "click": int(rng.random() < 0.4),
+            "pctr": float(rng.uniform(0.01, 0.1)),
+        }
+        for i in range(1500)
+    ]
+    keys = {"bid": {"formula": "1000 * pctr"}, "segments": ["campaign"]} | ({"budget": budget} if budget else {})
+    result = replay(rows, **keys)
+    changes = [d for d in result.differences if d.metric.endswith("_at_matched_spend")]
+    assert len(changes) >= 3
+    for change in changes:
+        for ends in (change.absolute, change.relative):
+            assert {ends.value, ends.low, ends.high} == {0.0}, change

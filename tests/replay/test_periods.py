@@ -20,7 +20,7 @@ from pyarrow import csv
 from small_logs import Row, by_segment, few, numbers, replay
 
 import bidsim
-from bidsim.errors import ScenarioError
+from bidsim.errors import LogError, ScenarioError
 from bidsim.replay.settling import starts_of
 
 TOKYO, NEW_YORK = "Asia/Tokyo", "America/New_York"
@@ -312,3 +312,28 @@ def test_rows_at_one_time_are_in_order_of_the_log_also_beside_a_campaign_table_t
     }
     won = by_segment(bidsim.replay(document), "new", "i", ["wins"])
     assert [i for i in range(60) if won[str(i)]["wins"]] == list(range(15))
+
+
+def test_times_of_an_expression_without_an_offset_and_its_hours_and_days_are_in_the_scenarios_zone() -> None:
+    """Spec 2: times in the scenario without an offset are in `timezone`; also those of conditions, beside instants."""
+    rows = impressions(
+        [datetime(2026, 11, 4, 20, tzinfo=UTC) + timedelta(hours=h) for h in range(8)]
+    )  # from 5:00 in Tokyo
+    said = {
+        "time >= '2026-11-05 08:00:00'": 5,
+        "time < '2026-11-05'": None,
+        "time >= timestamp '2026-11-05 08:00:00'": 5,
+        "time >= '2026-11-05T08:00:00+00:00'": None,
+        "time >= '2026-11-05T00:00:00+00:00'": 4,
+        "time between '2026-11-05 06:00:00' and '2026-11-05 07:00:00'": 2,
+        "hour(time) = 5": 1,
+        "cast(time as date) = '2026-11-05'": 8,
+        "date_trunc('day', time) = '2026-11-05'": 8,
+    }
+    for condition, expected in said.items():
+        keys: dict[str, Any] = {"conditions": [condition], "timezone": TOKYO}
+        if expected is None:
+            with pytest.raises(LogError, match="no row of the log"):
+                wins(rows, **keys)
+        else:
+            assert wins(rows, **keys) == expected, condition

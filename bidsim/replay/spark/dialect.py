@@ -16,6 +16,7 @@ from sqlglot.dialects.duckdb import DuckDB
 from sqlglot.dialects.spark import Spark
 
 from bidsim.errors import ScenarioError
+from bidsim.replay.spark import zones
 from bidsim.replay.spark.functions import AGGREGATES, FUNCTIONS, WINDOWED, extract
 from bidsim.replay.spark.nodes import Untranslatable, call, cast_to, raw
 from bidsim.replay.spark.types import is_float, is_whole, spark_type
@@ -71,10 +72,13 @@ def parse(sql: str) -> Any:
     return tree
 
 
-def translate(sql: str, describe: Describe) -> str:
-    """A query in Spark's dialect. Raises ScenarioError for what can't mean the same there."""
+def translate(sql: str, describe: Describe, zone: str = "UTC") -> str:
+    """A query in Spark's dialect. zone: that of DuckDB's session. Raises ScenarioError for what can't mean the same there."""
     tree = parse(sql)
     try:
+        if zone != "UTC":
+            kinds = _types(tree, describe, zones.asked)
+            tree = parse(zones.in_zone(tree, zone, lambda node: kinds.get(id(node), "")).sql(dialect="duckdb"))
         types = _types(tree, describe)
         for select in list(tree.find_all(exp.Select)):
             _expand_stars(select, describe)
@@ -171,12 +175,12 @@ def _aggregated(node: exp.Expr) -> bool:
     )
 
 
-def _types(tree: exp.Expr, describe: Describe) -> dict[int, str]:
+def _types(tree: exp.Expr, describe: Describe, asked: Callable[[exp.Expr], list[exp.Expr]] = _asked) -> dict[int, str]:
     """DuckDB's type of every node that is asked for, by the node's identity."""
     found: dict[int, str] = {}
     by_select: dict[int, tuple[exp.Select, list[exp.Expr]]] = {}
     for node in tree.walk():
-        for part in _asked(node):
+        for part in asked(node):
             select = part.find_ancestor(exp.Select)
             if select is not None:
                 by_select.setdefault(id(select), (select, []))[1].append(part)

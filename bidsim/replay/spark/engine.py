@@ -41,11 +41,12 @@ class SparkEngine:
     local = False
     threads = 1
 
-    def __init__(self, session: Any, files: Sequence[str], work: Path, *, owned: bool) -> None:
+    def __init__(self, session: Any, files: Sequence[str], work: Path, *, owned: bool, zone: str = "UTC") -> None:
         self.work = work
         self.session = session
         self.owned = owned
-        self.empty = Engine(files, work, threads=1, memory_bytes=512 * 2**20)
+        self.empty = Engine(files, work, threads=1, memory_bytes=512 * 2**20, zone=zone)
+        self.zone = zone
         self.files = tuple(files)
         self._kept: dict[str, Any] = {}
         self._views: list[str] = []
@@ -140,7 +141,7 @@ class SparkEngine:
 
     def spark_sql(self, sql: str) -> str:
         if sql not in self._texts:
-            self._texts[sql] = translate(sql, self.empty.names)
+            self._texts[sql] = translate(sql, self.empty.names, self.zone)
         return self._texts[sql]
 
     def reduce(self, sql: str, make: Callable[[], SumsT], progress: Progress | None = None) -> SumsT:

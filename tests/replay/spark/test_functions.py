@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from datetime import date, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -182,3 +183,52 @@ def test_every_function_that_users_may_write_is_checked_here() -> None:
 
 def test_dates_are_dates(answers: dict[str, tuple[list[Any], list[Any]]]) -> None:
     assert answers["cast(t as date)"][1][0] == date(2026, 1, 1)
+
+
+# What depends on the zone in which DuckDB's session is, the scenario's.
+IN_ZONE = [
+    "hour(z)",
+    "isodow(z) >= 6",
+    "extract('day' from z)",
+    "date_part('hour', coalesce(z, z))",
+    "cast(z as date)",
+    "cast(z as timestamp)",
+    "epoch(date_trunc('day', z))",
+    "epoch(date_trunc('hour', z)) - epoch(z)",
+    "z >= '2026-03-01'",
+    "z < '2026-03-01T10:30:00+00:00'",
+    "z >= timestamp '2026-03-01 05:00:00'",
+    "z between '2026-01-01' and '2026-10-01 12:00:00'",
+    "z in ('2026-03-01 10:00:00', '2026-03-01 05:00:00')",
+    "z = t",
+    "epoch(cast(t as timestamptz))",
+    "epoch(cast(cast(z as timestamp) as timestamptz))",
+    "epoch(timestamptz '2026-03-01 10:00:00')",
+    "epoch(try_cast(cast(t as varchar) as timestamptz))",
+    "epoch(cast(cast(coalesce(t, make_timestamp(2026, 1, 1, 0, 0, 0)) as varchar) || '+03:00' as timestamptz))",
+    "hour(t)",
+    "cast(z as varchar)",
+    "cast(date_trunc('day', z) as varchar) || 'x'",
+    "t >= '2026-03-01'",
+    "epoch(timezone('Asia/Tokyo', t)) + hour(timezone('Asia/Tokyo', z))",
+]
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kathmandu"])
+def test_hours_days_and_times_without_an_offset_are_in_the_scenarios_zone_on_both_engines(
+    spark: Any, tmp_path: Path, zone: str
+) -> None:
+    pq.write_table(pa.table(COLUMNS), tmp_path / "log.parquet")
+    source = open_source("ad", tmp_path / "log.parquet", None)
+    (tmp_path / "spark").mkdir()
+    query = ", ".join(f"{compiled(text)} as x{n}" for n, text in enumerate(IN_ZONE))
+    query = f"select {query} from source_0 as s order by row"
+    with Engine(source.files, tmp_path / "duckdb", threads=1, memory_bytes=2**29, zone=zone) as duck:
+        duck.run(f"create view source_0 as select * from read_parquet('{source.files[0]}')")
+        ours = pa.Table.from_batches(list(duck.stream(query)))
+    with SparkEngine(spark, source.files, tmp_path / "spark", owned=False, zone=zone) as engine:
+        engine.open(source)
+        theirs = engine._collect(query, engine.spark_sql(query))
+    for n, text in enumerate(IN_ZONE):
+        pairs = zip(ours.column(n).to_pylist(), theirs.column(n).to_pylist(), strict=True)
+        assert [(text, a, b) for a, b in pairs if not equal(a, b)] == []
