@@ -21,11 +21,11 @@ from bidsim.models.columns import Columns, HashCache
 from bidsim.models.libraries import Inputs
 from bidsim.models.manifest import LibraryHead, TrainingWindow
 from bidsim.scenario.schema import HEADS, Head
-from bidsim.training.curve import Measures, Progress
+from bidsim.training.curve import Measures, Progress, loss_sum
 from bidsim.training.hyperparameters import LightGBM
 from bidsim.training.measuring import Measuring
 from bidsim.training.problem import Batch, Problem
-from bidsim.training.streaming import Arrays, Learned, Stop
+from bidsim.training.streaming import Arrays, Learned, Stop, sigmoid
 from bidsim.training.tree_rows import RowReader, joined
 
 Floats = NDArray[np.float64]
@@ -78,7 +78,7 @@ class Trees:
         self._tables = {name: {v: code for code, v in enumerate(values)} for name, values in tables.items()}
         self._params = {
             "objective": "binary",
-            "metric": "binary_logloss",
+            "metric": "none",
             "learning_rate": hyper.learning_rate,
             "num_leaves": hyper.leaves,
             "min_data_in_leaf": hyper.min_rows_leaf,
@@ -104,7 +104,6 @@ class Trees:
         self._scores: Floats | None = None
 
     def round(self, number: int, stop: Stop, progress: Progress | None) -> Learned:
-        found: dict[str, dict[str, list[float]]] = {}
         if stop():
             return Learned(0, None, whole=False)
 
@@ -118,17 +117,14 @@ class Trees:
             {**self._params, "seed": (self._seed + 7919 * number) % 2**31},
             self._training,
             num_boost_round=self.hyper.trees_per_round,
-            valid_sets=[self._training],
-            valid_names=["training"],
-            callbacks=[self._lightgbm.record_evaluation(found), check],
+            callbacks=[check],
         )
         whole = joined(self._text, booster.model_to_string(num_iteration=-1))
         self._text = self._lightgbm.Booster(model_str=whole).model_to_string(num_iteration=-1)
         self._counts.append(booster.num_trees())
-        self._add_scores(len(self._counts) - 1)
-        losses = found.get("training", {}).get("binary_logloss", [])
+        logloss = self._add_scores(len(self._counts) - 1)
         complete = bool(booster.num_trees() == self.hyper.trees_per_round) or not stop()
-        return Learned(self.problem.learned, losses[-1] if losses else None, complete)
+        return Learned(self.problem.learned, logloss, complete)
 
     def validate(self) -> Measures:
         booster = self._lightgbm.Booster(model_str=self._text)
@@ -160,15 +156,16 @@ class Trees:
         """The values of a categorical feature in the order of their codes."""
         return tuple(self._tables[name])
 
-    def _add_scores(self, first: int) -> None:
-        """Add the log odds of the rounds from `first` on to those of the rows to learn from, round by round.
+    def _add_scores(self, first: int) -> float:
+        """Add the log odds of the rounds from `first` on to those of the rows to learn from; returns their log loss.
 
-        Always in this order: sums of other orders differ in the last digit, and so would trees.
+        Always in this order, round by round: sums of other orders differ in the last digit, and so would trees. The loss
+        that LightGBM tells depends on its number of threads likewise.
         """
         if self._scores is None:
             self._scores = np.zeros(self.problem.learned)
         booster = self._lightgbm.Booster(model_str=self._text)
-        start = 0
+        start, loss, weight = 0, 0.0, 0.0
         for batch in self.problem.learning():
             matrix = self._matrix(batch)
             stop = start + len(matrix)
@@ -179,7 +176,10 @@ class Trees:
                 self._scores[start:stop] += booster.predict(
                     matrix, raw_score=True, start_iteration=begin, num_iteration=count
                 )
+            loss += loss_sum(sigmoid(self._scores[start:stop]), batch.label, batch.weight)
+            weight += float(batch.weight.sum())
             start = stop
+        return loss / weight
 
     def _labels(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Of the rows to learn from, as LightGBM keeps them."""

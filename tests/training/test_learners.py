@@ -19,7 +19,7 @@ from bidsim.models.columns import HashCache, table_columns
 from bidsim.models.hashed import hash_cells
 from bidsim.models.manifest import FactorizationSpec
 from bidsim.training.curve import MOST_ROUNDS, round_of, thinned
-from bidsim.training.examples import Examples, Sample
+from bidsim.training.examples import Examples, Part, Sample
 from bidsim.training.hyperparameters import Common, FactorizationMachine, HashedLogistic
 from bidsim.training.logistic import LogisticLearner
 from bidsim.training.machines import MachineLearner
@@ -52,7 +52,8 @@ def some_rows(seed: int = 1) -> tuple[pa.Table, Any, Any]:
 
 
 def problem(hyper: Common) -> Problem:
-    sample = Sample(rows=ROWS, positives=1, weight=1.0, positive_weight=1.0, negatives_kept=1.0, files=())
+    files = (Part(path="part", rows=ROWS, bytes=0, sha256="0" * 64),)
+    sample = Sample(rows=ROWS, positives=1, weight=1.0, positive_weight=1.0, negatives_kept=1.0, files=files)
     return Problem("ctr", hyper, Examples(Path(), "ctr", sample, {}), FEATURES, ROWS, RATE, {})
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from command import bidsim
+from command import bidsim, process
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from small_market import hyperparameters, market, write_market
@@ -211,6 +211,20 @@ def test_stopped_within_rounds_it_goes_on_from_that_row(kind: str, data: Extract
     assert not found.stopped
     assert found.bundle.data == whole
     assert steps <= len(asked) + 1
+
+
+def test_the_number_of_threads_changes_no_byte_of_trees(data: Extraction, tmp_path: Path) -> None:
+    """Processes of their own: OpenMP reads its number of threads once."""
+    h = hyperparameters(tmp_path, **KINDS["lightgbm"], **LOOSE)
+    made = []
+    for threads in ("1", "2", "3"):
+        out = tmp_path / f"{threads}.bin"
+        options = ("--data", data.directory, "--hyperparameters", h, "-o", out, "-q")
+        scenario = data.directory.parent / "scenario.yaml"
+        child = process("train", "--scenario", scenario, *options, cwd=tmp_path, env={"OMP_NUM_THREADS": threads})
+        assert child.wait(60) == 0
+        made.append(out.read_bytes())
+    assert made[0] == made[1] == made[2]
 
 
 def test_another_seed_is_another_machine(data: Extraction, tmp_path: Path) -> None:
