@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,21 +22,16 @@ from bidsim.result import (
     CalibrationCurve,
     Difference,
     Estimate,
-    IdentifiedChange,
     Metric,
-    Range,
     Result,
     SplitPart,
 )
 from bidsim.statistics.bands import bands, no_bands
 from bidsim.statistics.calibration import Bins
 from bidsim.statistics.halves import STRATA
-from bidsim.statistics.identified import holding, identified, identified_change, over_campaigns
 from bidsim.statistics.intervals import interval
-from bidsim.statistics.matched_range import AT_MATCHED
 from bidsim.statistics.measured import total_of
 from bidsim.statistics.metrics import (
-    ECONOMIC,
     Values,
     campaign_auc,
     differences,
@@ -47,12 +42,13 @@ from bidsim.statistics.metrics import (
 )
 from bidsim.statistics.multiway import if_campaigns_were_new
 from bidsim.statistics.possible import limits_of, within
+from bidsim.statistics.ranges import Known, KnownChange, known_changes, known_values, nulls
 from bidsim.statistics.rare import SHARES, Rare, widened, with_exceptions
 from bidsim.statistics.resampling import bucket_weights
 from bidsim.statistics.split import PartName, split, stage_of
 from bidsim.statistics.spread import Bounds, Sample
 from bidsim.statistics.tables import AtLevel, Matched, Tables
-from bidsim.statistics.tallies import OVERALL, Family, ratio
+from bidsim.statistics.tallies import OVERALL, Family
 from bidsim.statistics.units import BUCKETS
 
 Floats = npt.NDArray[np.float64]
@@ -117,12 +113,12 @@ def numbers_of(tables: Tables, confidence: float) -> Numbers:
         for name in outline.shown:
             cut, family = cuts[(index, name)], families[name]
             rare = Rare.of(family, index) if index > 0 else None
-            ranges = _identified(tables, index, name, cut.values)
+            ranges = known_values(tables, index, name, cut.values)
             metrics += _metrics(policy, index, family, cut.values, samples[name], ranges, rare)
             curves += _curves(tables, index, family, cut.bins, samples[name])
             if index > 0:
                 pair = cuts[(0, name)].values, cut.values
-                known = _identified_changes(tables, index, name, *pair)
+                known = known_changes(tables, index, name, *pair)
                 changes += _differences(policy, family, *pair, samples[name], known, rare)
     freedom = {name: _freedom(families[name], sample) for name, sample in samples.items()}
     parts, anew = list(_split(tables, samples[OVERALL])), if_campaigns_were_new(tables, confidence)
@@ -215,84 +211,10 @@ def _null(value: float) -> float | None:
     return None if not math.isfinite(value) else float(value)
 
 
-def _nulls(values: npt.NDArray[Any]) -> list[float | None]:
-    """As `_null`, of all entries."""
-    whole: list[float | None] = np.asarray(values, dtype=np.float64).tolist()
-    for at in np.flatnonzero(~np.isfinite(np.asarray(values, dtype=np.float64))):
-        whole[at] = None
-    return whole
-
-
 def _segments(family: Family) -> list[dict[str, str]]:
     return [{}] if family.name == OVERALL else [{family.name: value} for value in family.values]
 
 
-Known = Callable[[str], Sequence[Range | None]]
-KnownChange = Callable[[str], Sequence[IdentifiedChange | None]]
-
-
-def _identified(tables: Tables, index: int, name: str, values: Values) -> Known:
-    """The identified ranges of a metric by segment value; the value itself where every fate is known."""
-    pair = tables.unknown.get((max(index, 1), name))
-    size = len(tables.families[name].values)
-    if pair is None:
-        ranges = {m: (v.value, v.value) for (m, head, _), v in values.items() if head is None and m in ECONOMIC}
-    else:
-        ranges = identified(tables.families[name], index, pair)
-        if name == OVERALL and (campaigns := tables.outline.campaigns):
-            several = tables.unknown[(max(index, 1), campaigns)]
-            ranges |= identified(tables.families[campaigns], index, several, over_campaigns)
-        if tables.families[name].expected:
-            ranges = {
-                m: holding(s, values[(m, None, None)].value) for m, s in ranges.items() if (m, None, None) in values
-            }
-    matched = tables.at_matched.get((max(index, 1), name))
-    if matched is not None:
-        # The baseline spends what it spends: at its own level it is what it is.
-        own = matched.value if index else {m: ranges[m] for m in matched.value.keys() & ranges.keys()}
-        one = np.ones(size)
-        own = own if index else own | {"multiplier": (one, one)}
-        ranges |= {f"{metric}{AT_MATCHED}": span for metric, span in own.items()}
-    return lambda metric: _ranges(ranges.get(metric), size)
-
-
-def _identified_changes(tables: Tables, index: int, name: str, ours: Values, theirs: Values) -> KnownChange:
-    pair, matched = tables.unknown.get((index, name)), tables.at_matched.get((index, name))
-    size = len(tables.families[name].values)
-    ranges = {} if pair is None else identified_change(tables.families[name], index, pair)
-    if pair is not None and name == OVERALL and (campaigns := tables.outline.campaigns):
-        several = tables.unknown[(index, campaigns)]
-        ranges |= identified_change(tables.families[campaigns], index, several, over_campaigns)
-    if tables.families[name].expected:
-        for metric in [m for m in ranges if (m, None, None) in theirs]:
-            base, value = (values[(metric, None, None)].value for values in (ours, theirs))
-            absolute, relative = ranges[metric]
-            change = value - base
-            ranges[metric] = holding(absolute, change), holding(relative, ratio(change, np.abs(base)))
-    if matched is not None:
-        ranges |= {f"{m}{AT_MATCHED}": (span, matched.relative[m]) for m, span in matched.absolute.items()}
-
-    def known(metric: str) -> Sequence[IdentifiedChange | None]:
-        absolute, relative = (_ranges(r, size) for r in ranges.get(metric, (None, None)))
-        return [
-            IdentifiedChange.built(absolute=a, relative=r) if a and r else None
-            for a, r in zip(absolute, relative, strict=True)
-        ]
-
-    return known
-
-
-def _ranges(span: Bounds | None, size: int) -> Sequence[Range | None]:
-    """By segment value. An end that has no bound is null; NaN: nothing to say."""
-    if span is None:
-        return [None] * size
-    return [
-        None if nothing else Range.built(low=low, high=high)
-        for nothing, low, high in zip(np.isnan(span[0]).tolist(), _nulls(span[0]), _nulls(span[1]), strict=True)
-    ]
-
-
-# Tens of thousands of records of plain floats and texts: they are built without validation, which tests make up for.
 def _metrics(
     policy: str, index: int, family: Family, values: Values, sample: Sample, known: Known, rare: Rare | None
 ) -> Iterator[Metric]:
@@ -305,7 +227,7 @@ def _metrics(
         if metric in SHARES:
             bounds = with_exceptions(metric, family, index, bounds, sample.confidence)
         bounds = within(measured.value, bounds, limits_of(metric))
-        columns = [_nulls(column) for column in (measured.value, *bounds)]
+        columns = [nulls(column) for column in (measured.value, *bounds)]
         ranges = known(metric) if head is None else nothing
         for segment, value, low, high, span in zip(segments, *columns, ranges, strict=True):
             yield Metric.built(
@@ -315,7 +237,7 @@ def _metrics(
 
 
 def _estimates(value: Floats, bounds: Bounds) -> list[Estimate]:
-    columns = [_nulls(column) for column in (value, *bounds)]
+    columns = [nulls(column) for column in (value, *bounds)]
     return [Estimate.built(value=v, low=low, high=high) for v, low, high in zip(*columns, strict=True)]
 
 
@@ -334,7 +256,7 @@ def _differences(
         ranges = known(metric) if head is None else nothing
         absolute = _estimates(change.absolute, change.absolute_bounds)
         relative = _estimates(change.relative, change.relative_bounds)
-        own = _nulls(change.baseline), _nulls(change.candidate)
+        own = nulls(change.baseline), nulls(change.candidate)
         for segment, ours, theirs, a, r, span in zip(segments, *own, absolute, relative, ranges, strict=True):
             yield Difference.built(
                 policy=policy, metric=metric, head=head, segment=segment, baseline=ours, candidate=theirs,
@@ -352,7 +274,7 @@ def _curves(
         for segment, b in zip(segments, by_value, strict=True):
             grid, weighted = ranked.grid, outline.weighted
             low, high = bands(b, grid, sample, weighted=weighted) if grid is not None else no_bands(b)
-            columns = (b.predicted.tolist(), b.observed.tolist(), _nulls(low), _nulls(high), b.weight.tolist())
+            columns = (b.predicted.tolist(), b.observed.tolist(), nulls(low), nulls(high), b.weight.tolist())
             yield CalibrationCurve.built(
                 policy=outline.policies[index],
                 head=head,
