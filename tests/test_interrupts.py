@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,14 @@ import pytest
 from bidsim.interrupts import held
 from bidsim.scratch import scratch
 from bidsim.store.runs import write_run
+
+
+@pytest.fixture(autouse=True)
+def own_handler() -> Iterator[None]:
+    """Python's own handler of SIGINT, whoever left another in this process (a Spark session does)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def interrupting(function: Callable[..., Any]) -> Callable[..., Any]:
