@@ -43,7 +43,7 @@ FILES = [
 TESTS = {
     "bidsim/gate": (["tests/gate"], ["tests/cli/test_gate.py", "tests/store/test_statistics.py"]),
     "bidsim/statistics": (
-        [f"tests/statistics/test_{name}.py" for name in ("intervals", "multiway", "winning", "binned")],
+        [f"tests/statistics/test_{name}.py" for name in ("intervals", "multiway", "winning", "binned", "frontier")],
         [
             *(f"tests/statistics/test_{name}.py" for name in ("references", "resampling", "rare")),
             *(f"tests/replay/test_{name}.py" for name in ("unknown_fates", "matched_fates")),
