@@ -35,12 +35,12 @@ def duplicates(engine: Engine, plan: Plan) -> list[Outcome]:
         f"from facts where {known} group by {key}, {', '.join(content)})"
     )[0]
     out = []
-    if extra > tolerance * total:
+    if extra > tolerance * total or (extra and _never_by_chance(engine, content, known)):
         out.append(
             found(
                 "C02",
-                "error",
-                f"{int(extra):,} rows repeat another in request, campaign, time, price, bid and labels"
+                "error" if extra > tolerance * total else "warning",
+                f"{int(extra):,} rows repeat another in {'request, ' * by_request}campaign, time, price, bid and labels"
                 f"{'' if by_request else ' (no request: by unit and time)'}; they add {worth:,.2f} to what the rows cost.",
                 "Keep one of each: was a file read twice, or a partition loaded again?",
                 rows=int(extra),
@@ -74,6 +74,18 @@ def duplicates(engine: Engine, plan: Plan) -> list[Outcome]:
             share=share,
         ),
     ]
+
+
+def _never_by_chance(engine: Engine, content: list[str], known: str) -> bool:
+    """Whether rows of one campaign, unit and time that have a price agree in all the rest, or nearly: bids that only happen
+    to meet in time would differ in price."""
+    by = "campaign, ts, unit"
+    alike, together = engine.rows(
+        "select coalesce(sum(k - groups), 0), coalesce(sum(k - 1), 0) from (select sum(n) as k, count(*) as groups from "
+        f"(select {by}, count(*) as n from facts where {known} and price_logged is not null "
+        f"group by {by}, {', '.join(c for c in content if c not in ('ts', 'unit'))}) group by {by} having sum(n) > 1)"
+    )[0]
+    return bool(alike >= 0.9 * together > 0)
 
 
 def _dimension(engine: Engine, plan: Plan) -> Outcome | None:
