@@ -168,30 +168,78 @@ def replay_halves(stages: Stages, buckets: UnitBuckets, bidders: Sequence[Bidder
 
 
 class _Halves:
-    """What half-samples change of some bidders' results."""
+    """What half-samples change of some bidders' results, and of the rows that a candidate and the baseline decide
+    differently, for which a lane of candidates settles the baseline too."""
 
     def __init__(self, rules: _Rules, mine: list[int]) -> None:
         self.rules = rules
         self.mine = mine
+        candidates = [i for i in mine if 0 < i < len(rules.plan.policies)]
+        self.settled = mine if 0 in mine or not candidates else [0, *mine]
+        self.beside = {i: self.settled.index(0) for i in candidates}
         self.tallies = [Tally(size * REPLICATES) for size in rules.sizes]
-        self.whole = rules.ledger(len(mine))
-        self.parts = rules.ledger(len(mine) * REPLICATES)
+        self.whole = rules.ledger(len(self.settled))
+        self.parts = rules.ledger(len(self.settled) * REPLICATES)
 
     def add(self, batch: _Batch) -> None:
         rules = self.rules
         halves = HALVES[:, batch.bucket]
-        rows = [batch.auction.rows_of(rules.bidders[i], batch.rows) for i in self.mine]
+        rows = [batch.auction.rows_of(rules.bidders[i], batch.rows) for i in self.settled]
         less = [Rows(r.bids, r.wins & half, r.pay, r.bar, r.first_price) for r in rows for half in halves]
         all_ = self.whole.wins(batch.starts, batch.limits, rows)
         some = self.parts.wins(batch.starts, batch.limits.scaled(1, 2), less)
-        for k, i in enumerate(self.mine):
+        for k, i in enumerate(self.settled):
+            if i not in self.mine:
+                continue
+            base = self.beside.get(i)
             for r, half in enumerate(halves):
-                settled = all_[k], some[k * REPLICATES + r]
-                _add(self.tallies, rules.measured[i], i, r, batch, half, settled, rules.buckets)
+                here = half & batch.auction.observed
+                ours = _Changed(all_[k], some[k * REPLICATES + r])
+                self._add(i, r, batch, ours, ours.rows(here))
+                if base is not None:
+                    theirs = _Changed(all_[base], some[base * REPLICATES + r])
+                    either = np.union1d(ours.rows(here), theirs.rows(here))
+                    self._add(i, r, batch, ours.alone(theirs), either, "_gained")
+                    self._add(i, r, batch, theirs.alone(ours), either, "_lost")
+
+    def _add(self, place: int, replicate: int, batch: _Batch, changed: _Changed, rows: Ints, side: str = "") -> None:
+        """Add what a half-sample changes of its own rows. side: of the rows that one of two policies wins alone."""
+        if len(rows) == 0:
+            return
+        whole, part = changed.whole, changed.part
+        sign = part.won[rows].astype(np.int64) - whole.won[rows].astype(np.int64)
+        paid = np.where(part.won[rows], part.paid[rows], 0) - np.where(whole.won[rows], whole.paid[rows], 0)
+        changes: list[tuple[str, Any]] = [("spend", paid)]
+        measures = self.rules.measured[place]
+        changes += [(name, values * sign) for name, values in measures.of(batch, rows, results_only=bool(side))]
+        at = [np.zeros(len(rows), dtype=np.int64), *self.rules.buckets.codes(batch.rows, rows)]
+        for tally, code in zip(self.tallies, at, strict=False):
+            for name, values in changes:
+                key: Key = (f"{name}{side}", place, None)
+                tally.add(key, code * REPLICATES + replicate, values)
 
     def merge(self, other: Self) -> None:
         for mine, theirs in zip(self.tallies, other.tallies, strict=True):
             mine.merge(theirs)
+
+
+@dataclass(frozen=True)
+class _Changed:
+    """Wins of a batch in the whole log and in a half-sample of it."""
+
+    whole: Wins
+    part: Wins
+
+    def rows(self, among: Bools) -> Ints:
+        differ = (self.whole.won != self.part.won) | (self.whole.paid != self.part.paid)
+        return np.flatnonzero(differ & among)
+
+    def alone(self, other: _Changed) -> _Changed:
+        """The wins that the other policy does not have, at their own cost."""
+        return _Changed(
+            Wins(self.whole.won & ~other.whole.won, self.whole.paid),
+            Wins(self.part.won & ~other.part.won, self.part.paid),
+        )
 
 
 class _Measures:
@@ -216,39 +264,17 @@ class _Measures:
         self.columns.append(f"{sql} as {column}")
         self.fixed.append((name, column, scale))
 
-    def of(self, batch: _Batch, rows: Ints) -> Iterator[tuple[str, Ints | npt.NDArray[np.float64]]]:
-        """Each sum's whole numbers, of some rows, but for spend, whose payments the budget decides."""
+    def of(
+        self, batch: _Batch, rows: Ints, *, results_only: bool
+    ) -> Iterator[tuple[str, Ints | npt.NDArray[np.float64]]]:
+        """Each sum's whole numbers, of some rows, but for spend, whose payments the budget decides. results_only:
+        without what they are worth and what was predicted of them."""
         yield "wins", ints(batch.rows, "wi")[rows] if self.plan.weighted else np.ones(len(rows), dtype=np.int64)
         for name, (at, values) in zip(("clicks", "conversions"), batch.auction.results, strict=True):
             if self.plan.has(name[:-1]):
                 full = np.zeros(len(batch.bucket), dtype=np.int64)
                 full[at] = values
                 yield name, full[rows]
-        for name, column, scale in self.fixed:
+        for name, column, scale in () if results_only else self.fixed:
             each = np.nan_to_num(floats(batch.rows, column)[rows])
             yield name, np.rint((each * batch.auction.weight[rows] if self.plan.weighted else each) * scale)
-
-
-def _add(
-    tallies: Sequence[Tally],
-    measures: _Measures,
-    place: int,
-    replicate: int,
-    batch: _Batch,
-    half: Bools,
-    settled: tuple[Wins, Wins],
-    buckets: UnitBuckets,
-) -> None:
-    """Add what a half-sample changes for its own rows. settled: the whole log's, and the half's."""
-    whole, part = settled
-    rows = np.flatnonzero(((whole.won != part.won) | (whole.paid != part.paid)) & half & batch.auction.observed)
-    if len(rows) == 0:
-        return
-    sign = part.won[rows].astype(np.int64) - whole.won[rows].astype(np.int64)
-    changes: list[tuple[str, Any]] = [("spend", part.paid[rows] - whole.paid[rows])]
-    changes += [(name, values * sign) for name, values in measures.of(batch, rows)]
-    at = [np.zeros(len(rows), dtype=np.int64), *buckets.codes(batch.rows, rows)]
-    for tally, code in zip(tallies, at, strict=False):
-        for name, values in changes:
-            key: Key = (name, place, None)
-            tally.add(key, code * REPLICATES + replicate, values)

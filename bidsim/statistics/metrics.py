@@ -63,7 +63,9 @@ def economic_values(family: Family, policy: int, *, has_click: bool, has_convers
 
     count("bids")
     count("wins")
-    rate("win_rate", "wins", "bids")
+    # Half-samples don't replay bids that can't win, and wins without their bids would be no rate: both as they went.
+    entered, won = (family.as_it_went().by_bucket(name, policy) for name in ("bids", "wins"))
+    out[("win_rate", None, None)] = ratio_of(ratio(value("wins"), value("bids")), won, entered)
     count("spend")
     rate("cpm", "spend", "wins", 1000.0)
     if has_click:

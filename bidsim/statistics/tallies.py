@@ -155,6 +155,10 @@ class Family:
         none = np.zeros((len(self.values), self.buckets))
         return replace(self, reruns={key: by_stratum(self.parts.get(key, none), each) for key, each in moved.items()})
 
+    def as_it_went(self) -> Family:
+        """Without what replays of half-samples say: by bucket, given the course that the budget took."""
+        return replace(self, reruns={}) if self.reruns else self
+
     def has(self, name: str, policy: int | None = None, head: str | None = None) -> bool:
         return (name, policy, head) in self.scales
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from oracle import Policy, Rules
+from oracle import Policy, Rules, Sums
 from oracle import replay as replay_naively
 from scipy.linalg import hadamard
 from small_logs import Row, as_table
@@ -21,12 +21,14 @@ from bidsim.statistics import units
 from bidsim.statistics.halves import DESIGN, REPLICATES, STRATA, by_stratum, in_half
 from bidsim.statistics.intervals import interval
 from bidsim.statistics.measured import total_of
+from bidsim.statistics.metrics import economic_values
 from bidsim.statistics.numbers import numbers_of
 from bidsim.statistics.tables import Tables
 from bidsim.statistics.tallies import OVERALL
 
 START = datetime(2026, 11, 24, tzinfo=UTC)
-NAMES = ("wins", "spend", "clicks", "conversions", "value")
+RESULTS = ("wins", "spend", "clicks", "conversions")
+NAMES = (*RESULTS, "value")
 
 
 def make_log(seed: int, n: int = 600, units_of: int = 150, **same: Any) -> list[Row]:
@@ -70,10 +72,27 @@ def tables_of(rows: list[Row], *, threads: int = 1, **scenario: Any) -> Tables:
         return run_replay(loaded, [], as_of=date(2026, 11, 24)).tables
 
 
-def sums(rows: list[Row], field: str, rules: Rules, campaign: int | None) -> dict[str, float]:
-    policy = Policy(field, None, lambda row, pctr, pcvr: None if pctr is None else 100 * pctr)
-    found = replay_naively(rows, policy, rules, segment="campaign")[campaign]
-    return {name: float(getattr(found, name)) for name in NAMES}
+def sums(rows: list[Row], rules: Rules, campaign: int | None) -> dict[tuple[str, int], float]:
+    """By (name, place of the policy): each policy's own wins, and those that only one of them has."""
+    policies = [
+        Policy(field, None, lambda row, pctr, pcvr: None if pctr is None else 100 * pctr)
+        for field in ("pctr", "pother")
+    ]
+    each = [replay_naively(rows, policy, rules, segment="request") for policy in policies]
+    out = dict.fromkeys([(name, place) for name in NAMES for place in (0, 1)], 0.0)
+    out |= dict.fromkeys([(f"{name}_{side}", 1) for name in RESULTS for side in ("gained", "lost")], 0.0)
+    for row in rows:
+        if campaign is not None and row["campaign"] != campaign:
+            continue
+        ours, theirs = (found.get(row["request"]) or Sums() for found in each)
+        for name in NAMES:
+            out[name, 0] += float(getattr(ours, name))
+            out[name, 1] += float(getattr(theirs, name))
+        side, alone = ("gained", theirs) if not ours.wins else ("lost", ours)
+        if bool(ours.wins) != bool(theirs.wins):
+            for name in RESULTS:
+                out[f"{name}_{side}", 1] += float(getattr(alone, name))
+    return out
 
 
 @pytest.mark.parametrize(
@@ -96,25 +115,20 @@ def test_half_samples_are_replays_of_half_the_units_with_half_the_budget(
     how = Rules(budget="limit", per="day", **rules)
     for name, labels in ((OVERALL, [None]), ("campaign", [1, 2, 3])):
         family = tables.families[name]
-        for place, field in enumerate(("pctr", "pother")):
-            for i, campaign in enumerate(labels):
-                whole = sums(rows, field, how, campaign)
-                found = [
-                    sums(
-                        [{**r, "limit": r["limit"] / 2} for r, own in zip(rows, half, strict=True) if own],
-                        field,
-                        how,
-                        campaign,
-                    )
-                    for half in halves
-                ]
-                for measure in NAMES:
-                    # What strata differ by, from the definition: replicates times the design, but for its constant.
-                    doubled = np.array([2 * each[measure] for each in found])
-                    contrast = DESIGN.T @ doubled / REPLICATES * np.sqrt(STRATA / (STRATA - 1))
-                    contrast[0] = 0.0
-                    expected = whole[measure] / STRATA + contrast - contrast.mean()
-                    np.testing.assert_allclose(family.by_bucket(measure, place)[i], expected, rtol=0, atol=1e-9)
+        for i, campaign in enumerate(labels):
+            whole = sums(rows, how, campaign)
+            found = [
+                sums([{**r, "limit": r["limit"] / 2} for r, own in zip(rows, half, strict=True) if own], how, campaign)
+                for half in halves
+            ]
+            assert any(each[name, 1] != whole[name, 1] / 2 for each in found for name in ("wins_gained", "wins_lost"))
+            for (measure, place), value in whole.items():
+                # What strata differ by, from the definition: replicates times the design, but for its constant.
+                doubled = np.array([2 * each[measure, place] for each in found])
+                contrast = DESIGN.T @ doubled / REPLICATES * np.sqrt(STRATA / (STRATA - 1))
+                contrast[0] = 0.0
+                expected = value / STRATA + contrast - contrast.mean()
+                np.testing.assert_allclose(family.by_bucket(measure, place)[i], expected, rtol=0, atol=1e-9)
 
 
 def test_half_samples_are_balanced() -> None:
@@ -152,6 +166,20 @@ def test_where_no_budget_binds_nothing_is_moved() -> None:
     assert {k: v for k, v in ours.items() if "matched" not in k[1]} == {
         k: v for k, v in theirs.items() if k in ours and "matched" not in k[1]
     }
+
+
+def test_a_win_rate_takes_the_budgets_course_as_it_was_since_bids_are_not_replayed() -> None:
+    tables = tables_of(make_log(5), budget={"amount": "limit", "per": "day"})
+    for name in (OVERALL, "campaign"):
+        family = tables.families[name]
+        assert family.reruns
+        found = economic_values(family, 1, has_click=True, has_conversion=True)["win_rate", None, None]
+        bids, wins = (family.parts[name, 1, None] / family.scales[name, 1, None] for name in ("bids", "wins"))
+        assert found.parts is not None
+        assert found.parts.shape == bids.shape
+        np.testing.assert_allclose(
+            found.parts, (wins - found.value[:, None] * bids) / bids.sum(axis=1, keepdims=True), rtol=1e-12, atol=1e-15
+        )
 
 
 @pytest.mark.parametrize("unit", [True, False], ids=["units", "rows are units"])
