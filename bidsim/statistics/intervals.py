@@ -182,10 +182,11 @@ def relative_interval(base: Measured, candidate: Measured, sample: Sample) -> Bo
         spread = spread_of(_less(_logarithm(candidate, sample), _logarithm(base, sample)), sample)
         rate = np.where((ours > 0) & (theirs > 0), ratio(theirs, ours), np.nan)
         return bounds_of(rate, spread, sample, log=True, shift=-1.0)
-    # Nothing to compare with where the baseline's may be zero, as a surplus may: a quotient is not linear there.
+    # Nothing to compare with where the baseline's may be zero, as a surplus may, or less than half of what it seems: a
+    # quotient is not linear there, and of many that are small the few that seem clear of zero are so by luck.
     least, most = interval(base, sample)
     low, high = step_interval(base, base, candidate, sample)
-    nothing = ~((least > 0) | (most < 0)) & (low != high)
+    nothing = ~np.where(ours > 0, least > ours / 2, most < ours / 2) & (low != high)
     return np.where(nothing, np.nan, low), np.where(nothing, np.nan, high)
 
 

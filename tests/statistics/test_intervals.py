@@ -57,14 +57,17 @@ def test_a_ratio_and_its_paired_change_are_the_bootstraps() -> None:
     assert (low[0], high[0]) == pytest.approx(tuple(expected), abs=0.002)
 
 
-def test_nothing_is_said_relative_to_a_surplus_that_may_be_zero() -> None:
+def test_nothing_is_said_relative_to_a_surplus_that_may_be_zero_or_half_of_what_it_seems() -> None:
     rng = np.random.default_rng(7)
-    noise = rng.normal(0.0, 1.0, (3, BUCKETS))
-    ours = noise - noise.mean(axis=1, keepdims=True) + [[0.02], [5.0], [-5.0]]
-    theirs = ours + rng.normal(0.1, 0.1, (3, BUCKETS))
+    noise = rng.normal(0.0, 1.0, (5, BUCKETS))
+    # In standard errors: a third of one, three either way (clear of zero, by luck where many are looked at), eighty.
+    ours = noise - noise.mean(axis=1, keepdims=True) + [[0.02], [0.19], [-0.19], [5.0], [-5.0]]
+    theirs = ours + rng.normal(0.1, 0.1, (5, BUCKETS))
     surplus = [total_of(x, x.sum(axis=1), signed=True) for x in (ours, theirs)]
-    rows = sample(np.ones((3, BUCKETS)))
-    assert np.isnan(relative_interval(*surplus, rows)).tolist() == [[True, False, False]] * 2
+    rows = sample(np.ones((5, BUCKETS)))
+    low, high = interval(surplus[0], rows)
+    assert ((low > 0) | (high < 0)).tolist() == [False, True, True, True, True]
+    assert np.isnan(relative_interval(*surplus, rows)).tolist() == [[True, True, True, False, False]] * 2
     assert not np.isnan(absolute_interval(*surplus, rows)).any()
     assert relative_interval(surplus[0], surplus[0], rows)[1][0] == 0.0
 
