@@ -38,6 +38,11 @@ def weight_of(result: Result) -> float:
     return (next(own, None) or result.data.rows) / max(result.data.rows, 1)
 
 
+def has_budget(result: Result) -> bool:
+    """Whether what a policy wins depends on what it has spent."""
+    return bool(result.scenario.get("budget"))
+
+
 def render_plan(result: Result, needs: Sequence[Need], *, power: float, confidence: float) -> str:
     """A paragraph for each candidate and metric."""
     days, impressions = days_of(result), impressions_of(result)
@@ -50,6 +55,12 @@ def render_plan(result: Result, needs: Sequence[Need], *, power: float, confiden
         lines.append(
             f"The log keeps rows for others, {weight:,.3g} for each by their weights, and intervals know those it keeps. A test "
             f"sees them all: it may need down to 1/{weight:,.3g} of what follows."
+        )
+    if has_budget(result):
+        lines.append(
+            "The replay gives each policy all budgets to itself. Give each arm its own share of every budget (budget split): "
+            "where arms spend from the same budgets, the one that bids more takes the other's money, and the test shows "
+            "another change than this one."
         )
     for need in needs:
         interval = "" if need.low is None or need.high is None else f" [{change(need.low)}, {change(need.high)}]"
@@ -117,9 +128,9 @@ def _round(count: float) -> str:
 
 
 def plan_json(result: Result, needs: Sequence[Need], *, power: float, confidence: float) -> str:
-    """{"schema", "days", "impressions", "mean_weight", "power", "confidence", "needs": [...]}: `times` is in logs' worth of
-    traffic, more than needed by up to the mean weight of the log's rows; `identified` is the change over whatever rows
-    did that the log can't decide."""
+    """{"schema", "days", "impressions", "mean_weight", "budget", "power", "confidence", "needs": [...]}: `times` is in logs'
+    worth of traffic, more than needed by up to the mean weight of the log's rows; `identified` is the change over whatever
+    rows did that the log can't decide; with a `budget` each arm needs its own share of it."""
 
     def said(need: Need) -> dict[str, Any]:
         undecided = _undecided(result, need)
@@ -130,6 +141,7 @@ def plan_json(result: Result, needs: Sequence[Need], *, power: float, confidence
         "days": days_of(result),
         "impressions": impressions_of(result),
         "mean_weight": weight_of(result),
+        "budget": has_budget(result),
         "power": power,
         "confidence": confidence,
         "needs": [said(need) for need in needs],

@@ -7,6 +7,9 @@ A ledger file is CSV with one row a metric:
 - `change`: what changed online against the control, relative (`0.031` or `3.1%`), or instead `control` and
   `treatment`, the two values;
 - `low`, `high`: the online test's interval of that change, optional;
+- `budget_split`: `yes` where each arm spent a share of every budget of its own, `no` where both spent from the same:
+  then the arm that bids more takes the other's money, and the test shows another change than the one forecast
+  (Liu, Mao, Kang 2021, "Trustworthy and Powerful Online Marketplace Experimentation with Budget-split Design"); optional;
 - `start`, `end`: its first and last day (ISO 8601), and `note`, all optional.
 
 Each recording is one JSON file named by its content, so recording twice is once, and writers never meet.
@@ -34,9 +37,23 @@ from bidsim.store.record import ForecastRecord, Record
 from bidsim.versions import other_version, schema_of
 
 SCHEMA: Literal["bidsim.outcome/1"] = "bidsim.outcome/1"
-COLUMNS = ("metric", "head", "policy", "change", "control", "treatment", "low", "high", "start", "end", "note")
+COLUMNS = (
+    "metric",
+    "head",
+    "policy",
+    "change",
+    "control",
+    "treatment",
+    "low",
+    "high",
+    "budget_split",
+    "start",
+    "end",
+    "note",
+)
 MOST_BYTES = 1_000_000
 NAME = re.compile(r"^(?P<run>.+)\.outcome-[0-9a-f]{12}\.json$")
+_ANSWERS = {"yes": True, "true": True, "no": False, "false": False}
 _NUMBER = re.compile(r"^([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(%?)$")
 
 
@@ -51,6 +68,7 @@ class OnlineChange(BaseModel):
     change: float
     low: float | None = None
     high: float | None = None
+    budget_split: bool | None = None
     start: str | None = None
     end: str | None = None
     note: str | None = None
@@ -92,6 +110,14 @@ class Line:
             like = "a number such as 0.031 or 3.1%" if relative else "a number"
             raise self.error(f'{column}: "{text[:60]}" is not {like}')
         return float(match.group(1)) / (100 if match.group(2) else 1)
+
+    def yes_or_no(self, column: str) -> bool | None:
+        text = self.text(column)
+        if text is None:
+            return None
+        if text.lower() not in _ANSWERS:
+            raise self.error(f'{column}: "{text[:60]}" is neither yes nor no')
+        return _ANSWERS[text.lower()]
 
     def day(self, column: str) -> str | None:
         text = self.text(column)
@@ -258,6 +284,7 @@ def _change(line: Line, record: Record) -> OnlineChange:
         change=change,
         low=low,
         high=high,
+        budget_split=line.yes_or_no("budget_split"),
         start=start,
         end=end,
         note=line.text("note"),

@@ -144,6 +144,7 @@ def print_outcome(run: StoredRun, outcome: Outcome) -> None:
         forecast = forecasts.get((c.policy, c.metric, c.head))
         r = forecast.relative if forecast else Estimate(value=None)
         held = "" if r.low is None or r.high is None else "held" if r.low <= c.change <= r.high else "missed"
+        held += ", budgets shared" * (held != "" and c.budget_split is False)
         table.add_row(
             _text(metric_words(c.metric, c.head)),
             _text(c.policy),

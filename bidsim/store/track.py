@@ -37,7 +37,8 @@ class Predictor:
 
 @dataclass(frozen=True)
 class MetricTrack:
-    """A metric tested online. held, direction: (how many, of how many); miss: mean abs(forecast - online)."""
+    """A metric tested online. held, direction: (how many, of how many); miss: mean abs(forecast - online); shared: in how
+    many tests both arms spent from the same budgets, as far as was recorded."""
 
     metric: str
     head: str | None
@@ -46,6 +47,7 @@ class MetricTrack:
     direction: tuple[int, int]
     miss: float | None
     best: Predictor | None
+    shared: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,11 @@ class Track:
 
 @dataclass(frozen=True)
 class _Pair:
-    """An online change beside all forecasts of its candidate."""
+    """An online change beside all forecasts of its candidate. shared: whether the arms shared their budgets."""
 
     online: float
     forecasts: dict[Name, ForecastRecord]
+    shared: bool = False
 
 
 def track_record(runs: Sequence[StoredRun]) -> Track:
@@ -71,7 +74,7 @@ def track_record(runs: Sequence[StoredRun]) -> Track:
         for (policy, metric, head), change in latest(read_outcomes(run.directory)).items():
             mine = {(f.metric, f.head): f for f in reversed(run.record.forecasts) if f.policy == policy}
             if (metric, head) in mine:
-                tested.setdefault((metric, head), []).append(_Pair(change.change, mine))
+                tested.setdefault((metric, head), []).append(_Pair(change.change, mine, change.budget_split is False))
     return Track([_metric_track(name, tested[name]) for name in sorted(tested, key=str)])
 
 
@@ -90,6 +93,7 @@ def _metric_track(name: Name, pairs: Sequence[_Pair]) -> MetricTrack:
         direction=(right, len(known)),
         miss=math.fsum(misses) / len(misses) if misses else None,
         best=_best(name, pairs),
+        shared=sum(p.shared for p in pairs),
     )
 
 

@@ -33,7 +33,8 @@ def held_words(entry: Entry) -> str:
         return "no forecast"
     right = (value > 0) - (value < 0) == (entry.online.change > 0) - (entry.online.change < 0)
     held = {True: "held, ", False: "missed, ", None: ""}[entry.held]
-    return f"{held}direction {'right' if right else 'wrong'}"
+    shared = ", budgets shared" if entry.online.budget_split is False else ""
+    return f"{held}direction {'right' if right else 'wrong'}{shared}"
 
 
 def track_sentences(track: Track) -> list[str]:
@@ -41,6 +42,8 @@ def track_sentences(track: Track) -> list[str]:
     found = []
     for m in track.metrics:
         said = f"{metric_words(m.metric, m.head)}: {f.plural(m.tests, 'online test')}"
+        if m.shared:
+            said += f" ({m.shared} with budgets that both arms shared, which moves what a test shows)"
         if m.held[1]:
             said += f"; {m.held[0]} of {m.held[1]} forecast intervals held the online change"
         if m.direction[1]:

@@ -52,3 +52,12 @@ def test_a_log_that_keeps_one_row_in_n_asks_for_more_than_is_needed_and_says_so(
     assert ("The log keeps rows for others" in text) == (told is not None)
     assert told is None or told in text
     assert json.loads(plan_json(result, [need], power=0.8, confidence=0.95))["mean_weight"] == pytest.approx(weighted)
+
+
+@pytest.mark.parametrize("budget", [None, {"amount": "daily_budget", "per": "day"}])
+def test_under_a_budget_each_arm_needs_its_own_share_of_it(budget: dict[str, str] | None) -> None:
+    result, need = with_range(0.1, 0.2)
+    result = result.model_copy(update={"scenario": {**result.scenario, "budget": budget}})
+    text = render_plan(result, [need], power=0.8, confidence=0.95)
+    assert ("Give each arm its own share of every budget" in text) == (budget is not None)
+    assert json.loads(plan_json(result, [need], power=0.8, confidence=0.95))["budget"] is (budget is not None)

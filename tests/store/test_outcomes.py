@@ -52,6 +52,22 @@ def test_an_outcome_is_written_beside_the_run(run: Path, tmp_path: Path) -> None
     assert "+15.0%" in shown
 
 
+def test_a_test_whose_arms_shared_their_budgets_is_told_apart(run: Path, tmp_path: Path) -> None:
+    ledger = tmp_path / "ab.csv"
+    ledger.write_text("metric,head,change,budget_split\ncpa,,-8%,no\nspend,,0.15,yes\nauc,ctr,1%,\n")
+    said = bidsim("outcome", run, "--file", ledger)
+    assert said.status == 0, said.err
+    assert said.out.count("budgets shared") == 1
+    (outcome,) = read_outcomes(run)
+    assert [c.budget_split for c in outcome.changes] == [False, True, None]
+    board = make_leaderboard([run.parent], "cpa")
+    assert {m.metric: m.shared for m in board.track.metrics} == {"auc": 0, "cpa": 1, "spend": 0}
+    shown = bidsim("leaderboard", run.parent, "--by", "cpa").out
+    assert "budgets shared" in shown
+    assert "1 online test (1 with budgets that both arms shared" in " ".join(shown.split())
+    assert "budgets shared" not in bidsim("leaderboard", run.parent, "--by", "spend").out
+
+
 def test_recording_again_is_once_and_a_later_outcome_counts(run: Path, tmp_path: Path) -> None:
     ledger = tmp_path / "ab.csv"
     ledger.write_text("metric,change\ncpa,-8%\n")
@@ -109,6 +125,7 @@ def test_what_is_recorded_later_counts_whatever_the_clock_says(run: Path, tmp_pa
         ("metric,change,low,high\ncpa,1,2,3\n", "ab.csv:2: the change 1 is outside its interval"),
         ("metric,change,start,end\ncpa,1,2026-12-02,2026-12-01\n", "ab.csv:2: it starts on"),
         ("metric,change,start\ncpa,1,yesterday\n", 'ab.csv:2: start: "yesterday" is not a day'),
+        ("metric,change,budget_split\ncpa,1,half\n", 'ab.csv:2: budget_split: "half" is neither yes nor no'),
         ("metric,change,policy\ncpa,1,v2\n", 'ab.csv:2: policy: the run has no candidate "v2"; it has v1'),
         ("metric,change\nauc,1\n", "ab.csv:2: head: auc is given for ctr"),
         ("metric,head,change\ncpa,ctr,1\n", "ab.csv:2: head: cpa has none"),
