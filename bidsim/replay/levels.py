@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bidsim.replay.batches import Batch
-from bidsim.replay.measures import AMOUNT_BITS, COUNT_BITS, MONEY_SCALE
+from bidsim.replay.measures import AMOUNT_BITS, COUNT_BITS, MONEY_SCALE, MOST_PAID, whole_money
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import PolicyPlan, bidder
 from bidsim.statistics.frontier import Grid, Levels, Totals
@@ -31,7 +31,6 @@ Floats = npt.NDArray[np.float64]
 # A fine grid leaves fewer rows to walk, a coarse one fewer cells to keep for many segment values.
 FINE_GRID, COARSE_GRID, MANY_VALUES = 16, 4, 300
 GROWING = "growing"
-MOST_PAID = 9e9  # CPM times weight, as in sql/bids.sql
 
 
 @dataclass(frozen=True)
@@ -151,11 +150,6 @@ def steps_of(plan: Plan, batch: Batch, policy: int, counted: npt.NDArray[np.bool
         at = np.where(fits[cut], np.maximum(most / raw[cut], start[rows][cut]), start[rows][cut])
         capped = whole_money(np.full(len(cut), most), weight[cut])
         yield RowSteps(rows[cut], at, {"spend": capped, GROWING: -growing[cut]})
-
-
-def whole_money(cpm: Floats, weight: Floats) -> Ints:
-    """1e-9 CPM times the weight, rounded as payments are; of what can't be paid, the most that can."""
-    return np.floor(np.clip(cpm * weight, 0.0, MOST_PAID) * 1e9 + 0.5).astype(np.int64)
 
 
 class LevelScan:

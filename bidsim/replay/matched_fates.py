@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from bidsim.replay.aside import NEAR, Aside
 from bidsim.replay.batches import column_of
-from bidsim.replay.levels import MANY_VALUES, OtherLevels, start_of, sum_scales, whole_money
-from bidsim.replay.measures import MONEY_SCALE
+from bidsim.replay.levels import MANY_VALUES, OtherLevels, start_of, sum_scales
+from bidsim.replay.measures import MONEY_SCALE, whole_money
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import bidder
 from bidsim.replay.sql import render

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from bidsim.replay.budget import Ledger, Rows
 from bidsim.replay.limits import Limits, Pace
-from bidsim.replay.measures import AMOUNT_BITS
+from bidsim.replay.measures import AMOUNT_BITS, MOST_PAID, whole_money
 from bidsim.replay.policies import Bidder
 from bidsim.statistics.tallies import Tally
 
@@ -51,8 +51,7 @@ class AuctionRows:
     @classmethod
     def of(cls, batch: pa.RecordBatch, *, ties_lose: bool, weighted: bool) -> AuctionRows:
         price, weight = floats(batch, "price"), floats(batch, "w")
-        with np.errstate(invalid="ignore"):
-            pay = np.where(np.isnan(price), 0.0, np.floor(price * weight * 1e9 + 0.5)).astype(np.int64)
+        pay = whole_money(price, weight)
         clicks = np.where(floats(batch, "click") == 1.0, ints(batch, "wi"), 0)
         amount = np.nan_to_num(floats(batch, "conversion") * (weight if weighted else 1.0))
         conversions = np.rint(amount * 2.0**AMOUNT_BITS).astype(np.int64)
@@ -86,14 +85,13 @@ class AuctionRows:
                 if bidder.round_down:
                     bid = np.floor(bid)
                 usable = np.isfinite(raw) & (raw > 0.0) & (raw >= bidder.least)
-                bid = np.where(usable & ~(self.first_price & (bid * self.weight >= 9e9)), bid, np.nan)
+                bid = np.where(usable & ~(self.first_price & (bid * self.weight >= MOST_PAID)), bid, np.nan)
             beats = bid > self.price if self.ties_lose else bid >= self.price
             # The stream has only rows with a price, and first-price wins of the log without one.
             wins = np.where(np.isnan(self.price), bid >= self.bid_log, beats)
             pay = self.pay
             if self.first_price.any():
-                own = np.nan_to_num(np.floor(bid * self.weight * 1e9 + 0.5)).astype(np.int64)
-                pay = np.where(self.first_price, own, pay)
+                pay = np.where(self.first_price, whole_money(bid, self.weight), pay)
         return Rows(~np.isnan(bid), wins, pay, self.bar, self.first_price)
 
     def add_to(self, tally: Tally, place: int, bucket: Ints, won: npt.NDArray[np.bool_], paid: Ints) -> None:
