@@ -144,7 +144,7 @@ def judge_place(index: Index, rule: Rule, bound: Bound, place: Place, segment: S
         chance = _chance(index, rule.metric, bound, segment, quantity, interval)
         return _by_interval(outcome, bound, words, quantity, interval, span, chance, facts)
     status: Status = "pass" if bound.holds(quantity) else "fail"
-    doubt = unsure(bound, *span) if span else ""
+    doubt = unsure(bound, span, span) if span else ""
     if span is not None and not _all_the_way(bound, status, span):
         return Judgement(outcome("unidentified", f"{words}{doubt}.", **facts))
     return Judgement(outcome(status, f"{words}.", **facts))
@@ -169,7 +169,7 @@ def _by_interval(
         moved = (span[0] - (quantity - interval[0]), span[1] + (interval[1] - quantity))
         least = bound.least_excess(*span)
         lenient = chance(least)
-        anyway, doubt = _all_the_way(bound, "fail", moved), unsure(bound, *span)
+        anyway, doubt = _all_the_way(bound, "fail", moved), unsure(bound, span, moved)
         if status == "pass" and not _all_the_way(bound, "pass", moved):
             return Judgement(outcome("unidentified", f"{words}{doubt}.", p=p, **facts), lenient, anyway, doubt)
     sentence = f"{words}{STRADDLES if status == 'inconclusive' else ''}."

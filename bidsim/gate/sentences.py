@@ -101,8 +101,9 @@ def allows(rule: Rule, bound: Bound) -> str:
     return f"allows {'values ' if rule.between else ''}{bound.words}"
 
 
-def unsure(bound: Bound, low: float, high: float) -> str:
-    """What the rows that the log can't decide could make of the quantity."""
+def unsure(bound: Bound, span: tuple[float, float], moved: tuple[float, float]) -> str:
+    """What the rows that the log can't decide could make of the quantity, and of its interval where the bound lies between
+    the two. moved: the interval, moved to both ends of the span."""
 
     def text(x: float) -> str:
         if math.isinf(x):
@@ -111,7 +112,10 @@ def unsure(bound: Bound, low: float, high: float) -> str:
             return _percent(x, "+")
         return written(x, 5) if bound.quantity == "value" else written(x, 4, "+")
 
-    return f", but rows that this log can't decide could put it anywhere from {text(low)} to {text(high)}"
+    said = f", but rows that this log can't decide could put it anywhere from {text(span[0])} to {text(span[1])}"
+    if moved != span and bound.holds(span[0]) == bound.holds(span[1]):
+        said += f", with its interval from {text(moved[0])} to {text(moved[1])}"
+    return said
 
 
 def wide(bound: Bound, width: float) -> str:

@@ -27,7 +27,6 @@ FEW_RESULTS = 20
 class Column:
     label: str
     metric: str
-    head: str | None
 
 
 @dataclass(frozen=True)
@@ -79,33 +78,33 @@ def by_spend(lookup: Lookup, family: str) -> list[Segment]:
 
 def segment_tables(lookup: Lookup) -> dict[str, list[SegmentTable]]:
     """For each family of segments a table per candidate."""
+    return {family: [_table(lookup, family, policy.name) for policy in lookup.candidates] for family in lookup.families}
+
+
+def shown_of(lookup: Lookup, family: str) -> tuple[list[Segment], bool]:
+    """The values of a family that its tables have, and whether they are ordered by falling baseline spend."""
     tables = len(lookup.families) * len(lookup.candidates)
-    rows = min(TABLE_ROWS, max(FEWEST_ROWS, ALL_ROWS // max(1, tables)))
-    return {
-        # Every campaign of the chart has its row.
-        family: [
-            _table(lookup, family, policy.name, max(rows, CHART_ROWS) if family == lookup.campaign_family else rows)
-            for policy in lookup.candidates
-        ]
-        for family in lookup.families
-    }
-
-
-def _table(lookup: Lookup, family: str, policy: str, most: int) -> SegmentTable:
-    metrics = ["spend", lookup.results, lookup.indicator]
-    columns = [Column(label(m), m, None) for m in metrics if lookup.has(m)]
-    columns += [Column(f"{label('calibration')} ({h})", "calibration", h) for h in lookup.heads]
+    most = min(TABLE_ROWS, max(FEWEST_ROWS, ALL_ROWS // max(1, tables)))
+    campaigns = family == lookup.campaign_family
+    if campaigns:
+        most = max(most, CHART_ROWS)  # every campaign of the chart has its row
     segments = lookup.families[family]
-    ordered = family == lookup.campaign_family or len(segments) > most
-    shown = (by_spend(lookup, family) if ordered else segments)[:most]
+    ordered = campaigns or len(segments) > most
+    return (by_spend(lookup, family) if ordered else segments)[:most], ordered
+
+
+def _table(lookup: Lookup, family: str, policy: str) -> SegmentTable:
+    metrics = ["spend", lookup.results, lookup.indicator]
+    columns = [Column(label(m), m) for m in metrics if lookup.has(m)]
+    shown, ordered = shown_of(lookup, family)
     rows = []
     for s in shown:
         cells = []
         for c in columns:
             write = writer(c.metric, lookup.money)
-            cells.append((write(lookup.base(c.metric, c.head, s)), cell(lookup, policy, c.metric, c.head, s)))
+            cells.append((write(lookup.base(c.metric, None, s)), cell(lookup, policy, c.metric, None, s)))
         rows.append(SegmentRow(lookup.label(s), lookup.ident(s), cells))
-    return SegmentTable(family, policy, columns, rows, len(segments), ordered)
+    return SegmentTable(family, policy, columns, rows, len(lookup.families[family]), ordered)
 
 
 def shifts(lookup: Lookup, candidates: int, width: int) -> Shifts | None:
