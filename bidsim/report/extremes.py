@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from bidsim.report import format as f
 from bidsim.report.days import day_family
 from bidsim.report.lookup import Lookup
-from bidsim.report.segments import FEW_RESULTS
+from bidsim.report.segments import FEW_RESULTS, has_few
 from bidsim.report.view import Cell, cell, decided, tone
 from bidsim.report.words import label, writer
 from bidsim.result import Segment
@@ -61,17 +61,19 @@ def _of_policy(lookup: Lookup, policy: str, segments: Sequence[tuple[str, Segmen
     higher: list[tuple[float, int]] = []
     lower: list[tuple[float, int]] = []
     tones = {"good": 0, "bad": 0, "": 0}
-    few = unknown = 0
+    few = unknown = left_open = 0
     for at, (_, segment) in enumerate(segments):
-        if all((n or 0) < FEW_RESULTS for n in _both(lookup, policy, lookup.results, segment)):
+        if has_few(lookup, policy, segment):
             few += 1
             continue
         difference = lookup.difference(policy, cost, None, segment)
         value = difference.relative.value if difference else None
-        low, high = decided(lookup, policy, cost, None, segment, "relative") or (None, None)
+        ends = decided(lookup, policy, cost, None, segment, "relative")
+        low, high = ends or (None, None)
         near = None if value is None else low if value > 0 else high
         if value is None or near is None:
-            unknown += 1
+            bounded = difference is not None and difference.relative.low is not None
+            unknown, left_open = (unknown, left_open + 1) if bounded else (unknown + 1, left_open)
             continue
         tones[tone(cost, (low, high))] += 1
         if value > 0:
@@ -81,8 +83,8 @@ def _of_policy(lookup: Lookup, policy: str, segments: Sequence[tuple[str, Segmen
     worst, best = (
         [_extreme(lookup, policy, *segments[at]) for _, at in sorted(side)[:SHOWN]] for side in (higher, lower)
     )
-    ranked = len(segments) - few - unknown
-    return Extremes(policy, _said(lookup, tones, ranked, segments), _left(lookup, few, unknown), worst, best)
+    ranked = len(segments) - few - unknown - left_open
+    return Extremes(policy, _said(lookup, tones, ranked, segments), _left(lookup, few, unknown, left_open), worst, best)
 
 
 def _both(lookup: Lookup, policy: str, metric: str, segment: Segment) -> tuple[float | None, float | None]:
@@ -93,7 +95,7 @@ def _said(lookup: Lookup, tones: dict[str, int], ranked: int, segments: Sequence
     name = label(lookup.indicator)
     families = f.listed(f.clean_name(n, 40) for n in dict.fromkeys(family for family, _ in segments))
     if not ranked:
-        return f"No value by {families} has the {FEW_RESULTS} {lookup.results} and the interval to be ranked by its {name}."
+        return f"No value by {families} can be ranked by its {name}."
     said = (
         f"{name} is clearly higher on {tones['bad']:,} and clearly lower on {tones['good']:,} of "
         f"{f.plural(ranked, 'ranked value')} by {families}"
@@ -104,13 +106,15 @@ def _said(lookup: Lookup, tones: dict[str, int], ranked: int, segments: Sequence
     return f"{said}."
 
 
-def _left(lookup: Lookup, few: int, unknown: int) -> str:
+def _left(lookup: Lookup, few: int, unknown: int, left_open: int) -> str:
     """How many values are not ranked, and why."""
     why = []
     if few:
-        why.append(f"{f.plural(few, 'value')} with fewer than {FEW_RESULTS} {lookup.results} under either policy")
+        why.append(f"{f.plural(few, 'value')} with fewer than {FEW_RESULTS} {lookup.results} under both policies")
     if unknown:
         why.append(f"{f.plural(unknown, 'value')} without an interval")
+    if left_open:
+        why.append(f"{f.plural(left_open, 'value')} whose rows the log can't decide could have any effect")
     return f"Not ranked: {f.listed(why)}." if why else ""
 
 

@@ -20,6 +20,7 @@ from bidsim.report.words import HEAD_WORDS
 
 if TYPE_CHECKING:
     from bidsim.statistics.gain import Captured, Curve
+    from bidsim.statistics.spread import Sample
     from bidsim.statistics.tables import ScoreGrid, Tables
 
 TOPS = (0.01, 0.05, 0.1, 0.2, 0.5)
@@ -36,11 +37,11 @@ DRAWN = (*(n / 400 for n in range(20)), *(n / 100 for n in range(5, 101)))
 
 @dataclass(frozen=True)
 class Gains:
-    """Of one head: its picture, what it says of each candidate, and the numbers behind it."""
+    """Of one head: its picture, what it says at the best 10%, and the numbers behind it."""
 
     title: str
     svg: Markup
-    said: list[str]
+    said: str
     table: Plain
     caption: str
 
@@ -61,7 +62,7 @@ def gains(lookup: Lookup, tables: Tables | None) -> list[Gains]:
 
 
 def _of_head(lookup: Lookup, tables: Tables, head: str) -> Gains | None:
-    from bidsim.statistics.gain import captured, gain_curve, interval_of
+    from bidsim.statistics.gain import captured, gain_curve
     from bidsim.statistics.tallies import OVERALL
 
     scored = []
@@ -76,34 +77,48 @@ def _of_head(lookup: Lookup, tables: Tables, head: str) -> Gains | None:
     if not scored:
         return None
     sample = tables.sample(OVERALL, lookup.confidence)
-    at = TOPS.index(SAID)
+    lines = [_line(one, sample) for one in scored]
     rows, labels = WHAT[head]
-    said, lines, base = [], [], scored[0]
-    for one in scored:
-        low, high = interval_of(one.found, one.grid, sample)
-        cells = []
-        for k, share in enumerate(one.found.share):
-            ends = _ends(max(low[k], 0.0), min(high[k], 1.0))
-            cells.append(f"{f.share(share)} {f.interval(*ends, f.share)}".rstrip())
-        lines.append([one.name, *cells])
-        words = (
-            f"The {SAID:.0%} of {rows} that {f.clean_name(one.name)} scores highest hold {cells[at]} of the {labels}"
-        )
-        if one is not base:
-            more = one.found.minus(base.found)
-            low, high = interval_of(more, one.grid, sample)
-            change = f"{_points(more.share[at])} {f.interval(*_ends(low[at], high[at]), _points)}".rstrip()
-            said.append(f"{words}; the baseline’s hold {lines[0][at + 1]}, so {change}.")
     caption = f"Share of the {labels} that the best-scored {rows} hold; by chance it would be the share of the {rows}"
     columns = ["Policy", *(f"Best {top:.0%}" for top in TOPS)]
     drawn = scored[: CANDIDATES + 1]
     return Gains(
         HEAD_WORDS.get(head, head),
         Markup(_picture([s.curve for s in drawn], rows, labels)),
-        said[:CANDIDATES],
+        _said(scored[: CANDIDATES + 1], lines, sample, rows, labels),
         Plain(columns, lines),
         caption,
     )
+
+
+def _line(one: _Scored, sample: Sample) -> list[str]:
+    """A row of the table."""
+    from bidsim.statistics.gain import interval_of
+
+    low, high = interval_of(one.found, one.grid, sample)
+    ends = [_ends(max(a, 0.0), min(b, 1.0)) for a, b in zip(low, high, strict=True)]
+    shares = [f"{f.share(s)} {f.interval(*e, f.share)}".rstrip() for s, e in zip(one.found.share, ends, strict=True)]
+    return [one.name, *shares]
+
+
+def _said(scored: list[_Scored], lines: list[list[str]], sample: Sample, rows: str, labels: str) -> str:
+    from bidsim.statistics.gain import interval_of
+
+    at = TOPS.index(SAID)
+    base = scored[0]
+    texts = [
+        f"The {SAID:.0%} of {rows} that {f.clean_name(base.name)} scores highest hold {lines[0][at + 1]} of the {labels}"
+    ]
+    for one, line in zip(scored[1:], lines[1:], strict=False):
+        name = f.clean_name(one.name)
+        more = one.found.minus(base.found)
+        if not more.share.any() and not more.without.any():
+            texts.append(f"{name} scores them alike")
+            continue
+        low, high = interval_of(more, one.grid, sample)
+        change = f"{_points(more.share[at])} {f.interval(*_ends(low[at], high[at]), _points)}".rstrip()
+        texts.append(f"those of {name} {line[at + 1]}, {change}")
+    return "; ".join(texts) + "."
 
 
 def _ends(low: float, high: float) -> tuple[float | None, float | None]:

@@ -6,7 +6,7 @@ are mostly the noisiest, and a list of them reads as a list of findings.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bidsim.report import format as f
 from bidsim.report.lookup import Lookup
@@ -40,12 +40,15 @@ class SegmentRow:
 
 @dataclass(frozen=True)
 class SegmentTable:
+    """few: whether any row shown has few results, which its cells say."""
+
     family: str
     policy: str
     columns: list[Column]
     rows: list[SegmentRow]
     total: int
     by_spend: bool
+    few: bool
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,12 @@ def segment_tables(lookup: Lookup) -> dict[str, list[SegmentTable]]:
     return {family: [_table(lookup, family, policy.name) for policy in lookup.candidates] for family in lookup.families}
 
 
+def has_few(lookup: Lookup, policy: str, segment: Segment) -> bool:
+    """Whether a segment has few results under the baseline and under the policy. Many that are no more are not few."""
+    sides = lookup.base(lookup.results, None, segment), lookup.value(policy, lookup.results, None, segment)
+    return all((n or 0) < FEW_RESULTS for n in sides)
+
+
 def shown_of(lookup: Lookup, family: str) -> tuple[list[Segment], bool]:
     """The values of a family that its tables have, and whether they are ordered by falling baseline spend."""
     tables = len(lookup.families) * len(lookup.candidates)
@@ -98,13 +107,19 @@ def _table(lookup: Lookup, family: str, policy: str) -> SegmentTable:
     columns = [Column(label(m), m) for m in metrics if lookup.has(m)]
     shown, ordered = shown_of(lookup, family)
     rows = []
+    any_few = False
     for s in shown:
         cells = []
+        few = has_few(lookup, policy, s)
+        any_few = any_few or few
         for c in columns:
             write = writer(c.metric, lookup.money)
-            cells.append((write(lookup.base(c.metric, None, s)), cell(lookup, policy, c.metric, None, s)))
+            found = replace(cell(lookup, policy, c.metric, None, s), known="")
+            if few and c.metric != "spend":
+                found = replace(found, known="few" if found.change != f.DASH else "", tone="")
+            cells.append((write(lookup.base(c.metric, None, s)), found))
         rows.append(SegmentRow(lookup.label(s), lookup.ident(s), cells))
-    return SegmentTable(family, policy, columns, rows, len(lookup.families[family]), ordered)
+    return SegmentTable(family, policy, columns, rows, len(lookup.families[family]), ordered, any_few)
 
 
 def shifts(lookup: Lookup, candidates: int, width: int) -> Shifts | None:
