@@ -25,7 +25,8 @@ MOST_LABELS = 8
 @dataclass(frozen=True)
 class Days:
     """family: the segment; figures: (title, picture) of spend and of the cost per result; said: of each candidate on how
-    many days the cost is lower; beyond, few: whether a change beyond the axis, or one of few results, is among them."""
+    many days the cost is lower; beyond, few: whether a change or an interval that reaches beyond the axis, or one of few
+    results, is among them."""
 
     family: str
     figures: list[tuple[str, Markup]]
@@ -84,7 +85,7 @@ def days(lookup: Lookup) -> Days | None:
             points += [p for each in series.values() for p in each]
     if not figures:
         return None
-    beyond = any(abs(p.value) > CHANGE_MOST for p in points)
+    beyond = any(abs(v) > CHANGE_MOST for p in points for v in (p.value, p.low, p.high) if v is not None)
     said = [_signs(lookup, p.name, segments) for p in drawn]
     return Days(name, figures, said, beyond, any(p.few for p in points))
 
