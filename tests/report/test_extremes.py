@@ -5,6 +5,7 @@ from __future__ import annotations
 from fixtures import make_result
 from pages import read, undrawn
 
+from bidsim.report import render_summary
 from bidsim.report.extremes import extremes
 from bidsim.report.lookup import Lookup
 from bidsim.report.segments import FEW_RESULTS
@@ -111,3 +112,15 @@ def test_the_page_shows_the_results_and_the_spend_beside_the_change() -> None:
 def test_with_several_candidates_each_has_its_own_ranking_behind_its_sentence() -> None:
     text = read(undrawn(make_result(candidates=3, intervals=True))).text
     assert text.count("Worst and best segments of") == 3
+
+
+def test_the_summary_has_them_too_with_names_as_code() -> None:
+    text = render_summary(result_of({**CASES, "a|b": (0.5, 0.4, 0.6, 100, 100)}))
+    block = text[text.index("Worst and best segments") :]
+    assert "3 and clearly lower on 1" not in block  # there is one more that is clearly higher
+    assert "clearly higher on 4 and clearly lower on 1 of 8 ranked values" in block
+    rows = [line for line in block.splitlines() if "| worst |" in line or "| best |" in line]
+    assert len(rows) == 7
+    assert "<code>a&#124;b</code> (site)" in rows[1]
+    assert "+50.0% [+40.0%, +60.0%] | 100 → 100 |" in rows[1]
+    assert "Worst and best" not in render_summary(make_result())
