@@ -357,6 +357,7 @@ def _campaigns(lookup: Lookup, draw: Draw) -> dict[str, Any] | None:
         "shown": len(found.labels),
         "total": found.total,
         "beyond": beyond,
+        "cut": any(e is not None and abs(e) > plots.CHANGE_MOST for s in found.shifts for e in (*s.spend, *s.cost)),
         "few": few,
     }
 
