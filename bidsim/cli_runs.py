@@ -19,6 +19,7 @@ from bidsim.visible import visible_json
 if TYPE_CHECKING:
     from bidsim.result import Result
     from bidsim.scenario.loading import LoadedScenario
+    from bidsim.statistics.tables import Tables
     from bidsim.store.reading import SavedRun
 
 RunArgument = Annotated[Path, typer.Argument(help="A run's folder, or its result.json.")]
@@ -181,7 +182,13 @@ def report(
         check_free(charts)
     from bidsim.report import render_report
 
-    page = render_report(saved.result, judged=_judged(saved), versions=_versions(saved), interactive=interactive)
+    page = render_report(
+        saved.result,
+        judged=_judged(saved),
+        versions=_versions(saved),
+        interactive=interactive,
+        tables=_tables(saved),
+    )
     write_file(target, page)
     typer.echo(f"report: {target}")
     if charts is not None:
@@ -190,6 +197,17 @@ def report(
         pictures = render_pictures(saved.result)
         write_run(charts, pictures)
         typer.echo(f"charts: {charts} ({len(pictures)} files)")
+
+
+def _tables(saved: SavedRun) -> Tables | None:
+    """The run's statistics; without them a report has no gain chart, which is said."""
+    from bidsim.store.reading import load_tables
+
+    try:
+        return load_tables(saved)
+    except BidsimError as error:
+        typer.echo(f"bidsim: the report has no gain chart: {error}", err=True)
+        return None
 
 
 def _judged(saved: SavedRun) -> int | None:

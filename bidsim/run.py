@@ -93,7 +93,7 @@ def replay_to_directory(
     from bidsim.report import render_junit, render_report, render_summary
     from bidsim.report.html import draw_pictures
 
-    drawn = draw_pictures(result, draw)
+    drawn = draw_pictures(result, draw, replayed.tables)
 
     files: dict[str, str | bytes] = {
         "result.json": result.to_json(),

@@ -17,6 +17,7 @@ from scipy.special import ndtri, stdtr, stdtrit
 from bidsim.gate.bounds import AS_GIVEN, Bound, bound_of, written
 from bidsim.gate.index import Index, Place
 from bidsim.gate.sentences import (
+    ALONE,
     LEAK,
     STRADDLES,
     allows,
@@ -104,13 +105,15 @@ def judge_place(index: Index, rule: Rule, bound: Bound, place: Place, segment: S
     def outcome(status: Status, sentence: str, **more: Any) -> RuleOutcome:
         return outcome_of(rule, (policy, head, segment), status, sentence, value=metric.value, baseline=base, **more)
 
+    if bound.quantity != "value" and difference is None:
+        return Judgement(outcome("not_found", f"{subject} {ALONE}."))
     lacking = _lacking(index, rule, segment)
     if lacking:
         return Judgement(outcome("insufficient_data", f"{subject} is not judged: {lacking}."))
     if quantity is None or judged is None:
         level = index.metrics.get((policy, "multiplier_at_matched_spend", None, place[3], None))
         unmatched = rule.metric.endswith("_at_matched_spend") and level is not None and level.value is None
-        why = undefined(bound, metric.value, base, compared=difference is not None, unmatched=unmatched)
+        why = undefined(bound, metric.value, base, unmatched=unmatched)
         return Judgement(outcome("insufficient_data", f"{subject} {why}, so it can't be judged."))
     interval = None if judged.low is None or judged.high is None else (judged.low, judged.high)
     words = f"{subject} {said(bound, quantity, metric.value, base, interval)}"
@@ -141,7 +144,7 @@ def judge_place(index: Index, rule: Rule, bound: Bound, place: Place, segment: S
         chance = _chance(index, rule.metric, bound, segment, quantity, interval)
         return _by_interval(outcome, bound, words, quantity, interval, span, chance, facts)
     status: Status = "pass" if bound.holds(quantity) else "fail"
-    doubt = unsure(bound, *span) if span else ""
+    doubt = unsure(bound, span, span) if span else ""
     if span is not None and not _all_the_way(bound, status, span):
         return Judgement(outcome("unidentified", f"{words}{doubt}.", **facts))
     return Judgement(outcome(status, f"{words}.", **facts))
@@ -166,7 +169,7 @@ def _by_interval(
         moved = (span[0] - (quantity - interval[0]), span[1] + (interval[1] - quantity))
         least = bound.least_excess(*span)
         lenient = chance(least)
-        anyway, doubt = _all_the_way(bound, "fail", moved), unsure(bound, *span)
+        anyway, doubt = _all_the_way(bound, "fail", moved), unsure(bound, span, moved)
         if status == "pass" and not _all_the_way(bound, "pass", moved):
             return Judgement(outcome("unidentified", f"{words}{doubt}.", p=p, **facts), lenient, anyway, doubt)
     sentence = f"{words}{STRADDLES if status == 'inconclusive' else ''}."
@@ -283,5 +286,6 @@ def _lacking(index: Index, rule: Rule, segment: Segment) -> str:
                     f"the result does not say how many {name} there are, the rule asks for {written(least, AS_GIVEN)}"
                 )
             if have < least:
-                return f"the baseline has {written(have, 6)} {name}, the rule asks for {written(least, AS_GIVEN)}"
+                some = name.removesuffix("s") if have == 1 else name
+                return f"the baseline has {written(have, 6)} {some}, the rule asks for {written(least, AS_GIVEN)}"
     return ""

@@ -10,6 +10,7 @@ from bidsim.scenario.schema import Rule
 
 NAME_LENGTH = 80
 STRADDLES = ", but the interval straddles it"
+ALONE = "is of the candidate alone, without a baseline's to change from (bound it with at_most or at_least)"
 LEAK = "look for a leak (labels or the future among the features) before you trust it"
 
 NAMES = {
@@ -83,13 +84,11 @@ def said(
     return f"{verb} ({written(baseline or 0, 6)} to {written(value or 0, 6)})"
 
 
-def undefined(bound: Bound, value: float | None, baseline: float | None, *, compared: bool, unmatched: bool) -> str:
-    """Why there is nothing to judge. compared: whether the result has the metric's change; unmatched: whether the policy
-    has no level at which it spends what the baseline does."""
+def undefined(bound: Bound, value: float | None, baseline: float | None, *, unmatched: bool) -> str:
+    """Why there is nothing to judge. unmatched: whether the policy has no level at which it spends what the baseline
+    does."""
     if unmatched:
         return "has no value: no multiplier of its bids makes it spend as much as the baseline"
-    if value is not None and not compared:
-        return "is of the candidate alone, without a baseline's to change from (bound it with at_most or at_least)"
     if value is not None and baseline == 0 and bound.quantity == "relative":
         return f"is undefined as a percentage: {written(value, 5)} against the baseline's 0 (bound the change in its own unit)"
     whose = " for the baseline" if value is not None and baseline is None else ""
@@ -102,8 +101,9 @@ def allows(rule: Rule, bound: Bound) -> str:
     return f"allows {'values ' if rule.between else ''}{bound.words}"
 
 
-def unsure(bound: Bound, low: float, high: float) -> str:
-    """What the rows that the log can't decide could make of the quantity."""
+def unsure(bound: Bound, span: tuple[float, float], moved: tuple[float, float]) -> str:
+    """What the rows that the log can't decide could make of the quantity, and of its interval where the bound lies between
+    the two. moved: the interval, moved to both ends of the span."""
 
     def text(x: float) -> str:
         if math.isinf(x):
@@ -112,7 +112,10 @@ def unsure(bound: Bound, low: float, high: float) -> str:
             return _percent(x, "+")
         return written(x, 5) if bound.quantity == "value" else written(x, 4, "+")
 
-    return f", but rows that this log can't decide could put it anywhere from {text(low)} to {text(high)}"
+    said = f", but rows that this log can't decide could put it anywhere from {text(span[0])} to {text(span[1])}"
+    if moved != span and bound.holds(span[0]) == bound.holds(span[1]):
+        said += f", with its interval from {text(moved[0])} to {text(moved[1])}"
+    return said
 
 
 def wide(bound: Bound, width: float) -> str:

@@ -58,9 +58,10 @@ def _guards(index: Index, rules: Sequence[Rule]) -> Iterator[RuleOutcome]:
 
 def _verdict(result: Result, outcomes: list[RuleOutcome], ruled: bool, fidelity_warns: bool) -> Gate:
     broken = result.fidelity.passed is False
+    off = result.fidelity.mismatched_rows
     why = (
-        f"The replay does not reproduce the log: {result.fidelity.mismatched_rows} rows of the logged bids come out "
-        f"otherwise than logged.{result.told('won_without_bid')}"
+        f"The replay does not reproduce the log: {off} {'row' if off == 1 else 'rows'} of the logged bids "
+        f"{'comes' if off == 1 else 'come'} out otherwise than logged.{result.told('won_without_bid')}"
     )
     failed = [o for o in outcomes if o.action == "fail" and not o.waived]
     warned = [o for o in outcomes if o.action == "warn" and not o.waived]

@@ -15,11 +15,20 @@ MUCH_DRIFT = 0.1
 MUCH_LEFT = 0.01
 
 
+def _counted(number: float, one: str, many: str) -> str:
+    """ "1 row has", "12,345,678 rows have"; a weighted number keeps a fraction only while it could matter."""
+    written = f"{number:,.0f}" if number >= 1000 or float(number).is_integer() else f"{number:,.4g}"
+    return f"{written} {one if number == 1 else many}"
+
+
 def _removal(plan: Plan, removed: Sequence[tuple[str, int, int]]) -> Finding:
     if not (plan.has("campaign") and plan.has("click") and plan.has("conversion")):
         message = "remove_anomaly_cvr_cpns needs campaign, click and conversion columns; nothing could be checked."
         return Finding(code="anomaly_cvr", severity="warning", message=message)
-    listed = ", ".join(f"{name} ({c} clicks, {v} conversions)" for name, c, v in removed[:20])
+    listed = ", ".join(
+        f"{name} ({_counted(c, 'click', 'clicks')}, {_counted(v, 'conversion', 'conversions')})"
+        for name, c, v in removed[:20]
+    )
     more = len(removed) - 20
     what = (
         f"Left out for every policy, more conversions than clicks: {listed}{f' and {more} more' if more > 0 else ''}."
@@ -49,7 +58,7 @@ def unfunded(rows: int) -> Finding:
     return Finding(
         code="budget_missing",
         severity="warning",
-        message=f"{rows:,} rows have no budget.amount, so no policy bids on them; "
+        message=f"{_counted(rows, 'row has', 'rows have')} no budget.amount, so no policy bids on {'it' if rows == 1 else 'them'}; "
         "give campaigns without a limit one, such as coalesce(daily_budget, 1e9).",
     )
 
@@ -59,7 +68,8 @@ def two_sources(role: str, rows: int) -> Finding:
     return Finding(
         code="two_sources",
         severity="warning",
-        message=f"{rows:,} rows have another {role} in the log than in the campaign table, and the log's is used; "
+        message=f"{_counted(rows, 'row has', 'rows have')} another {role} in the log than in the campaign "
+        f"table, and the log's is used; "
         f"write columns: {{{role}: {role}}} if it is meant, or rename the log's column to have the table's.",
     )
 
@@ -69,7 +79,8 @@ def won_without_bid(rows: int) -> Finding:
     return Finding(
         code="won_without_bid",
         severity="warning",
-        message=f"{rows:,} rows were won without a logged bid, so their wins can't be reproduced; "
+        message=f"{_counted(rows, 'row was', 'rows were')} won without a logged bid, so {'its win' if rows == 1 else 'their wins'} "
+        "can't be reproduced; "
         "mend columns.bid, or leave such rows out by a condition.",
     )
 
@@ -114,7 +125,8 @@ def absent(plan: Plan, campaigns: Family | None) -> Iterator[Finding]:
         yield Finding(
             code="campaigns_missing",
             severity="warning",
-            message=f"{count:,g} rows are of {len(lacking)} campaign{'s' * (len(lacking) != 1)} that the campaign table lacks "
+            message=f"{_counted(count, 'row is', 'rows are')} of {len(lacking)} "
+            f"campaign{'s' * (len(lacking) != 1)} that the campaign table lacks "
             f"({listed}{' ...' if len(lacking) > 20 else ''}): nothing is bid where what it gives is needed.",
         )
 
@@ -133,28 +145,32 @@ def find_all(
         yield _removal(plan, removed)
     for key, what, then in (
         ("invalid_weights", "a missing, negative or unusable weight (at most 2^20)", "left out"),
-        ("invalid_prices", "a negative, NaN or unusable price", "treated as rows without a price"),
-        ("invalid_clicks", "a click that is neither 0 nor 1", "treated as rows without a click label"),
-        ("invalid_conversions", "a negative or NaN conversion count", "treated as rows without a conversion label"),
+        ("invalid_prices", "a negative, NaN or unusable price", "treated as without a price"),
+        ("invalid_clicks", "a click that is neither 0 nor 1", "treated as without a click label"),
+        ("invalid_conversions", "a negative or NaN conversion count", "treated as without a conversion label"),
     ):
         if census[key]:
-            yield Finding(code=key, severity="warning", message=f"{census[key]:,} rows have {what}; they were {then}.")
+            many = _counted(census[key], "row has", "rows have")
+            they = "it was" if census[key] == 1 else "they were"
+            yield Finding(code=key, severity="warning", message=f"{many} {what}; {they} {then}.")
     if census["small_weights"]:
         yield Finding(
             code="small_weights",
             severity="warning",
-            message=f"{census['small_weights']:,} rows have a weight below 1/1024, of which counts keep 2^-32 and no less; "
+            message=f"{_counted(census['small_weights'], 'row has', 'rows have')} a weight below 1/1024, of "
+            "which counts keep 2^-32 and no less; "
             "multiply all weights by one number, which changes no ratio.",
         )
-    if plan.has("conversion") and census["clicks_without_conversion_label"]:
+    unlabelled = census["clicks_without_conversion_label"]
+    if plan.has("conversion") and unlabelled:
         hint = " The column has no 0 at all: if NULL means no conversion, write coalesce(...)." * (
             census["zero_conversions"] == 0
         )
         yield Finding(
             code="unlabelled_clicks",
             severity="warning",
-            message=f"{census['clicks_without_conversion_label']:,} clicked rows have no conversion label "
-            f"and are not counted.{hint}",
+            message=f"{_counted(unlabelled, 'clicked row has', 'clicked rows have')} no conversion label "
+            f"and {'is' if unlabelled == 1 else 'are'} not counted.{hint}",
         )
     for policy in plan.policies:
         yield from _of_policy(policy, overall)
@@ -163,7 +179,8 @@ def find_all(
         yield Finding(
             code="undecidable",
             severity="info",
-            message=f"{undecidable:,g} rows have neither a price nor a logged result; they are left out for every policy.",
+            message=f"{_counted(undecidable, 'row has', 'rows have')} neither a price nor a logged result; "
+            f"{'it is' if undecidable == 1 else 'they are'} left out for every policy.",
         )
     if plan.budgeted:
         yield Finding(
@@ -180,7 +197,8 @@ def _of_policy(policy: PolicyPlan, overall: Family) -> Iterator[Finding]:
         yield Finding(
             code="invalid_predictions",
             severity="warning",
-            message=f'"{policy.name}" has {invalid:,g} rows with a missing, NaN or out-of-range prediction: not bid on '
+            message=f'"{policy.name}" has {_counted(invalid, "row", "rows")} with a missing, NaN or out-of-range '
+            "prediction: not bid on "
             "(a missing one only where the formula says so), and left out of its prediction metrics, which are then over "
             "fewer rows than the others'.",
         )
@@ -194,12 +212,18 @@ def _of_policy(policy: PolicyPlan, overall: Family) -> Iterator[Finding]:
         )
     unknown = overall.get("unknown_wins", policy.index)[0]
     if unknown:
+        one = unknown == 1
         yield Finding(
             code="unknown_wins",
             severity="info",
-            message=f'"{policy.name}" bids above the logged bid on {unknown:,g} lost auctions without a known price; '
-            "whether it wins them can't be told from this log, and they "
-            + ("count in expectation." if overall.expected else "are not counted."),
+            message=f'"{policy.name}" bids above the logged bid on {_counted(unknown, "lost auction", "lost auctions")} '
+            f"without a known price; whether it wins {'it' if one else 'them'} can't be told from this log, and "
+            f"{'it' if one else 'they'} "
+            + (
+                f"count{'s' if one else ''} in expectation."
+                if overall.expected
+                else f"{'is' if one else 'are'} not counted."
+            ),
         )
     if policy.borrowed_heads:
         yield Finding(

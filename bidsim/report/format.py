@@ -138,9 +138,11 @@ def change(value: float | None) -> str:
         return DASH
     percent = 100 * value
     size = abs(percent)
-    if size == 0:
+    if size < 5e-7:  # what rounding leaves of no change
         return "0.0%"
     decimals = 0 if size >= 1000 else 1 if size >= 1 else 2 if size >= 0.1 else 3
+    if size < 0.0005:  # never "+0.000%"
+        decimals = math.ceil(-math.log10(size))
     return _minus(f"{percent:+,.{decimals}f}%")
 
 

@@ -12,17 +12,24 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import cache
 from importlib import resources
-from typing import Any
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from bidsim.gate.judging import DETECTABLE
 from bidsim.report import format as f
 from bidsim.report import knowledge, plots, reasons, view
+from bidsim.report.calibrated import calibration_tables
+from bidsim.report.days import days
 from bidsim.report.drawing import Drawing
 from bidsim.report.drawings import FEWEST, gate_band, of_campaigns, of_frontier, of_head
+from bidsim.report.extremes import extremes
+from bidsim.report.gains import gains
 from bidsim.report.interactive import make_script
 from bidsim.report.lookup import Lookup
 from bidsim.report.renderer import Draw, Picture, draw_here
@@ -31,15 +38,24 @@ from bidsim.report.training import of_training, training_table
 from bidsim.report.words import HEAD_WORDS, WORDS, label
 from bidsim.result import Finding, Result
 
+if TYPE_CHECKING:
+    from bidsim.statistics.tables import Tables
+
 SCENARIO_LENGTH = 40_000
 FINDINGS_SHOWN = 5
 # With fewer positive labels than this in a bin, chance alone moves its point by more than a tenth.
 FEW_LABELS = 100
 VERDICTS = {"pass": "PASS", "warn": "WARN", "fail": "FAIL", "no_gate": "NO GATE"}
 TONE_WORDS = ("better (diamond)", "worse (square)", "no clear change (disc)")
-# Names and values of the template.
-Pictures = Mapping[str, Any]
 _SEVERITY = {"error": 0, "warning": 1, "info": 2}
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """sections: names and values of the template, of the result that lookup is of."""
+
+    lookup: Lookup
+    sections: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -71,15 +87,18 @@ def render_report(
     versions: Mapping[str, str] | None = None,
     interactive: bool = False,
     pictures: Pictures | None = None,
+    tables: Tables | None = None,
 ) -> str:
     """report.html: the whole page as text. The same arguments give the same bytes.
 
     judged: how many candidates have been judged on this data, where the store knows. versions: of bidsim, Python and
     the libraries that made the result. interactive: with tooltips and zoom, by a script that the page carries. pictures:
-    those of `draw_pictures`, where they were asked for before.
+    those of `draw_pictures` of this result, where they were asked for before. tables: that the result came from, for what
+    it does not tell itself.
     """
     css = style_sheet()
-    script = make_script(Lookup(result)) if interactive else None
+    pictures = pictures or draw_pictures(result, tables=tables)
+    script = make_script(pictures.lookup) if interactive else None
     hashes = [style_digest(text) for text in (script.runtime, script.page)] if script else []
     page: str = template("template.html.j2").render(
         css=Markup(css),
@@ -117,23 +136,27 @@ def style_digest(css: str) -> str:
     return base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
 
 
-def draw_pictures(result: Result, draw: Draw = draw_here) -> Pictures:
-    """The page's sections with charts. draw: who draws them, perhaps beside what follows."""
+def draw_pictures(result: Result, draw: Draw = draw_here, tables: Tables | None = None) -> Pictures:
+    """The page's sections with charts. draw: who draws them, perhaps beside what follows; tables: as for `render_report`."""
     lookup = Lookup(result)
-    return {
+    sections = {
         "heads": [_head(lookup, head, draw) for head in lookup.heads if lookup.curves(head)],
         "frontier": _frontier(lookup, draw),
         "campaigns": _campaigns(lookup, draw),
         "training_figures": [_draw(d, draw) for d in of_training(lookup)],
+        "gains": gains(lookup, tables),
+        "days": days(lookup),
     }
+    return Pictures(lookup, sections)
 
 
 def content(result: Result, judged: int | None = None, pictures: Pictures | None = None) -> dict[str, Any]:
     """What the templates show of a result."""
-    lookup = Lookup(result)
+    pictures = pictures or draw_pictures(result)
+    lookup = pictures.lookup
     sentence, sides = knowledge.fidelity(lookup)
     return {
-        **(draw_pictures(result) if pictures is None else pictures),
+        **pictures.sections,
         "result": result,
         "verdict": VERDICTS[result.gate.verdict],
         "candidates": lookup.candidates,
@@ -155,7 +178,11 @@ def content(result: Result, judged: int | None = None, pictures: Pictures | None
         "undrawn": max(0, len(lookup.candidates) - plots.CANDIDATES),
         "few": FEW_RESULTS,
         "cost": label(lookup.indicator),
+        "results": lookup.results,
+        "extremes": extremes(lookup),
+        "ask_for_days": pictures.sections["days"] is None and _spans_days(lookup),
         "segments": segment_tables(lookup),
+        "calibrated": calibration_tables(lookup),
         "training": training_table(lookup),
         "splits": reasons.splits(lookup),
         "leaves_open": any(lookup.leaves_open(c.name) for c in lookup.candidates),
@@ -173,6 +200,16 @@ def content(result: Result, judged: int | None = None, pictures: Pictures | None
         "definitions": [(w.label, w.definition) for m, w in WORDS.items() if _shown(lookup, m)],
         "scenario": _scenario(result.scenario),
     }
+
+
+def _spans_days(lookup: Lookup) -> bool:
+    """Whether the log may be of more than one day."""
+    window = lookup.result.data.window
+    try:
+        span = datetime.fromisoformat(window.end) - datetime.fromisoformat(window.start) if window else None
+    except ValueError:
+        return False
+    return bool(lookup.candidates) and bool(lookup.result.data.rows) and (span is None or span > timedelta(days=1))
 
 
 def _severity(finding: Finding) -> int:
@@ -206,6 +243,10 @@ def _identity(lookup: Lookup, judged: int | None) -> list[tuple[str, str]]:
     known = sorted(c for c in covered if c is not None)
     ends = dict.fromkeys(f.share(c) for c in (known[0], known[-1])) if len(covered) > 3 and known else {}
     facts.append(("Coverage", " to ".join(ends) or ", ".join(map(f.share, covered)) or f.DASH))
+    undecidable = lookup.result.diagnostics.get("undecidable")
+    if isinstance(undecidable, int | float) and undecidable:
+        facts.append(("Undecidable rows", f.count(undecidable)))
+    facts += _shown_at_least(lookup)
     if lookup.money.code:
         facts.append(("Currency", lookup.money.code))
     if judged is not None:
@@ -215,6 +256,19 @@ def _identity(lookup: Lookup, judged: int | None) -> list[tuple[str, str]]:
         ("Data fingerprint", f.short_hash(data.fingerprint)),
         ("Judged as of", f.clean_name(result.as_of, 40)),
     ]
+
+
+def _shown_at_least(lookup: Lookup) -> list[tuple[str, str]]:
+    """The smallest change of the cost per result that this log could have shown."""
+    name = lookup.indicator
+    sizes = []
+    for policy in lookup.candidates:
+        found = lookup.difference(policy.name, name)
+        if found is not None and found.relative.low is not None and found.relative.high is not None:
+            errors = 2 * NormalDist().inv_cdf(0.5 + lookup.confidence / 2)
+            sizes.append(DETECTABLE * (found.relative.high - found.relative.low) / errors)
+    ends = dict.fromkeys(f.change(size).lstrip("+") for size in ([min(sizes), max(sizes)] if sizes else []))
+    return [(f"Would show a {label(name)} change of", " to ".join(ends))] if ends else []
 
 
 def _draw(drawing: Drawing, draw: Draw) -> Figure:
@@ -303,6 +357,7 @@ def _campaigns(lookup: Lookup, draw: Draw) -> dict[str, Any] | None:
         "shown": len(found.labels),
         "total": found.total,
         "beyond": beyond,
+        "cut": any(e is not None and abs(e) > plots.CHANGE_MOST for s in found.shifts for e in (*s.spend, *s.cost)),
         "few": few,
     }
 

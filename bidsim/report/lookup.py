@@ -64,6 +64,13 @@ class Lookup:
         return found.value if found else None
 
     @property
+    def confidence(self) -> float:
+        """Of the intervals, such as 0.95."""
+        given = self.result.scenario.get("intervals")
+        level = given.get("confidence", 0.95) if isinstance(given, dict) else 0.95
+        return float(level) if isinstance(level, int | float) else 0.95
+
+    @property
     def predicted(self) -> bool:
         """Whether rows of unknown fate count in expectation."""
         return self.result.scenario.get("outcomes") == "predicted"

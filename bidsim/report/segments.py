@@ -6,7 +6,7 @@ are mostly the noisiest, and a list of them reads as a list of findings.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bidsim.report import format as f
 from bidsim.report.lookup import Lookup
@@ -27,7 +27,6 @@ FEW_RESULTS = 20
 class Column:
     label: str
     metric: str
-    head: str | None
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,15 @@ class SegmentRow:
 
 @dataclass(frozen=True)
 class SegmentTable:
+    """few: whether any row shown has few results, which its cells say."""
+
     family: str
     policy: str
     columns: list[Column]
     rows: list[SegmentRow]
     total: int
     by_spend: bool
+    few: bool
 
 
 @dataclass(frozen=True)
@@ -79,33 +81,45 @@ def by_spend(lookup: Lookup, family: str) -> list[Segment]:
 
 def segment_tables(lookup: Lookup) -> dict[str, list[SegmentTable]]:
     """For each family of segments a table per candidate."""
+    return {family: [_table(lookup, family, policy.name) for policy in lookup.candidates] for family in lookup.families}
+
+
+def has_few(lookup: Lookup, policy: str, segment: Segment) -> bool:
+    """Whether a segment has few results under the baseline and under the policy. Many that are no more are not few."""
+    sides = lookup.base(lookup.results, None, segment), lookup.value(policy, lookup.results, None, segment)
+    return all((n or 0) < FEW_RESULTS for n in sides)
+
+
+def shown_of(lookup: Lookup, family: str) -> tuple[list[Segment], bool]:
+    """The values of a family that its tables have, and whether they are ordered by falling baseline spend."""
     tables = len(lookup.families) * len(lookup.candidates)
-    rows = min(TABLE_ROWS, max(FEWEST_ROWS, ALL_ROWS // max(1, tables)))
-    return {
-        # Every campaign of the chart has its row.
-        family: [
-            _table(lookup, family, policy.name, max(rows, CHART_ROWS) if family == lookup.campaign_family else rows)
-            for policy in lookup.candidates
-        ]
-        for family in lookup.families
-    }
-
-
-def _table(lookup: Lookup, family: str, policy: str, most: int) -> SegmentTable:
-    metrics = ["spend", lookup.results, lookup.indicator]
-    columns = [Column(label(m), m, None) for m in metrics if lookup.has(m)]
-    columns += [Column(f"{label('calibration')} ({h})", "calibration", h) for h in lookup.heads]
+    most = min(TABLE_ROWS, max(FEWEST_ROWS, ALL_ROWS // max(1, tables)))
+    campaigns = family == lookup.campaign_family
+    if campaigns:
+        most = max(most, CHART_ROWS)  # every campaign of the chart has its row
     segments = lookup.families[family]
-    ordered = family == lookup.campaign_family or len(segments) > most
-    shown = (by_spend(lookup, family) if ordered else segments)[:most]
+    ordered = campaigns or len(segments) > most
+    return (by_spend(lookup, family) if ordered else segments)[:most], ordered
+
+
+def _table(lookup: Lookup, family: str, policy: str) -> SegmentTable:
+    metrics = ["spend", lookup.results, lookup.indicator]
+    columns = [Column(label(m), m) for m in metrics if lookup.has(m)]
+    shown, ordered = shown_of(lookup, family)
     rows = []
+    any_few = False
     for s in shown:
         cells = []
+        few = has_few(lookup, policy, s)
+        any_few = any_few or few
         for c in columns:
             write = writer(c.metric, lookup.money)
-            cells.append((write(lookup.base(c.metric, c.head, s)), cell(lookup, policy, c.metric, c.head, s)))
+            found = replace(cell(lookup, policy, c.metric, None, s), known="")
+            if few and c.metric != "spend":
+                found = replace(found, known="few" if found.change != f.DASH else "", tone="")
+            cells.append((write(lookup.base(c.metric, None, s)), found))
         rows.append(SegmentRow(lookup.label(s), lookup.ident(s), cells))
-    return SegmentTable(family, policy, columns, rows, len(segments), ordered)
+    return SegmentTable(family, policy, columns, rows, len(lookup.families[family]), ordered, any_few)
 
 
 def shifts(lookup: Lookup, candidates: int, width: int) -> Shifts | None:

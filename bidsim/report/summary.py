@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from bidsim.report import format as f
 from bidsim.report import knowledge, view
+from bidsim.report.extremes import extremes
 from bidsim.report.lookup import Lookup
 from bidsim.report.segments import by_spend
 from bidsim.report.words import label, writer
@@ -46,7 +47,8 @@ def render_summary(result: Result, *, judged: int | None = None) -> str:
     lookup = Lookup(result)
     many = knowledge.many_judged(judged)
     head = [*_verdict(lookup), *_rules(lookup), *_headline(lookup), *(["", text(many)] if many else [])]
-    rest = [*_findings(lookup), *_predictions(lookup), *_segments(lookup), *_knowledge(lookup), *_provenance(lookup)]
+    parts = (_findings, _predictions, _extremes, _segments, _knowledge, _provenance)
+    rest = [block for part in parts for block in part(lookup)]
     return _within("\n".join(head) + "\n", [block + "\n" for block in rest])
 
 
@@ -184,6 +186,31 @@ def _predictions(lookup: Lookup) -> list[str]:
     if not blocks:
         return []
     return [folded("Predictions", [line for heading, lines in blocks for line in ("", f"**{text(heading)}**", *lines)])]
+
+
+def _extremes(lookup: Lookup) -> list[str]:
+    """Where candidates do worst and best, by the near end of the interval."""
+    rows, said = [], []
+    found = extremes(lookup)[:CANDIDATES]
+    for e in found:
+        said += ["", f"{name(e.policy)}: {text(e.said)} {text(e.left)}".rstrip()]
+        rows += [
+            [
+                name(e.policy),
+                word,
+                f"{name(x.name)} ({text(x.family, f.NAME_LENGTH)})",
+                x.was,
+                " ".join(part for part in (x.cost.change, x.cost.interval, _known(x.cost)) if part),
+                x.counts,
+            ]
+            for word, side in (("worst", e.worst), ("best", e.best))
+            for x in side
+        ]
+    cost = label(lookup.indicator)
+    columns = ["Candidate", "", "Segment", cost, f"change of {cost}", lookup.results]
+    return (
+        [folded("Worst and best segments", [*said, *(table(columns, rows, left=3) if rows else [""])])] if found else []
+    )
 
 
 def _segments(lookup: Lookup) -> list[str]:

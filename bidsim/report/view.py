@@ -116,9 +116,7 @@ def cell(
 
 def confidence(lookup: Lookup) -> str:
     """Of the intervals, in percent; all digits of it."""
-    given = lookup.result.scenario.get("intervals")
-    level = given.get("confidence", 0.95) if isinstance(given, dict) else 0.95
-    return f"{100 * level:.12g}%" if isinstance(level, int | float) else "95%"
+    return f"{100 * lookup.confidence:.12g}%"
 
 
 Bounds = tuple[float | None, float | None]

@@ -266,6 +266,11 @@ class Rule(Block):
                 raise ValueError(f"{name} must be greater than 0, got {given}")
         if self.max_width is not None and self.evidence == "point":
             raise ValueError("max_width is about the interval; evidence: point has none")
+        if bounds[0] not in OF_VALUES and self.metric in OF_CANDIDATES:
+            raise ValueError(
+                f'{bounds[0]} bounds a change, and "{self.metric}" is of the candidate alone, without a baseline\'s to '
+                "change from; bound it with at_most, at_least or between"
+            )
         return self
 
     @property
@@ -283,6 +288,13 @@ BOUNDS = (
     "min_improvement",
     "max_width",
     "suspicious",
+)
+# Bounds of the candidate's own value; the others are of its change.
+OF_VALUES = BOUNDS[:3]
+# Metrics that are about how the candidate differs from the baseline, which itself has none.
+OF_CANDIDATES = frozenset(
+    {"churn", "disagreement"}
+    | {f"{what}_{side}" for what in ("wins", "spend", "clicks", "conversions") for side in ("gained", "lost")}
 )
 
 

@@ -57,7 +57,7 @@ def test_the_config_replays_unchanged_with_a_table_on_the_command_line(tmp_path:
     assert len(kept) == 289
     assert result["data"]["window"] == {"start": "2017-10-14T13:00:00+00:00", "end": "2017-10-15T13:00:00+00:00"}
     (removal,) = (f["message"] for f in result["findings"] if f["code"] == "anomaly_cvr")
-    assert "9 (1 clicks, 4 conversions)" in removal
+    assert "9 (1 click, 4 conversions)" in removal
     values = {(m["policy"], m["metric"], m["head"]): m["value"] for m in result["metrics"]}
     # cpa: 1000 x 0.3 x 0.25 x 0.5 = 37.5 CPM
     assert values["baseline", "bids", None] == 289

@@ -109,11 +109,19 @@ def test_what_can_not_be_judged_says_why(metrics: list[Any], rule: dict[str, Any
     assert found.sentence == f"{why}, so it can't be judged."
 
 
-def test_a_change_of_what_only_candidates_have_says_so() -> None:
-    given = result(metric("churn", 0.5, 0.5, head="ctr"))
-    given = given.model_copy(update={"metrics": given.metrics[1:], "differences": []})
-    found = one(given, {"metric": "churn", "max_increase": 0.1})
-    assert found.sentence.startswith("churn (ctr) of v2 is of the candidate alone, without a baseline's to change from")
+@pytest.mark.parametrize("bound", ["max_increase", "max_decrease", "min_improvement", "max_width", "suspicious"])
+@pytest.mark.parametrize("name", ["churn", "disagreement", "spend_lost"])
+def test_a_change_of_what_only_candidates_have_is_refused_with_the_rule(name: str, bound: str) -> None:
+    with pytest.raises(ValidationError, match=f'{bound} bounds a change, and "{name}" is of the candidate alone'):
+        Rule.model_validate({"metric": name, bound: 0.1})
+    assert Rule(metric=name, at_most=0.1).at_most == 0.1
+
+
+def test_a_change_that_a_result_does_not_give_is_not_found_and_fails() -> None:
+    given = result(metric("coverage", 0.5, 0.5))
+    found = one(given.model_copy(update={"differences": []}), {"metric": "coverage", "max_decrease": 0.1})
+    assert (found.status, found.action) == ("not_found", "fail")
+    assert found.sentence.startswith("coverage of v2 is of the candidate alone, without a baseline's to change from")
 
 
 def test_a_metric_without_a_better_direction_is_told_without_a_bound() -> None:

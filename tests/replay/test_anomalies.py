@@ -37,7 +37,7 @@ def test_a_campaign_with_more_conversions_than_clicks_is_left_out_and_listed(tmp
     wins = {m.policy: m.value for m in result.metrics if m.metric == "wins" and not m.segment}
     assert wins == {"baseline": 3, "new": 3}
     (finding,) = [f for f in result.findings if f.code == "anomaly_cvr"]
-    assert "bad (1 clicks, 2 conversions)" in finding.message
+    assert "bad (1 click, 2 conversions)" in finding.message
     assert "good" not in finding.message
 
 

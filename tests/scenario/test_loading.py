@@ -123,6 +123,10 @@ def test_a_table_without_anything_is_bound_on_the_command_line() -> None:
         (BARE + "remove_anomaly_cvr_cpns: yes\n", "scenario.yaml:2: remove_anomaly_cvr_cpns: must be true or false"),
         (BARE + "timezone: Asia/Tokio\n", 'scenario.yaml:2: timezone: there is no time zone "Asia/Tokio" (did you m'),
         (BARE + "gate:\n- {metric: cpa}\n", "scenario.yaml:3: gate.0: a rule has exactly one bound"),
+        (
+            BARE + "gate:\n- {metric: churn, head: ctr, max_increase: 0.1}\n",
+            'scenario.yaml:3: gate.0: max_increase bounds a change, and "churn" is of the candidate alone',
+        ),
         (BARE + "name: a\nname: b\n", 'scenario.yaml:3: the key "name" stands twice'),
         (BARE + "name: &x a\n", "scenario.yaml:2: anchors and aliases"),
         (BARE + "name: !!python/object:os.system a\n", "scenario.yaml:2: the tag !!python/object:os.system"),
