@@ -31,7 +31,7 @@ GapOption = Annotated[
     typer.Option("--gap-hours", help="Between training and judged rows. Default: maturity.conversion_window_hours."),
 ]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, max=1024, help="Default: all cores.")]
-MemoryOption = Annotated[str, typer.Option("--memory", help="Bound for the process, such as 4GB or 900MB.")]
+MemoryOption = Annotated[str, typer.Option("--memory", help="Bound for the process, such as 4GB or 1500MB.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
 
 

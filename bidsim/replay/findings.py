@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from bidsim.replay.census import MANY_CONVERSIONS
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import BASELINE, PolicyPlan
 from bidsim.result import Finding, Metric
@@ -13,6 +14,8 @@ from bidsim.statistics.tallies import Family
 MUCH_DRIFT = 0.1
 # Share of the baseline's spend that a multiplier at matched spend may leave without a word.
 MUCH_LEFT = 0.01
+# Share of rows from which on those that are left out for want of a price are a warning.
+MUCH_UNDECIDABLE = 0.05
 
 
 def _removal(plan: Plan, removed: Sequence[tuple[str, int, int]]) -> Finding:
@@ -110,12 +113,15 @@ def absent(plan: Plan, campaigns: Family | None) -> Iterator[Finding]:
     rows = campaigns.get("weight")
     lacking = [(name, n) for name, n in zip(campaigns.values, rows, strict=True) if name not in plan.campaigns.keys]
     if lacking:
+        none = len(lacking) == len(campaigns.values)
+        has = sorted(plan.campaigns.keys)
+        listing = f"; the table has {', '.join(has[:5])}{' ...' if len(has) > 5 else ''}" if none else ""
         count, listed = sum(n for _, n in lacking), ", ".join(name for name, _ in lacking[:20])
         yield Finding(
             code="campaigns_missing",
-            severity="warning",
+            severity="error" if none else "warning",
             message=f"{count:,g} rows are of {len(lacking)} campaign{'s' * (len(lacking) != 1)} that the campaign table lacks "
-            f"({listed}{' ...' if len(lacking) > 20 else ''}): nothing is bid where what it gives is needed.",
+            f"({listed}{' ...' if len(lacking) > 20 else ''}{listing}): nothing is bid where what it gives is needed.",
         )
 
 
@@ -156,14 +162,16 @@ def find_all(
             message=f"{census['clicks_without_conversion_label']:,} clicked rows have no conversion label "
             f"and are not counted.{hint}",
         )
+    yield from _implausible(census)
     for policy in plan.policies:
-        yield from _of_policy(policy, overall)
+        yield from _of_policy(policy, overall, bids_logged=plan.has("bid"))
     undecidable = overall.get("undecidable")[0]
     if undecidable:
         yield Finding(
             code="undecidable",
-            severity="info",
-            message=f"{undecidable:,g} rows have neither a price nor a logged result; they are left out for every policy.",
+            severity="warning" if undecidable > MUCH_UNDECIDABLE * overall.get("weight")[0] else "info",
+            message=f"{undecidable:,g} rows have no price and are not logged as lost, so what a win costs is unknown; they are "
+            "left out for every policy.",
         )
     if plan.budgeted:
         yield Finding(
@@ -174,7 +182,42 @@ def find_all(
         )
 
 
-def _of_policy(policy: PolicyPlan, overall: Family) -> Iterator[Finding]:
+def _implausible(census: Mapping[str, int]) -> Iterator[Finding]:
+    """Columns that can hardly be what the scenario takes them for."""
+    if census["clicks_of_lost"]:
+        yield Finding(
+            code="clicks_of_lost",
+            severity="warning",
+            message=f"{census['clicks_of_lost']:,} rows are logged as lost and have a click, which is not counted; check "
+            "columns.won and columns.click.",
+        )
+    if 2 * census["conversions_of_many"] > census["conversions_logged"]:
+        yield Finding(
+            code="conversions_of_many",
+            severity="warning",
+            message=f"{census['conversions_of_many']:,} of {census['conversions_logged']:,} rows with conversions have more "
+            f"than {MANY_CONVERSIONS}, and so many are counted; where the column is an amount of money, write "
+            'columns: {conversion: "column > 0"}.',
+        )
+    for role in ("target_cpc", "target_cpa"):
+        if lacking := census.get(f"without_{role}", 0):
+            yield Finding(
+                code="target_missing",
+                severity="warning",
+                message=f"{lacking:,} rows have no {role} above 0, so nothing is bid on them; give their campaigns one, "
+                "or leave them out by a condition.",
+            )
+    if census["weights_below_one"] and not census["weights_above_one"]:
+        yield Finding(
+            code="weights_below_one",
+            severity="warning",
+            message=f"{census['weights_below_one']:,} rows have a weight below 1 and none has one above: a weight is how many "
+            "rows of the market a row stands for; where the column is the share of rows that were kept, write "
+            'columns: {weight: "1 / column"}.',
+        )
+
+
+def _of_policy(policy: PolicyPlan, overall: Family, *, bids_logged: bool) -> Iterator[Finding]:
     invalid = overall.get("invalid_predictions", policy.index)[0]
     if invalid:
         yield Finding(
@@ -197,7 +240,8 @@ def _of_policy(policy: PolicyPlan, overall: Family) -> Iterator[Finding]:
         yield Finding(
             code="unknown_wins",
             severity="info",
-            message=f'"{policy.name}" bids above the logged bid on {unknown:,g} lost auctions without a known price; '
+            message=f'"{policy.name}" bids {"above the logged bid " if bids_logged else ""}on {unknown:,g} lost auctions '
+            f"without a known price{'' if bids_logged else ' or logged bid'}; "
             "whether it wins them can't be told from this log, and they "
             + ("count in expectation." if overall.expected else "are not counted."),
         )
