@@ -28,6 +28,8 @@ FOR_READING = (
     "small_weights",
     "conversions_of_many",
     "clicks_of_lost",
+    "losses_with_reason",
+    "losses_by_price",
     "without_target_cpc",
     "without_target_cpa",
     "weights_below_one",

@@ -191,6 +191,14 @@ def _implausible(census: Mapping[str, int]) -> Iterator[Finding]:
             message=f"{census['clicks_of_lost']:,} rows are logged as lost and have a click, which is not counted; check "
             "columns.won and columns.click.",
         )
+    if census["losses_with_reason"] and not census["losses_by_price"]:
+        yield Finding(
+            code="losses_by_price",
+            severity="warning",
+            message=f"{census['losses_with_reason']:,} lost rows have a loss_reason and none has 100, 101 or 102 (OpenRTB's "
+            "codes of losses by price), so all of them are taken as lost whatever is bid; where the codes are others, map "
+            "them in columns.loss_reason by case when.",
+        )
     if 2 * census["conversions_of_many"] > census["conversions_logged"]:
         yield Finding(
             code="conversions_of_many",

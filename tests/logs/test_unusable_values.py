@@ -73,6 +73,11 @@ REVENUE = {**GOOD, "conversion": 3200.0}
     ("rows", "finding", "says"),
     [
         ([{**LOST, "click": 1}, *[GOOD] * 5], "clicks_of_lost", "1 rows are logged as lost and have a click"),
+        (
+            [{**LOST, "loss_reason": 1}, *[GOOD] * 5],
+            "losses_by_price",
+            "1 lost rows have a loss_reason and none has 100",
+        ),
         ([REVENUE] * 3 + [GOOD] * 2, "conversions_of_many", '3 of 5 rows .* write columns: {conversion: "column > 0"}'),
         (
             [{**GOOD, "weight": 0.1}, *[GOOD] * 5],
@@ -88,7 +93,10 @@ def test_columns_that_can_hardly_be_what_they_are_taken_for_are_findings(
     tmp_path: Path, rows: list[dict[str, Any]], finding: str, says: str
 ) -> None:
     """Nothing in such a log is unusable, and its numbers would silently be of something else."""
-    write_log(tmp_path / "log.parquet", pa.Table.from_pylist([{"target_cpa": 0.1, "pcvr": 0.1, **row} for row in rows]))
+    write_log(
+        tmp_path / "log.parquet",
+        pa.Table.from_pylist([{"target_cpa": 0.1, "pcvr": 0.1, "loss_reason": None, **row} for row in rows]),
+    )
     changes = {"columns": {}, "segments": [], "candidates": {"new": {"columns": {"pctr": "pnew"}}}}
     write_scenario(tmp_path / "s.yaml", changes)
     words = ["--scenario", "s.yaml", "--table", "ad=log.parquet", "--out", "run", "-q"]
@@ -97,9 +105,13 @@ def test_columns_that_can_hardly_be_what_they_are_taken_for_are_findings(
     found = {f["code"]: f for f in json.loads((tmp_path / "run" / "result.json").read_text())["findings"]}
     assert found[finding]["severity"] == "warning"
     assert re.search(says, found[finding]["message"])
-    assert not {"clicks_of_lost", "conversions_of_many", "weights_below_one", "target_missing"} & found.keys() - {
-        finding
-    }
+    assert not {
+        "clicks_of_lost",
+        "conversions_of_many",
+        "weights_below_one",
+        "target_missing",
+        "losses_by_price",
+    } & found.keys() - {finding}
 
 
 def test_a_campaign_table_of_none_of_the_campaigns_is_an_error_that_shows_both_spellings(tmp_path: Path) -> None:
