@@ -74,7 +74,9 @@ def _times(engine: AnyEngine, plan: Plan) -> str:
         return ""
     relation = f"{plan.source.reader()} as s{join_campaigns(plan.campaigns, plan.campaign_sql)}"
     ends = ", ".join(f"strftime({end}({plan.local_time}), '%Y-%m-%dT%H:%M:%S')" for end in ("min", "max"))
-    ((first, last),) = engine.rows(f"select {ends} from {relation}")
+    ((first, last, rows),) = engine.rows(f"select {ends}, count(*) from {relation}")
+    if not rows:
+        return "it has none; "
     return f"its times run from {first} to {last}; " if first else "none of them has a time; "
 
 

@@ -159,6 +159,8 @@ SCENARIOS: dict[str, tuple[Make, str]] = {
     "a value out of range": (scenario(columns={**COLUMNS, "weight": "ts + interval 999999999 year"}), r"s.yaml:4: columns.weight"),
     "an overflow": (scenario(segments=[{"x": "abs(cast(-128 as tinyint))"}]), r"s.yaml:7: segments.0: .*Overflow on abs"),
     "a long unknown name": (scenario(conditions=["c" * 5000 + " > 1"]), r"s.yaml:8: conditions.0: .{30,200}unknown column .{,90};"),
+    "an empty log": (lambda f: write_log(f / "log.parquet", SMALL.slice(0, 0)) and None,
+                     r"log.parquet: no row .*; it has none; check"),
     "empty window": (scenario(conditions=["ad_id = 99"]), r"log.parquet: no row .* check last_hour, .* and conditions$"),
     "window outside the log": (scenario(logs_tables=LONG_AGO),
                               r"log.parquet: no row of the log lies in the window.*; its times run from 2026-.* to 2026-.*; check"),
