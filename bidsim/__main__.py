@@ -49,6 +49,7 @@ def main() -> None:
     signals = Signals()
     try:
         signals.listen()
+        _fill_closed_streams()
         _keep_stdout()
         status = _run(signals)
     except KeyboardInterrupt:
@@ -102,6 +103,18 @@ def _run(signals: Signals | None = None) -> int:
 def _interrupted(signals: Signals) -> int:
     _say("interrupted; nothing is half-written")
     return 128 + signals.caught if signals.caught else EXIT_INTERRUPTED
+
+
+def _fill_closed_streams() -> None:
+    """Where a standard stream is closed (cron, services), its descriptor goes to nobody: else the next file that is opened
+    gets it, and what a library prints gets into that file."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _keep_stdout() -> None:

@@ -81,7 +81,7 @@ ModelOption = Annotated[
     list[Path] | None, typer.Option("--model", help="Model of a candidate; several times for several.")
 ]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, max=1024, help="Default: all cores.")]
-MemoryOption = Annotated[str, typer.Option("--memory", help="Bound for the process, such as 4GB or 900MB.")]
+MemoryOption = Annotated[str, typer.Option("--memory", help="Bound for the process, such as 4GB or 1500MB.")]
 EngineOption = Annotated[
     str | None, typer.Option("--engine", help="duckdb (in this process) or spark. Default: as the scenario says.")
 ]

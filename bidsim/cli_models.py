@@ -35,7 +35,11 @@ def pack(
     ctcvr: Annotated[Path | None, typer.Option("--ctcvr", help="Model file of P(conversion | impression).")] = None,
     features: Annotated[Path | None, typer.Option("--features", help="YAML: types, columns, categories.")] = None,
     examples: Annotated[
-        Path | None, typer.Option("--examples", help="Parquet or CSV: log rows kept with their predictions.")
+        Path | None,
+        typer.Option(
+            "--examples",
+            help="Parquet or CSV: log rows kept with their predictions; its own pctr, pcvr, pctcvr are compared.",
+        ),
     ] = None,
 ) -> None:
     """Make a bundle of LightGBM, XGBoost, CatBoost, ONNX and Vowpal Wabbit files. Equal input gives equal bytes."""
@@ -59,7 +63,7 @@ def pack(
 
 
 @models_app.command()
-def inspect(file: FileArgument) -> None:
+def inspect(file: Annotated[Path, typer.Argument(metavar="FILE", help="A bundle.")]) -> None:
     """Print what a bundle holds, as JSON; no payload is loaded."""
     import json
 
@@ -71,13 +75,21 @@ def inspect(file: FileArgument) -> None:
 @models_app.command()
 def verify(file: FileArgument) -> None:
     """Load a model as a replay does: checksums, a trial in a child process, the example rows."""
+    from bidsim.models.archive import read_model_file
+    from bidsim.models.kinds import library_format
     from bidsim.models.packing import open_model
 
     bundle = open_model(file)
     scorer = bundle.scorer()
     examples = bundle.manifest.examples
     rows = len(next(iter(examples.predictions.values()))) if examples is not None and examples.predictions else 0
-    typer.echo(f"{file}: heads {', '.join(scorer.heads)}; {rows} example rows predicted as when it was packed")
+    raw = library_format(read_model_file(file)) is not None
+    said = (
+        f"{rows} rows of made-up values predicted alike twice"
+        if raw
+        else f"{rows} example rows predicted as when it was packed"
+    )
+    typer.echo(f"{file}: heads {', '.join(scorer.heads)}; {said}")
 
 
 @models_app.command()

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def parse_memory(text: str) -> int:
-    """Bytes of a size such as 4GB, 900MB, 1.5GiB, or what a container has, where that is less. Raises BidsimError."""
+    """Bytes of a size such as 4GB, 1500MB, 1.5GiB, or what a container has, where that is less. Raises BidsimError."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
     if not match:
-        raise BidsimError(f"--memory {text}: not a size; write something like 4GB or 900MB")
+        raise BidsimError(f"--memory {text}: not a size; write something like 4GB or 1500MB")
     base = 1024 if match.group(3) else 1000
     size = float(match.group(1)) * base ** " kmgt".index(match.group(2).lower() or " ")
     if size < 10**9:

@@ -29,7 +29,7 @@ def train(
     ] = Path("/opt/ml"),
     threads: Annotated[int | None, typer.Option("--threads", min=1, max=1024, envvar="BIDSIM_THREADS")] = None,
     memory: Annotated[
-        str, typer.Option("--memory", envvar="BIDSIM_MEMORY", help="Bound for the process, such as 4GB or 900MB.")
+        str, typer.Option("--memory", envvar="BIDSIM_MEMORY", help="Bound for the process, such as 4GB or 1500MB.")
     ] = "4GB",
     as_of: AsOfOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; metrics are always printed.")] = False,

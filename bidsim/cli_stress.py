@@ -46,7 +46,7 @@ def stress(
     ] = False,
     out: Annotated[Path | None, typer.Option("--out", help="New folder for stress.json.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, max=1024, help="Default: all cores.")] = None,
-    memory: Annotated[str, typer.Option("--memory", help="Bound for the process, such as 4GB or 900MB.")] = "4GB",
+    memory: Annotated[str, typer.Option("--memory", help="Bound for the process, such as 4GB or 1500MB.")] = "4GB",
     as_of: AsOfOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print the worlds as JSON on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,

@@ -31,7 +31,7 @@ GapOption = Annotated[
     typer.Option("--gap-hours", help="Between training and judged rows. Default: maturity.conversion_window_hours."),
 ]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, max=1024, help="Default: all cores.")]
-MemoryOption = Annotated[str, typer.Option("--memory", help="Bound for the process, such as 4GB or 900MB.")]
+MemoryOption = Annotated[str, typer.Option("--memory", help="Bound for the process, such as 4GB or 1500MB.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
 
 
@@ -122,14 +122,14 @@ def train(
     from bidsim.progress import progress_for
     from bidsim.replay.pipeline import Settings
     from bidsim.scenario.loading import load_scenario
-    from bidsim.training.hyperparameters import load_hyperparameters
+    from bidsim.training.hyperparameters import load_hyperparameters, to_train_here
 
     check_place(out, begins=BUNDLE_BEGINS)
     unread = {"--train-hours": train_hours, "--table": table, "--train-table": train_table}
     idle = next((flag for flag, value in unread.items() if value), None)
     if data is not None and idle is not None:
         raise BidsimError(f"{idle} says which rows to extract, and --data has its rows already; give one of the two")
-    found = load_hyperparameters(hyperparameters)
+    found = to_train_here(load_hyperparameters(hyperparameters))
     given = {"seed": seed, "train_hours": train_hours}
     found = found.with_values(**{key: value for key, value in given.items() if value is not None})
     loaded = load_scenario(scenario)
@@ -212,14 +212,14 @@ def tune(
     from bidsim.scenario.loading import load_scenario
     from bidsim.stopping import EXIT_TERMINATED
     from bidsim.store.reading import load_run
-    from bidsim.training.hyperparameters import load_hyperparameters
+    from bidsim.training.hyperparameters import load_hyperparameters, to_train_here
     from bidsim.training.space import load_space
     from bidsim.training.tune import Tuning
     from bidsim.training.tune import tune as search
     from bidsim.training.workflow import Workflow
 
     loaded = load_scenario(scenario)
-    base = load_hyperparameters(hyperparameters)
+    base = to_train_here(load_hyperparameters(hyperparameters))
     if train_hours is not None:
         base = base.with_values(train_hours=train_hours)
     tuning = Tuning(
@@ -302,10 +302,10 @@ def run(
     from bidsim.scenario.loading import load_scenario
     from bidsim.stopping import EXIT_TERMINATED
     from bidsim.store.reading import load_run
-    from bidsim.training.hyperparameters import load_hyperparameters
+    from bidsim.training.hyperparameters import load_hyperparameters, to_train_here
     from bidsim.training.workflow import Workflow
 
-    found = load_hyperparameters(hyperparameters)
+    found = to_train_here(load_hyperparameters(hyperparameters))
     given = {"seed": seed, "train_hours": train_hours}
     loaded = load_scenario(scenario)
     workflow = Workflow(

@@ -66,6 +66,8 @@ def replay_to_directory(
     for folder in (out, charts):
         if folder is not None:
             check_free(folder)
+    if out is not None and charts is not None and out.absolute() == charts.absolute():
+        raise BidsimError("--charts needs a folder of its own, such as one below the run's", file=str(charts))
     if out is None:
         check_writable(RUNS)
     loaded = scenario if isinstance(scenario, LoadedScenario) else load_scenario(scenario)

@@ -18,7 +18,7 @@ CHECKS: Mapping[str, str] = {
     "C02": "duplicate rows",
     "C03": "join fan-out",
     "C04": "order of events",
-    "C05": "price above bid",
+    "C05": "price not below bid",
     "C06": "units of money",
     "C07": "down-sampled rows",
     "C08": "immature conversions",

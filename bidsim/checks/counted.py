@@ -16,8 +16,8 @@ from bidsim.replay.plan import Plan
 class Counted:
     """Numbers of rows, whatever they weigh. won: by the log; no_click: of these without a click label; clicks: of these,
     no_conversion: of those without a conversion label; conversions: rows with some; pairs: won second-price rows that show
-    a price and the log's own bid, above: of these with a price above the bid. spend: of the log's wins by campaign, in
-    any unit; empty without campaigns."""
+    a price and the log's own bid, above: of these with a price above the bid, equal: with a price that is the bid. spend:
+    of the log's wins by campaign, in any unit; empty without campaigns."""
 
     won: int
     no_click: int
@@ -26,6 +26,7 @@ class Counted:
     conversions: int
     pairs: int
     above: int
+    equal: int
     spend: Mapping[str, float]
 
 
@@ -41,6 +42,7 @@ def count_rows(engine: AnyEngine, plan: Plan, formulas: str) -> Counted:
         "count_if(conversion > 0e0)" if conversion else "0",
         f"count_if({pairs})" if bid else "0",
         f"count_if({pairs} and price > bid_log)" if bid else "0",
+        f"count_if({pairs} and price = bid_log)" if bid else "0",
     ]
     spend: dict[str, float] = {}
     if plan.has("campaign"):
@@ -50,8 +52,8 @@ def count_rows(engine: AnyEngine, plan: Plan, formulas: str) -> Counted:
         )
         spend = {str(name): float(total) for name, total in by_campaign}
     (row,) = engine.rows(f"select {', '.join(sums)} from {formulas}")
-    won, no_click, clicks, no_conversion, conversions, pairs_seen, above = (int(n or 0) for n in row)
-    return Counted(won, no_click, clicks, no_conversion, conversions, pairs_seen, above, spend)
+    won, no_click, clicks, no_conversion, conversions, pairs_seen, above, equal = (int(n or 0) for n in row)
+    return Counted(won, no_click, clicks, no_conversion, conversions, pairs_seen, above, equal, spend)
 
 
 def counted_by(plan: Plan, logged: Logged, campaigns: Sequence[str]) -> Counted:
@@ -69,5 +71,6 @@ def counted_by(plan: Plan, logged: Logged, campaigns: Sequence[str]) -> Counted:
         conversions=seen["conversions"],
         pairs=second_price(SHOWN),
         above=second_price(SHOWN, REPLAYED | OWN_PRICE),
+        equal=second_price(SHOWN | OWN_PRICE),
         spend=dict(zip(campaigns, logged.spend(), strict=True)) if campaigns else {},
     )

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from bidsim.checks.catalogue import Outcome, Severity, found, ok, skipped
 from bidsim.checks.counted import Counted, count_rows
 from bidsim.replay.engines import AnyEngine
+from bidsim.replay.exchanges import LEAST_WINS, LOOKS_FIRST_PRICE
 from bidsim.replay.plan import Plan
 
 FEWEST_ROWS_OF_HOUR = 20
@@ -126,6 +127,16 @@ def _price_above_bid(plan: Plan, counts: Counted) -> Outcome:
     if not plan.has("bid"):
         return skipped("C05", "the log has no bids of its own (columns.bid)")
     above, pairs = counts.above, counts.pairs
+    if pairs >= LEAST_WINS and counts.equal >= LOOKS_FIRST_PRICE * pairs:
+        return found(
+            "C05",
+            "error",
+            f"{counts.equal:,} of {pairs:,} won second-price rows ({counts.equal / pairs:.2%}) have the logged bid as their "
+            "price, as in a first-price auction.",
+            "Set auction.type, or give the lowest bid that would have won as price.",
+            rows=counts.equal,
+            share=counts.equal / pairs,
+        )
     if not above:
         return ok("C05", pairs=pairs)
     share = above / pairs

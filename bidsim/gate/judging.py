@@ -139,7 +139,7 @@ def judge_place(index: Index, rule: Rule, bound: Bound, place: Place, segment: S
         facts["identified"] = Range(low=_finite(span[0]), high=_finite(span[1]))
     elif metric.identified is None and index.leaves_open(place) and rests_on_wins(rule.metric):
         words = f"{words} among counted wins (the log leaves others open, and no range says what they could undo)"
-    words = f"{words}; the rule {allows(rule, bound)}"
+    words = f"{words}; the rule {allows(rule, bound, base)}"
     if rule.evidence == "interval" and interval is not None:
         chance = _chance(index, rule.metric, bound, segment, quantity, interval)
         return _by_interval(outcome, bound, words, quantity, interval, span, chance, facts)

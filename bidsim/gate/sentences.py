@@ -95,10 +95,15 @@ def undefined(bound: Bound, value: float | None, baseline: float | None, *, unma
     return f"is undefined{whose} here (a zero denominator or no labels)"
 
 
-def allows(rule: Rule, bound: Bound) -> str:
+def allows(rule: Rule, bound: Bound, baseline: float | None = None) -> str:
+    """What a rule allows or asks for. baseline: where given, an allowed change beyond it that reads like per cent is told."""
     if bound.words.startswith(ASKED):
         return f"asks for {bound.words}"
-    return f"allows {'values ' if rule.between else ''}{bound.words}"
+    size = max((abs(x) for x in (bound.low, bound.high) if math.isfinite(x)), default=0.0)
+    doubt = ""
+    if bound.quantity == "absolute" and baseline and abs(baseline) < size and 1 <= size <= 100:
+        doubt = f" (in its own unit, more than the baseline's {written(abs(baseline), 4)}; per cent would be {size:g}%)"
+    return f"allows {'values ' if rule.between else ''}{bound.words}{doubt}"
 
 
 def unsure(bound: Bound, span: tuple[float, float], moved: tuple[float, float]) -> str:

@@ -16,6 +16,7 @@ from bidsim.gate.judging import Judgement, action_of, judge_place, outcome_of
 from bidsim.gate.sentences import STRADDLES, title
 from bidsim.gate.waivers import CODES, reminders, waive
 from bidsim.result import Gate, Result, RuleOutcome, Status
+from bidsim.scenario.explaining import nearest
 from bidsim.scenario.schema import Rule
 
 DISCOVERY_RATE = 0.10
@@ -103,14 +104,14 @@ def _judge_rule(index: Index, rule: Rule, policy: str) -> Iterator[Judgement]:
     if policy not in index.result.candidates:
         problem = f'there is no candidate "{policy}"'
     elif rule.metric not in index.heads:
-        problem = f'the result has no metric "{rule.metric}"'
+        problem = f'the result has no metric "{rule.metric}"{nearest(rule.metric, index.heads)}'
     elif head not in (heads := index.heads[rule.metric]) and not problem:
         known = ", ".join(h for h in heads if h)
         problem = (
             f'"{rule.metric}" is not given for head {head}, {f"only for {known}" if known else "but without a head"}'
         )
     elif rule.by and not segments:
-        problem = f'the scenario has no segment "{rule.by}"'
+        problem = f'the scenario has no segment "{rule.by}"; add it to segments'
     elif bound is None:
         problem = f'"{rule.metric}" has no better direction; bound it with max_increase or max_decrease'
     if problem or bound is None:

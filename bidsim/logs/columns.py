@@ -20,10 +20,13 @@ from bidsim.logs.source import Source, list_files, quote_text
 
 DELIMITERS = (",", "\t", ";", "|")
 TIMES = ("TIMESTAMP WITH TIME ZONE", "TIMESTAMP", "DATE")
+# What says of which zone a clock is: Z, UTC, Asia/Tokyo, +09:00, +0900.
+ZONE_AT_END = r":\d\d([.,]\d+)?\s*([A-Za-z].*|[+-]\d\d(:?\d\d)?)\s*$"
 ABSENT = (
     "is not in this file, and in other files of the log it is; write it there too, or leave files without it out of the "
     "table's path"
 )
+TWICE = "stands twice in the header; rename one of the two"
 ZONED = "has a time zone in this file and none in other files of the log; write them alike"
 
 
@@ -89,7 +92,8 @@ def _settle_csv(source: Source, engine: Asker) -> Source:
         types = engine.names(
             f"select * from read_csv({files}, {dialect}, null_padding = false, sample_size = -1, files_to_sniff = -1)"
         )
-        source = replace(source, types=tuple(types), delimiter=delimiter)
+        twice = dict.fromkeys(_twice(first, delimiter), (source.files[0], TWICE))
+        source = replace(source, types=tuple(types), delimiter=delimiter, unusable=twice)
         times = [name for name, kind in types if kind in TIMES]
         if times:
             source = _plain_times(source, times, engine)
@@ -104,14 +108,27 @@ def _settle_csv(source: Source, engine: Asker) -> Source:
 
 
 def _plain_times(source: Source, times: list[str], engine: Asker) -> Source:
-    """Times that are not ISO 8601 stay text: 05/11/2026 is May or November, and only the scenario's author knows."""
+    """Times that are not ISO 8601 stay text: 05/11/2026 is May or November, and only the scenario's author knows.
+
+    A zone behind them ("... UTC", "... +0000") makes instants: read as times without one, it would be dropped silently.
+    """
     kinds = dict(source.types)
     as_text = replace(source, types=tuple((name, "VARCHAR") for name, _ in source.types))
     quoted = {name: '"' + name.replace('"', '""') + '"' for name in times}
-    checks = ", ".join(f"count({q}) = count(try_cast({q} as {kinds[name]}))" for name, q in quoted.items())
-    (iso,) = engine.rows(f"select {checks} from {as_text.reader()}")
-    foreign = {name for name, plain in zip(times, iso, strict=True) if not plain}
-    return replace(source, types=tuple((n, "VARCHAR" if n in foreign else k) for n, k in source.types))
+    checks = ", ".join(
+        f"count({q}) = count(try_cast({q} as {kinds[name]})), "
+        f"count({q}) = count(try_cast({q} as timestamptz)), "
+        f"count_if(regexp_matches({q}, '{ZONE_AT_END}')) > 0"
+        for name, q in quoted.items()
+    )
+    (found,) = engine.rows(f"select {checks} from {as_text.reader()}")
+    for i, name in enumerate(times):
+        plain, instants, zoned = found[3 * i : 3 * i + 3]
+        if kinds[name] == "TIMESTAMP" and zoned:
+            kinds[name] = TIMES[0] if instants else "VARCHAR"
+        elif not plain:
+            kinds[name] = "VARCHAR"
+    return replace(source, types=tuple((n, kinds[n]) for n, _ in source.types))
 
 
 def _settle_ndjson(source: Source, engine: Asker) -> Source:
@@ -142,6 +159,12 @@ def _first_line(file: str, engine: Asker) -> str:
         "escape = '', columns = {'line': 'VARCHAR'}, strict_mode = false) limit 1"
     )
     return str(lines[0][0] or "") if lines else ""
+
+
+def _twice(header: str, delimiter: str) -> list[str]:
+    """Names that a CSV header gives to several columns, in lower case: which one is meant can't be told."""
+    names = [name.strip().lower() for name in next(csv.reader([header.lstrip("\ufeff")], delimiter=delimiter), [])]
+    return [name for name in dict.fromkeys(names) if name and names.count(name) > 1]
 
 
 def _outside_quotes(line: str) -> str:

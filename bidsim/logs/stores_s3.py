@@ -20,6 +20,7 @@ CREDENTIALS = (
     "credentials come from the usual environment: AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the "
     "machine's role"
 )
+LACKING = "logs on S3 need boto3: pip install 'bidsim[s3]'"
 PAGE = 1000
 SLOW_DOWN = frozenset(
     ["SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "RequestTimeout", "RequestTimeTooSkewed"]
@@ -102,7 +103,10 @@ class S3Store:
             return self._client
 
     def _call(self, call: Any, what: str, url: str) -> Any:
-        from botocore import exceptions
+        try:
+            from botocore import exceptions
+        except ImportError:
+            raise LogError(LACKING) from None
 
         try:
             return retrying(call, _transient)
@@ -137,7 +141,7 @@ def _make_client() -> Any:
         import boto3
         from botocore.config import Config
     except ImportError:
-        raise LogError("logs on S3 need boto3: pip install 'bidsim[s3]'") from None
+        raise LogError(LACKING) from None
     session = boto3.session.Session()
     # Trying again is `retrying`'s, which also does it where a connection breaks in the middle of an answer.
     own: dict[str, Any] = {

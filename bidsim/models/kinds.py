@@ -86,6 +86,11 @@ def describe(data: bytes, members: tuple[str, ...] | None = None) -> str:
     if text.startswith((b"{", b"[")):
         return f"JSON, not a bundle; {PACK}"
     if b"\x00" not in head and _is_text(head):
+        if re.fullmatch(rb'[\w. "]*([,;\t|][\w. "]*)+', head.partition(b"\n")[0].strip()):
+            return (
+                "a text file whose first line names no prediction; a file of predictions is Parquet, or CSV with commas and "
+                "a header: pctr, pcvr or pctcvr and one key column of the log"
+            )
         return "a text file, not a bundle; --model takes the bundle, --scenario the YAML file"
     return f"no bundle and no format that bidsim knows; {PACK}"
 

@@ -366,6 +366,7 @@ def _compare(head: Head, values: Sequence[float], examples: pa.Table | None, fil
         row = int(np.nanargmax(np.abs(np.asarray(values) - np.where(np.isnan(column), -1, column))))
         raise ModelError(
             f"head {head} predicts {values[row]:.9g} for example row {row + 1}, not {column[row]:.9g} as its column "
-            f"{PREDICTED[head]} says; check types, categories and order of the features",
+            f"{PREDICTED[head]} says; check types, categories and order of the features, or leave that column out of the "
+            "examples where it is another model's",
             file=str(file),
         )

@@ -42,7 +42,7 @@ class PredictionFile:
             ):
                 raise ModelError(f'column "{name}" is {column.type}, not a number', file=self._file)
             values = column.cast(pa.float64(), safe=False).fill_null(np.nan)
-            self._values[head] = values.to_numpy().astype(np.float64)[order]
+            self._values[head] = self._probabilities(name, values.to_numpy().astype(np.float64))[order]
         self.heads: tuple[Head, ...] = tuple(head for head in HEADS if head in predictions)
         self.features: tuple[str, ...] = (self._key,)
         self.sha256 = _digest(path)
@@ -88,6 +88,20 @@ class PredictionFile:
         if not table.num_rows:
             raise ModelError("the file of predictions has no rows", file=self._file)
         return others[0], predictions
+
+    def _probabilities(self, name: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The values as they are; refused where most of those that are there can't be probabilities."""
+        given = values[~np.isnan(values)]
+        beyond = given[(given < 0) | (given > 1)]
+        if not len(given):
+            raise ModelError(f'column "{name}" is empty', file=self._file)
+        if 2 * len(beyond) > len(given):
+            raise ModelError(
+                f'{len(beyond):,} of {len(given):,} values of column "{name}" lie outside 0 to 1, such as {beyond[0]:g}; '
+                "predictions are probabilities, not percentages, scores or log odds",
+                file=self._file,
+            )
+        return values
 
     def _sorted(self, column: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[np.int64] | NDArray[np.bytes_]]:
         kind = column.type

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 
 from bidsim.errors import BidsimError, ExpressionError, LogError, ScenarioError
 from bidsim.logs.bringing import Log
+from bidsim.models.predictions import PredictionFile
 from bidsim.replay.columns import (
     TIME_PARTS,
     Names,
     campaign_table,
     check_binds,
     check_numeric,
-    event_seconds,
     given_twice,
     grouped,
     indicator,
@@ -30,17 +30,15 @@ from bidsim.replay.columns import (
     role_types,
     segments_of,
     shift_prices,
-    time_kind_of,
     unit_kind,
     unit_sql,
-    window_conditions,
-    window_span,
 )
 from bidsim.replay.engines import AnyEngine
 from bidsim.replay.formulas import bind_formulas, later_names, role_names, try_amount
 from bidsim.replay.pacing import pace_of
 from bidsim.replay.plan import Plan, Prediction, Ripening
 from bidsim.replay.policies import PolicyPlan
+from bidsim.replay.times import event_seconds, time_kind_of, window_conditions, window_span
 from bidsim.scenario.expressions import quote_identifier
 from bidsim.scenario.loading import LoadedScenario, nearest
 from bidsim.scenario.reading import Place
@@ -94,7 +92,7 @@ def make_plan(loaded: LoadedScenario, engine: AnyEngine, log: Log, policies: lis
     check_numeric(names, engine, relation, types, roles)
     roles |= {role: grouped(sql, types[role]) for role in ("campaign", "request") if (sql := roles[role]) is not None}
     roles = shift_prices(roles, loaded.shift.prices)
-    time_kind = time_kind_of(loaded, types)
+    time_kind = time_kind_of(names, engine, relation, types, roles)
     if time_kind is not None:
         roles["time"] = f"cast({roles['time']} as {'timestamptz' if time_kind == 'instant' else 'timestamp'})"
     zone = scenario.timezone.replace("'", "''")
@@ -274,8 +272,10 @@ def _features(plan: Plan, names: Names, log_columns: set[str]) -> None:
             elif name in TIME_PARTS and plan.local_time:
                 plan.features[name] = TIME_PARTS[name].format(plan.local_time)
             else:
+                keyed = policy.bundle is None and isinstance(policy.scorer, PredictionFile)
                 raise LogError(
-                    f'the model needs the feature "{name}", and the log has no such column{nearest(name, log_columns)}',
+                    f'{"its key is" if keyed else "the model needs the feature"} "{name}", and the log has no such column'
+                    f"{nearest(name, log_columns)}",
                     file=policy.model_path,
                 )
 

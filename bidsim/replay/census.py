@@ -22,12 +22,27 @@ MOST_VALUES = 5_000
 VALUE_BYTES, FEW_VALUE_BYTES = 330_000, 1_400_000
 
 # Counts that only say how to read the log: not of what tells one log from another, whose fingerprint must stay.
-FOR_READING = ("prices_logged", "unitless", "small_weights")
+FOR_READING = (
+    "prices_logged",
+    "unitless",
+    "small_weights",
+    "conversions_of_many",
+    "clicks_of_lost",
+    "losses_with_reason",
+    "losses_by_price",
+    "without_target_cpc",
+    "without_target_cpa",
+    "weights_below_one",
+    "weights_above_one",
+)
+# More conversions of one row than that are an amount of money rather than a count.
+MANY_CONVERSIONS = 10
 
 
 def census(engine: AnyEngine, plan: Plan, rows: str) -> dict[str, int]:
     """Counts of rows that can't be used as they are. Raises LogError for an empty window or unusable auction types."""
-    sql = render("census", rows=rows)
+    targets = [f"target_{plan.indicator}"] if any(p.formula is None for p in plan.policies) else []
+    sql = render("census", rows=rows, many=f"{MANY_CONVERSIONS}e0", targets=targets)
     names = [name for name, _ in engine.names(sql)]
     counts = {name: int(value or 0) for name, value in zip(names, engine.rows(sql)[0], strict=True)}
     if counts["rows"] == 0:
@@ -36,6 +51,12 @@ def census(engine: AnyEngine, plan: Plan, rows: str) -> dict[str, int]:
             f"no row of the log lies in the window and meets all conditions; {_times(engine, plan)}"
             "check last_hour, duration_hour, timezone and conditions",
             file=files,
+        )
+    if counts["weights"] == 0:
+        raise LogError(
+            "no row of the log has a weight above 0 that can be used; check columns.weight, which is how many rows of the "
+            "market a row stands for",
+            file=plan.source.files[0],
         )
     plan.unitless = counts["unitless"] > 0
     if counts["unknown_auction_types"]:
@@ -53,7 +74,9 @@ def _times(engine: AnyEngine, plan: Plan) -> str:
         return ""
     relation = f"{plan.source.reader()} as s{join_campaigns(plan.campaigns, plan.campaign_sql)}"
     ends = ", ".join(f"strftime({end}({plan.local_time}), '%Y-%m-%dT%H:%M:%S')" for end in ("min", "max"))
-    ((first, last),) = engine.rows(f"select {ends} from {relation}")
+    ((first, last, rows),) = engine.rows(f"select {ends}, count(*) from {relation}")
+    if not rows:
+        return "it has none; "
     return f"its times run from {first} to {last}; " if first else "none of them has a time; "
 
 

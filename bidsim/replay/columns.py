@@ -14,7 +14,6 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from bidsim.errors import BidsimError, ExpressionError, LogError
-from bidsim.logs.origins import Span
 from bidsim.logs.source import Source
 from bidsim.replay.engines import AnyEngine
 from bidsim.replay.plan import NUMERIC_ROLES, CampaignTable, Segment
@@ -216,21 +215,41 @@ def not_numeric(
     """The error for an expression that is no number. text: as the scenario writes it."""
     key = ".".join(str(p) for p in path)
     mixed = names.source.mixed.get(text.strip('"').lower()) if names.source else None
+    value = a_value(names, engine, relation, sql, f"try_cast(cast({sql} as varchar) as double) is null")
+    why = f", {mixed}" if mixed else f', such as "{value}"' if value else ""
+    return names.loaded.error(
+        f"{key}: the log's column is {kind}{why}, a number is needed; mend the log, or write {_as_number(text, value)}",
+        *path,
+    )
+
+
+def _as_number(text: str, value: str) -> str:
+    """An expression that makes numbers of texts such as `value`, where try_cast would lose all of them."""
+    if value.lower() in ("true", "false", "t", "f"):
+        return f"cast({text} as boolean)"
+    if value.lower() in ("y", "n", "yes", "no"):
+        return f"lower({text}) in ('y', 'yes')"
+    for shape, instead in (
+        (r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?", "cast(replace({0}, ',', '') as double)"),
+        (r"[+-]?\d+,\d+", "cast(replace({0}, ',', '.') as double)"),
+        (r"[+-]?[\d.]+\s*%", "cast(replace({0}, '%', '') as double) / 100"),
+    ):
+        if re.fullmatch(shape, value.strip()):
+            return instead.format(text)
+    return f"try_cast({text} as double) to take what is no number as missing"
+
+
+def a_value(names: Names, engine: AnyEngine, relation: str, sql: str, where: str = "true") -> str:
+    """A value of an expression over the log as a message shows it; '' where none can be had."""
     if names.source is not None:
         relation = relation.replace(names.source.reader(), engine.bring(names.source, [sql], [], None).reader())
     try:
         found = engine.rows(
-            f"select cast({sql} as varchar) from {relation} "
-            f"where {sql} is not null and try_cast(cast({sql} as varchar) as double) is null limit 1"
+            f"select cast({sql} as varchar) from {relation} where {sql} is not null and {where} limit 1"
         )
     except ExpressionError:
-        found = []  # its type is reason enough
-    why = f", {mixed}" if mixed else f', such as "{str(found[0][0])[:60].strip(chr(34))}"' if found else ""
-    return names.loaded.error(
-        f"{key}: the log's column is {kind}{why}, a number is needed; mend the log, or write "
-        f"try_cast({text} as double) to take what is no number as missing",
-        *path,
-    )
+        return ""  # its type is reason enough
+    return str(found[0][0])[:60].strip('"') if found else ""
 
 
 def grouped(sql: str, kind: str) -> str:
@@ -263,65 +282,6 @@ def unit_sql(sql: str, kind: str) -> str:
     wrapped = f"((cast({sql} as hugeint) + {half}) % {whole} + {whole}) % {whole} - {half}"
     fits = f"{sql} between -9223372036854775807 and 9223372036854775807"
     return f"case when {fits} then cast({sql} as bigint) else cast({wrapped} as bigint) end"
-
-
-def time_kind_of(loaded: LoadedScenario, types: Mapping[str, str]) -> str | None:
-    kind = types.get("time")
-    if kind is None:
-        return None
-    if kind == "TIMESTAMP WITH TIME ZONE":
-        return "instant"
-    if kind.startswith("TIMESTAMP") or kind == "DATE":
-        return "wall"
-    if loaded.scenario.columns.time is None:
-        return None  # a column that merely happens to be called time
-    raise loaded.error(
-        f"columns.time: the log's column is {kind}, a time is needed; write to_timestamp(seconds), "
-        "epoch_ms(milliseconds) or cast(text as timestamp), strptime(text, '%d/%m/%Y %H:%M:%S') for another order",
-        "columns",
-        "time",
-    )
-
-
-def event_seconds(
-    loaded: LoadedScenario, types: Mapping[str, str], roles: Mapping[str, str | None], role: str
-) -> str | None:
-    """SQL of a time role as seconds since 1970; None where the log has no such time."""
-    kind = types.get(role, "")
-    if kind == "TIMESTAMP WITH TIME ZONE":
-        return f"epoch({roles[role]})"
-    if kind.startswith("TIMESTAMP") or kind == "DATE":
-        zone = loaded.scenario.timezone.replace("'", "''")
-        moment = f"cast({roles[role]} as timestamp)"
-        return f"epoch({moment})" if zone == "UTC" else f"epoch(timezone('{zone}', {moment}))"
-    if not kind or getattr(loaded.scenario.columns, role) is None:
-        return None  # a column that merely happens to have the role's name
-    raise loaded.error(f"columns.{role}: the log's column is {kind}, a time is needed", "columns", role)
-
-
-def window_conditions(loaded: LoadedScenario, time: str | None, kind: str | None) -> list[str]:
-    window = loaded.window()
-    if window is None:
-        return []
-    if time is None:
-        table = next(iter(loaded.scenario.logs_tables))
-        raise loaded.error(
-            "last_hour and duration_hour need the time of each row; set columns.time", "logs_tables", table, "last_hour"
-        )
-    if kind == "instant":
-        low, high = (f"timestamptz '{t:%Y-%m-%d %H:%M:%S}+00'" for t in window)
-    else:
-        low, high = (f"timestamp '{t:%Y-%m-%d %H:%M:%S}'" for t in loaded.wall_window() or ())
-    return [f"({time} >= {low})", f"({time} < {high})"]
-
-
-def window_span(loaded: LoadedScenario, time: str | None, kind: str | None) -> Span | None:
-    """The times that `window_conditions` can hold for, where the time is a column as it stands."""
-    window = loaded.window() if kind == "instant" else loaded.wall_window()
-    column = re.fullmatch(r'cast\(\(*s\."((?:[^"]|"")+)"\)* as timestamp(?:tz)?\)', time or "")
-    if window is None or column is None:
-        return None
-    return Span(column.group(1).replace('""', '"').lower(), *window)
 
 
 def segments_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from bidsim.replay.census import MANY_CONVERSIONS
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import BASELINE, PolicyPlan
 from bidsim.result import Finding, Metric
@@ -13,6 +14,8 @@ from bidsim.statistics.tallies import Family
 MUCH_DRIFT = 0.1
 # Share of the baseline's spend that a multiplier at matched spend may leave without a word.
 MUCH_LEFT = 0.01
+# Share of rows from which on those that are left out for want of a price are a warning.
+MUCH_UNDECIDABLE = 0.05
 
 
 def _counted(number: float, one: str, many: str) -> str:
@@ -121,13 +124,16 @@ def absent(plan: Plan, campaigns: Family | None) -> Iterator[Finding]:
     rows = campaigns.get("weight")
     lacking = [(name, n) for name, n in zip(campaigns.values, rows, strict=True) if name not in plan.campaigns.keys]
     if lacking:
+        none = len(lacking) == len(campaigns.values)
+        has = sorted(plan.campaigns.keys)
+        listing = f"; the table has {', '.join(has[:5])}{' ...' if len(has) > 5 else ''}" if none else ""
         count, listed = sum(n for _, n in lacking), ", ".join(name for name, _ in lacking[:20])
         yield Finding(
             code="campaigns_missing",
-            severity="warning",
+            severity="error" if none else "warning",
             message=f"{_counted(count, 'row is', 'rows are')} of {len(lacking)} "
             f"campaign{'s' * (len(lacking) != 1)} that the campaign table lacks "
-            f"({listed}{' ...' if len(lacking) > 20 else ''}): nothing is bid where what it gives is needed.",
+            f"({listed}{' ...' if len(lacking) > 20 else ''}{listing}): nothing is bid where what it gives is needed.",
         )
 
 
@@ -172,15 +178,17 @@ def find_all(
             message=f"{_counted(unlabelled, 'clicked row has', 'clicked rows have')} no conversion label "
             f"and {'is' if unlabelled == 1 else 'are'} not counted.{hint}",
         )
+    yield from _implausible(census)
     for policy in plan.policies:
-        yield from _of_policy(policy, overall)
+        yield from _of_policy(policy, overall, bids_logged=plan.has("bid"))
     undecidable = overall.get("undecidable")[0]
     if undecidable:
         yield Finding(
             code="undecidable",
-            severity="info",
-            message=f"{_counted(undecidable, 'row has', 'rows have')} neither a price nor a logged result; "
-            f"{'it is' if undecidable == 1 else 'they are'} left out for every policy.",
+            severity="warning" if undecidable > MUCH_UNDECIDABLE * overall.get("weight")[0] else "info",
+            message=f"{_counted(undecidable, 'row has', 'rows have')} no price and {'is' if undecidable == 1 else 'are'} not "
+            f"logged as lost, so what a win costs is unknown; {'it is' if undecidable == 1 else 'they are'} left out for every "
+            "policy.",
         )
     if plan.budgeted:
         yield Finding(
@@ -191,7 +199,50 @@ def find_all(
         )
 
 
-def _of_policy(policy: PolicyPlan, overall: Family) -> Iterator[Finding]:
+def _implausible(census: Mapping[str, int]) -> Iterator[Finding]:
+    """Columns that can hardly be what the scenario takes them for."""
+    if census["clicks_of_lost"]:
+        yield Finding(
+            code="clicks_of_lost",
+            severity="warning",
+            message=f"{census['clicks_of_lost']:,} rows are logged as lost and have a click, which is not counted; check "
+            "columns.won and columns.click.",
+        )
+    if census["losses_with_reason"] and not census["losses_by_price"]:
+        yield Finding(
+            code="losses_by_price",
+            severity="warning",
+            message=f"{census['losses_with_reason']:,} lost rows have a loss_reason and none has 100, 101 or 102 (OpenRTB's "
+            "codes of losses by price), so all of them are taken as lost whatever is bid; where the codes are others, map "
+            "them in columns.loss_reason by case when.",
+        )
+    if 2 * census["conversions_of_many"] > census["conversions_logged"]:
+        yield Finding(
+            code="conversions_of_many",
+            severity="warning",
+            message=f"{census['conversions_of_many']:,} of {census['conversions_logged']:,} rows with conversions have more "
+            f"than {MANY_CONVERSIONS}, and so many are counted; where the column is an amount of money, write "
+            'columns: {conversion: "column > 0"}.',
+        )
+    for role in ("target_cpc", "target_cpa"):
+        if lacking := census.get(f"without_{role}", 0):
+            yield Finding(
+                code="target_missing",
+                severity="warning",
+                message=f"{lacking:,} rows have no {role} above 0, so nothing is bid on them; give their campaigns one, "
+                "or leave them out by a condition.",
+            )
+    if census["weights_below_one"] and not census["weights_above_one"]:
+        yield Finding(
+            code="weights_below_one",
+            severity="warning",
+            message=f"{census['weights_below_one']:,} rows have a weight below 1 and none has one above: a weight is how many "
+            "rows of the market a row stands for; where the column is the share of rows that were kept, write "
+            'columns: {weight: "1 / column"}.',
+        )
+
+
+def _of_policy(policy: PolicyPlan, overall: Family, *, bids_logged: bool) -> Iterator[Finding]:
     invalid = overall.get("invalid_predictions", policy.index)[0]
     if invalid:
         yield Finding(
@@ -216,9 +267,9 @@ def _of_policy(policy: PolicyPlan, overall: Family) -> Iterator[Finding]:
         yield Finding(
             code="unknown_wins",
             severity="info",
-            message=f'"{policy.name}" bids above the logged bid on {_counted(unknown, "lost auction", "lost auctions")} '
-            f"without a known price; whether it wins {'it' if one else 'them'} can't be told from this log, and "
-            f"{'it' if one else 'they'} "
+            message=f'"{policy.name}" bids {"above the logged bid " if bids_logged else ""}on '
+            f"{_counted(unknown, 'lost auction', 'lost auctions')} without a known price{'' if bids_logged else ' or logged bid'}; "
+            f"whether it wins {'it' if one else 'them'} can't be told from this log, and {'it' if one else 'they'} "
             + (
                 f"count{'s' if one else ''} in expectation."
                 if overall.expected

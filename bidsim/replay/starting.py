@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from bidsim.errors import BidsimError
 from bidsim.replay.engine import Engine
 from bidsim.replay.engines import AnyEngine
 from bidsim.scenario.loading import LoadedScenario
@@ -26,6 +27,8 @@ def open_engine(
     Raises BidsimError."""
     zone = loaded.scenario.timezone
     if (engine or loaded.scenario.engine) == "duckdb":
+        if spark:
+            raise BidsimError(f"--spark {next(iter(spark))}: this replay runs on DuckDB; give --engine spark too")
         return Engine(files, work, threads=threads, memory_bytes=memory_bytes, folders=folders, zone=zone)
     from bidsim.replay.spark.engine import SparkEngine
     from bidsim.replay.spark.session import open_session, refused_settings

@@ -236,8 +236,12 @@ def _check(loaded: LoadedScenario) -> None:
     # A list of hundreds of files, for the one that nearly all have.
     # "localtime" is whatever the machine has, and no engine knows it.
     if scenario.timezone != "UTC" and scenario.timezone not in (zones := available_timezones() - {"localtime"}):
-        known = nearest(scenario.timezone, zones)
-        raise loaded.error(f'timezone: there is no time zone "{scenario.timezone}"{known}', "timezone")
+        # Of abbreviations the most alike is another place's: JST is not MST.
+        known = nearest(scenario.timezone, (z for z in zones if "/" in z))
+        raise loaded.error(
+            f'timezone: there is no time zone "{scenario.timezone}"{known or "; write one of IANA, such as Asia/Tokyo"}',
+            "timezone",
+        )
     if len(scenario.logs_tables) > 1:
         second = list(scenario.logs_tables)[1]
         raise _not_yet(loaded, f'logs_tables: a second table ("{second}")', "logs_tables", second)

@@ -108,6 +108,8 @@ class _Writer:
                 raise Refused("comparisons can't be chained; write a < b and b < c")
             if type(node) in COMPARISONS and type(parts["expression"]) in COMPARISONS:
                 raise Refused("comparisons can't be chained; write a < b and b < c")
+            if type(node) in COMPARISONS and exp.Null in (type(parts["this"]), type(parts["expression"])):
+                raise Refused("a comparison with null is never true; write is null, or is not null")
             steps.append(node)
             node = parts["this"]
         sql = self.factor(node) if type(steps[-1]) is exp.Mul else self.write(node)

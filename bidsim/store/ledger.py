@@ -274,6 +274,10 @@ def _change(line: Line, record: Record) -> OnlineChange:
         raise line.error("give both low and high, or neither")
     if low is not None and high is not None and not low <= change <= high:
         raise line.error(f"the change {change:g} is outside its interval [{low:g}, {high:g}]")
+    for column in ("change", "low", "high"):
+        given = line.number_of(column, relative=True)
+        if given is not None and abs(given) > 1 and "%" not in str(line.text(column)):
+            raise line.error(f"{column}: {given:g} would be {given:+.0%}; write {given:g}% or {given:.0%}")
     start, end = line.day("start"), line.day("end")
     if start and end and start > end:
         raise line.error(f"it starts on {start}, after its end on {end}")

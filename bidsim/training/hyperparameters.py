@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,7 @@ from bidsim.scenario.explaining import explain, nearest
 from bidsim.scenario.schema import HEADS, Head
 
 MOST_BYTES = 1 << 20
+NO_LIGHTGBM = "model lightgbm needs LightGBM: pip install 'bidsim[lightgbm]'"
 ModelName = Literal["hashed_logistic", "factorization_machine", "lightgbm"]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -177,6 +179,13 @@ class Hyperparameters:
 
 def _name(kind: type[Common]) -> str:
     return next(name for name, each in MODELS.items() if each is kind)
+
+
+def to_train_here(found: Hyperparameters) -> Hyperparameters:
+    """The same, where this machine has what they train with: told before hours of extraction. Raises BidsimError."""
+    if found.shared.model == "lightgbm" and find_spec("lightgbm") is None:
+        raise BidsimError(NO_LIGHTGBM)
+    return found
 
 
 def load_hyperparameters(path: Path | None) -> Hyperparameters:

@@ -22,7 +22,7 @@ from bidsim.models.libraries import Inputs
 from bidsim.models.manifest import LibraryHead, TrainingWindow
 from bidsim.scenario.schema import HEADS, Head
 from bidsim.training.curve import Measures, Progress, loss_sum
-from bidsim.training.hyperparameters import LightGBM
+from bidsim.training.hyperparameters import NO_LIGHTGBM, LightGBM
 from bidsim.training.measuring import Measuring
 from bidsim.training.problem import Batch, Problem
 from bidsim.training.streaming import Arrays, Learned, Stop, sigmoid
@@ -64,7 +64,7 @@ class Trees:
         try:
             import lightgbm
         except ImportError as error:
-            raise BidsimError("model lightgbm needs LightGBM: pip install 'bidsim[lightgbm]'") from error
+            raise BidsimError(NO_LIGHTGBM) from error
         from bidsim.models.libraries import lightgbm_models
 
         lightgbm.register_logger(lightgbm_models._Silent())

@@ -51,6 +51,7 @@ ROW_BY_ROW: list[tuple[str, str, Callable[[Row], Row | None], str]] = [
     ("C04", "error", spoilt(conversion=lambda r: 1 if r["click"] == 0 and r["request_id"] % 9 == 0 else r["conversion"]),
      "without a click"),
     ("C05", "warning", first(200, spoilt(price=lambda r: r["price"] and r["bid"] * 1.5)), "above the logged bid"),
+    ("C05", "error", spoilt(price=lambda r: r["price"] and r["bid"]), "have the logged bid as their price, as in a first-price"),
     ("C05", "error", spoilt(price=lambda r: r["price"] and r["bid"] * 1.5), "(100.00%)"),
     ("C06", "error", times("price", 1e6), "about a factor of 10^6"),
     ("C06", "error", times("price", 1e-3), "about a factor of 10^-3"),

@@ -71,6 +71,22 @@ def yaml(text: str | bytes) -> Make:
 
 
 COLUMNS = SCENARIO["columns"]
+WINDOW = {"ad": {"last_hour": "2026-11-02T23:00:00", "duration_hour": 48}}
+
+
+def with_columns(folder: Path, columns: Any = None, **made: Callable[[int], Any]) -> None:
+    """The small log with some columns made anew, under a window."""
+    table = SMALL
+    for name, make in made.items():
+        values = pa.array([make(i) for i in range(table.num_rows)])
+        if name in table.column_names:
+            table = table.drop_columns([name])
+        table = table.append_column(name, values)
+    write_log(folder / "log.parquet", table)
+    default = {k: v for k, v in COLUMNS.items() if k not in made}
+    write_scenario(folder / "s.yaml", {"logs_tables": WINDOW, "columns": columns or default})
+
+
 LONG_AGO = {"ad": {"last_hour": "2020-01-01T00:00:00", "duration_hour": 3}}
 BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n" + AD
 
@@ -111,6 +127,25 @@ SCENARIOS: dict[str, tuple[Make, str]] = {
     "a text as prediction": (scenario(candidates={"v2": {"columns": {"pctr": "spot_id"}}}),
                              r's.yaml:6: candidates.v2.columns.pctr: .*VARCHAR.*try_cast\(spot_id as double\)'),
     "a number as time": (scenario(columns={**COLUMNS, "time": "age"}), r"s.yaml:4: columns.time: .*a time is needed; write"),
+    "a number as the default time": (lambda f: with_columns(f, time=lambda i: 1_800_000_000 + i),
+                                     r"s.yaml:4: columns.time: the log's column is BIGINT, such as .*to_timestamp\(time\) of"),
+    "a text as the default time under a window": (lambda f: with_columns(f, time=lambda i: f"0{1 + i % 9}/11/2026"),
+                                                  r"s.yaml:4: columns.time: .* VARCHAR, such as \"0./11/2026\", a time is needed"),
+    "milliseconds as UTC's clock": (scenario(timezone="Asia/Tokyo", columns={**COLUMNS, "time": "epoch_ms(user_id)"}),
+                                    r"s.yaml:4: columns.time: epoch_ms gives UTC's clock .* to_timestamp\(\(user_id\) / 1000\)$"),
+    "a zone that a cast drops": (lambda f: with_columns(f, t=lambda i: f"2026-11-01T0{i % 9}:00:00+09:00",
+                                                        columns={**COLUMNS, "time": "cast(t as timestamp)"}),
+                                 r"s.yaml:4: columns.time: .* such as \"2026-.*09:00\", .* write cast\(t as timestamptz\)$"),
+    "words as won": (lambda f: with_columns(f, won=lambda i: "true"),
+                     r"s.yaml:4: columns.won: .*\"true\".*write cast\(won as boolean\)$"),
+    "letters as won": (lambda f: with_columns(f, won=lambda i: "Y"), r"s.yaml:4: .*write lower\(won\) in \('y', 'yes'\)$"),
+    "prices with commas": (lambda f: with_columns(f, paying_price=lambda i: "1,204.50"),
+                           r"s.yaml:4: .*\"1,204.50\".* write cast\(replace\(paying_price, ',', ''\) as double\)$"),
+    "predictions with signs": (lambda f: with_columns(f, pctr=lambda i: "1.2%"),
+                               r"s.yaml:4: .*write cast\(replace\(pctr, '%', ''\) as double\) / 100$"),
+    "an abbreviated time zone": (scenario(timezone="JST"), r's.yaml:8: .*time zone "JST"; write one of IANA, such as Asia/Tokyo$'),
+    "no bid fits": (scenario(bid={"min": 10, "max": 1}), r"s.yaml:8: bid: min \(10\) is above max \(1\)"),
+    "weights of nothing": (scenario(columns={**COLUMNS, "weight": "0 * age"}), r"log.parquet: no row .*weight above 0"),
     "a cast that fails": (scenario(conditions=["cast(spot_id as integer) = 1"]),
                           r"s.yaml:8: conditions.0: needs a number .*'top' of column \"spot_id\".*write try_cast"),
     "a text as bid": (scenario(bid={"formula": "concat('x', spot_id)"}), r"s.yaml:8: bid.formula: needs a number .*write try_cast"),
@@ -124,6 +159,8 @@ SCENARIOS: dict[str, tuple[Make, str]] = {
     "a value out of range": (scenario(columns={**COLUMNS, "weight": "ts + interval 999999999 year"}), r"s.yaml:4: columns.weight"),
     "an overflow": (scenario(segments=[{"x": "abs(cast(-128 as tinyint))"}]), r"s.yaml:7: segments.0: .*Overflow on abs"),
     "a long unknown name": (scenario(conditions=["c" * 5000 + " > 1"]), r"s.yaml:8: conditions.0: .{30,200}unknown column .{,90};"),
+    "an empty log": (lambda f: write_log(f / "log.parquet", SMALL.slice(0, 0)) and None,
+                     r"log.parquet: no row .*; it has none; check"),
     "empty window": (scenario(conditions=["ad_id = 99"]), r"log.parquet: no row .* check last_hour, .* and conditions$"),
     "window outside the log": (scenario(logs_tables=LONG_AGO),
                               r"log.parquet: no row of the log lies in the window.*; its times run from 2026-.* to 2026-.*; check"),
@@ -165,7 +202,7 @@ def dangling(folder: Path) -> Sequence[str]:
 OPTIONS: dict[str, tuple[Make, str]] = {
     "threads 0": (command("--threads", "0"), r"(?s)Usage: .*Invalid value for '--threads'"),
     "threads x": (command("--threads", "x"), r"(?s)Usage: .*Invalid value for '--threads'"),
-    "memory lots": (command("--memory", "lots"), r"--memory lots: not a size; write something like 4GB or 900MB$"),
+    "memory lots": (command("--memory", "lots"), r"--memory lots: not a size; write something like 4GB or 1500MB$"),
     "memory 1MB": (command("--memory", "1MB"), r"--memory 1MB: bidsim needs at least 1GB$"),
     "memory without end": (command("--memory", "9" * 400 + "GB"), r"--memory 9+: no machine has that much"),
     "as of soon": (command("--as-of", "soon"), r"--as-of soon: not a day; write YYYY-MM-DD$"),
@@ -177,6 +214,8 @@ OPTIONS: dict[str, tuple[Make, str]] = {
     "two models of one name": (two_models, r's.yaml:6: two policies are called "m"; rename the file or the candidate$'),
     "existing folder": (existing, r"there: the output folder exists already; name another one, or remove it$"),
     "dangling link": (dangling, r"link: the output folder exists already"),
+    "charts in the run's own folder": (command("--charts", "runs/new"), r"runs/new: --charts needs a folder of its own"),
+    "settings of Spark without it": (command("--spark", "master=yarn"), r"--spark master: this replay runs on DuckDB; give"),
     "below a file": (command("--out", "log.parquet/x/y"), r"log.parquet/x/y: the output folder can't be made below a file"),
 }  # fmt: skip
 
@@ -335,6 +374,12 @@ MODELS: dict[str, tuple[Make, str]] = {
     "truncated by a byte": (model(lambda p: p.write_bytes(p.read_bytes()[:-1])), r"m.bin: .*(cut short|after its end)"),
     "byte flipped in the weights": (model(flip(0.75)), r"m.bin: "),
     "byte flipped in the manifest": (model(flip(0.3)), r"m.bin: "),
+    "predictions under a strange name": (model(lambda p: p.write_text("request_id;pctr\nr00001;0.1\n")),
+                                         r"m.bin: this is a text file whose first line names no prediction; .*CSV with commas"),
+    "percentages": (model(lambda p: p.write_text("request_id,pctr\nr00001,12.5\nr00002,7\nr00003,0.5\n")),
+                    r'm.bin: 2 of 3 values of column "pctr" lie outside 0 to 1, such as 12.5; predictions are probabilities'),
+    "predictions by an unknown key": (model(lambda p: p.write_text("rid,pctr\nr00001,0.1\n")),
+                                      r'm.bin: its key is "rid", and the log has no such column'),
     "feature missing": (needs("spott_id", "categorical"), r'm.bin: .*"spott_id", .*no such column \(did you mean "spot_id"'),
     "feature of another type": (needs("spot", "numeric", "spot_id"), r'm.bin: feature "spot" is numeric .* "spot_id" is string'),
 }  # fmt: skip

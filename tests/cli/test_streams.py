@@ -208,3 +208,14 @@ def test_no_temporary_folder_is_one_message(folder: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("bidsim: error: No usable temporary directory found")
     assert not (folder / "none").exists()
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_is_no_failure(tmp_path: Path, closed: str) -> None:
+    """As services and cron start commands: nobody listens, and the run is what it is."""
+    words = f"'{sys.executable}' -m bidsim replay --scenario s.yaml --table ad=log.parquet --out run {closed}"
+    write_log(tmp_path / "log.parquet")
+    write_scenario(tmp_path / "s.yaml")
+    done = subprocess.run(["sh", "-c", words], cwd=tmp_path, check=False, capture_output=True)
+    assert done.returncode in (0, 1)
+    assert json.loads((tmp_path / "run" / "result.json").read_bytes())["schema"] == "bidsim.result/1"

@@ -72,6 +72,24 @@ def test_a_bound_below_zero_is_told_as_what_it_asks_for(rule: dict[str, Any], wo
     assert found.bound == words.split(maxsplit=1)[1].removeprefix("for ")
 
 
+def test_an_absolute_bound_that_reads_like_per_cent_is_told() -> None:
+    """`max_increase: 5` of a CPA of 0.5 allows ten times as much, where 5% was meant."""
+    found = one(result(metric("cpa", 0.5, 0.51, half=0.01)), {"metric": "cpa", "max_increase": 5})
+    assert found.sentence.endswith(
+        "allows an increase of at most 5 (in its own unit, more than the baseline's 0.5; per cent would be 5%)."
+    )
+    found = one(result(metric("cpa", 50.0, 51.0, half=0.01)), {"metric": "cpa", "max_increase": 5})
+    assert found.sentence.endswith("allows an increase of at most 5.")
+
+
+@pytest.mark.parametrize(("name", "close"), [("CPA", "cpa"), ("spendd", "spend"), ("auc", None)])
+def test_a_metric_that_is_not_there_is_told_with_the_one_most_like_it(name: str, close: str | None) -> None:
+    found = one(result(metric("cpa", 10.0, 10.0), metric("spend", 1.0, 1.0)), {"metric": name, "at_most": 1})
+    guess = f' (did you mean "{close}"?)' if close else ""
+    assert found.status == "not_found"
+    assert found.sentence.endswith(f'the result has no metric "{name}"{guess}.')
+
+
 def test_the_expected_utility_that_is_judged_is_told_by_its_beta() -> None:
     values, difference = metric("expected_utility", 10.0, 11.0, half=0.1)
     update = {"beta": 123.456}

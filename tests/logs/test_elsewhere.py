@@ -487,8 +487,13 @@ def test_the_work_folder_adds_no_column(tmp_path: Path, bucket: Bucket, monkeypa
     assert "set TMPDIR" in said
 
 
-def test_without_boto3_the_message_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "boto3", None)
+@pytest.mark.parametrize("lacking", [["boto3"], ["boto3", "botocore"]], ids=len)
+def test_without_boto3_the_message_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: list[str]
+) -> None:
+    """Where boto3 is not installed, botocore is not either."""
+    for name in lacking:
+        monkeypatch.setitem(sys.modules, name, None)
     assert "logs on S3 need boto3: pip install 'bidsim[s3]'" in refused(tmp_path, "s3://bucket/a.csv")
 
 

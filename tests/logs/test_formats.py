@@ -187,7 +187,7 @@ def test_dates_in_another_order_are_not_guessed(tmp_path: Path) -> None:
     write_scenario(tmp_path / "s.yaml", {"segments": [], "columns": {"time": "ts", "price": "paying_price"}})
     said = bidsim("replay", "--scenario", tmp_path / "s.yaml", "--table", f"ad={tmp_path / 'log.csv'}")
     assert said.status == 2
-    assert "columns.time: the log's column is VARCHAR, a time is needed" in said.err
+    assert 'column is VARCHAR, such as "05/11/2026 10:00:00", a time is needed' in said.err
     assert "strptime" in said.err
     window = {"last_hour": "2026-11-05T10:00:00", "duration_hour": 1}
     columns = {"time": "strptime(ts, '%d/%m/%Y %H:%M:%S')", "price": "paying_price"}
@@ -224,3 +224,29 @@ def test_a_line_end_of_another_kind_within_quotes_is_part_of_the_text(tmp_path: 
     result = small_result(tmp_path, "log.csv", **changes)
     found = {m.segment["note"] for m in result.metrics if "note" in m.segment}
     assert found == {"a\rb\nc"}
+
+
+@pytest.mark.parametrize("zone", [" UTC", " +0000", "Z", "+00:00"])
+def test_the_zone_that_a_csv_names_behind_its_times_is_theirs(tmp_path: Path, zone: str) -> None:
+    """`2026-11-05 01:30:00 UTC`, as warehouses export it, is 10:30 in Tokyo; the zone was dropped, nine hours off.
+    What the engine knows no instant of stays text, and is told."""
+    (tmp_path / "log.csv").write_text(f"ts,{HEADER}2026-11-05 01:30:00{zone},{WHOLE}2026-11-05 10:30:00{zone},{WHOLE}")
+    window = {"last_hour": "2026-11-05T10:00:00", "duration_hour": 1}
+    changes = {"timezone": "Asia/Tokyo", "logs_tables": {"ad": window}}
+    columns = {"time": "ts", "price": "paying_price"}
+    if zone == " +0000":
+        write_scenario(tmp_path / "s.yaml", {"segments": [], "columns": columns, **changes})
+        said = bidsim("replay", "--scenario", tmp_path / "s.yaml", "--table", f"ad={tmp_path / 'log.csv'}")
+        assert said.status == 2
+        assert 'columns.time: the log\'s column is VARCHAR, such as "2026-11-05 01:30:00 +0000", a time' in said.err
+        return
+    result = small_result(tmp_path, "log.csv", columns=columns, **changes)
+    assert result.data.rows == 1
+
+
+def test_a_csv_column_whose_name_stands_twice_is_not_the_first_of_the_two(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("pctr,PCTR,paying_price,won,click\n0.1,0.9,1,1,0\n")
+    write_scenario(tmp_path / "s.yaml", {"segments": [], "columns": {"price": "paying_price"}})
+    said = bidsim("replay", "--scenario", tmp_path / "s.yaml", "--table", f"ad={tmp_path / 'log.csv'}")
+    assert said.status == 2
+    assert 'log.csv: the column "pctr" stands twice in the header; rename one of the two' in said.err

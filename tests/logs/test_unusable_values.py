@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +63,65 @@ def test_each_is_counted_reported_and_never_used(
         assert messages[finding].split(";")[0][:40].replace('"', "&#34;") in (
             tmp_path / "run" / output
         ).read_text().replace('"', "&#34;"), output
+
+
+LOST = {**GOOD, "won": 0, "click": None, "conversion": None, "price": None}
+REVENUE = {**GOOD, "conversion": 3200.0}
+
+
+@pytest.mark.parametrize(
+    ("rows", "finding", "says"),
+    [
+        ([{**LOST, "click": 1}, *[GOOD] * 5], "clicks_of_lost", "1 rows are logged as lost and have a click"),
+        (
+            [{**LOST, "loss_reason": 1}, *[GOOD] * 5],
+            "losses_by_price",
+            "1 lost rows have a loss_reason and none has 100",
+        ),
+        ([REVENUE] * 3 + [GOOD] * 2, "conversions_of_many", '3 of 5 rows .* write columns: {conversion: "column > 0"}'),
+        (
+            [{**GOOD, "weight": 0.1}, *[GOOD] * 5],
+            "weights_below_one",
+            r'1 rows .* write columns: {weight: "1 / column"}',
+        ),
+        ([{**GOOD, "target_cpa": None}, *[GOOD] * 5], "target_missing", "1 rows have no target_cpa above 0"),
+        ([{**GOOD, "target_cpa": 0.0}, *[GOOD] * 5], "target_missing", "1 rows have no target_cpa above 0"),
+        ([{**GOOD, "price": None}, *[GOOD] * 5], "undecidable", "1 rows have no price and are not logged as lost"),
+    ],
+)
+def test_columns_that_can_hardly_be_what_they_are_taken_for_are_findings(
+    tmp_path: Path, rows: list[dict[str, Any]], finding: str, says: str
+) -> None:
+    """Nothing in such a log is unusable, and its numbers would silently be of something else."""
+    write_log(
+        tmp_path / "log.parquet",
+        pa.Table.from_pylist([{"target_cpa": 0.1, "pcvr": 0.1, "loss_reason": None, **row} for row in rows]),
+    )
+    changes = {"columns": {}, "segments": [], "candidates": {"new": {"columns": {"pctr": "pnew"}}}}
+    write_scenario(tmp_path / "s.yaml", changes)
+    words = ["--scenario", "s.yaml", "--table", "ad=log.parquet", "--out", "run", "-q"]
+    said = bidsim("replay", *words, cwd=tmp_path)
+    assert said.status in (0, 1), said.err
+    found = {f["code"]: f for f in json.loads((tmp_path / "run" / "result.json").read_text())["findings"]}
+    assert found[finding]["severity"] == "warning"
+    assert re.search(says, found[finding]["message"])
+    assert not {
+        "clicks_of_lost",
+        "conversions_of_many",
+        "weights_below_one",
+        "target_missing",
+        "losses_by_price",
+    } & found.keys() - {finding}
+
+
+def test_a_campaign_table_of_none_of_the_campaigns_is_an_error_that_shows_both_spellings(tmp_path: Path) -> None:
+    """1.0 in the table (as pandas writes it beside a gap) is not 1 in the log, and nothing would be bid."""
+    write_log(tmp_path / "log.parquet", pa.Table.from_pylist([{"campaign": 1, "pcvr": 0.1, **GOOD}] * 5))
+    (tmp_path / "c.csv").write_text("campaign,target_cpa\n1.0,2\n")
+    changes = {"columns": {}, "segments": [], "candidates": {"new": {"bid": {"multiplier": 2}}}, "campaigns": "c.csv"}
+    write_scenario(tmp_path / "s.yaml", changes)
+    words = ["--scenario", "s.yaml", "--table", "ad=log.parquet", "--out", "run", "-q"]
+    assert bidsim("replay", *words, cwd=tmp_path).status in (0, 1)
+    found = {f["code"]: f for f in json.loads((tmp_path / "run" / "result.json").read_text())["findings"]}
+    assert found["campaigns_missing"]["severity"] == "error"
+    assert "that the campaign table lacks (1; the table has 1.0)" in found["campaigns_missing"]["message"]

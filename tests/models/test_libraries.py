@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from command import bidsim
 
 from bidsim.errors import ModelError
 from bidsim.models import Bundle, open_bundle, open_model, sandbox
@@ -50,6 +51,15 @@ def test_a_raw_file_predicts_what_its_library_predicts(made: dict[str, Any], nam
     ).slice(100, 50)
     np.testing.assert_array_equal(scorer.score(other)["ctr"], scores[100:150])
     assert scorer.score(BATCH.slice(0, 0))["ctr"].shape == (0,)
+
+
+def test_verify_says_of_a_raw_file_what_was_tried_and_of_a_bundle_what_was_packed(made: dict[str, Any]) -> None:
+    path, _, bundle = made["LightGBM text"]
+    raw = bidsim("model", "verify", path)
+    assert (raw.status, raw.out) == (0, f"{path}: heads ctr; 20 rows of made-up values predicted alike twice\n")
+    packed = bundle.write(path.with_name("packed.bin")).path
+    said = bidsim("model", "verify", packed)
+    assert (said.status, said.out) == (0, f"{packed}: heads ctr; 20 example rows predicted as when it was packed\n")
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -132,6 +132,7 @@ HOSTILE = {
     "only a column has fields": ["system.main.abs(1)", "user_id.lower()"],
     "casts to": ["cast(bid as json)", "bid::blob", "cast(bid as interval)", "bid::uuid"],
     "can't be chained": ["1 < bid < 5", "bid = 3 = won"],
+    "write is null": ["price = null", "null <> bid", "won and price > NULL", "case when bid == null then 1 else 2 end"],
     "a list of values": ["bid in ()", "bid in tags"],
     "unknown column": ["prcie", "nosuch.price", "current_date", "current_timestamp", "rowid", "default"],
     "pattern as text": ["user_id like user_id", "user_id like ('%' || user_id)"],

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import bidsim
 
 from bidsim.errors import BidsimError
 from bidsim.training.hyperparameters import Hashed, Hyperparameters, load_hyperparameters
@@ -84,3 +85,16 @@ def test_what_cannot_be_used_is_told_with_its_key(tmp_path: Path, content: str, 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(BidsimError, match="no such file; check --hyperparameters"):
         load_hyperparameters(tmp_path / "none.json")
+
+
+def test_a_library_that_lacks_is_told_before_anything_is_extracted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spec section 1: the extra is named; the scenario that comes after is not even there."""
+    monkeypatch.setattr("bidsim.training.hyperparameters.find_spec", lambda name: None)
+    (tmp_path / "h.json").write_text('{"model": "lightgbm"}')
+    said = bidsim("train", "--scenario", "s.yaml", "--hyperparameters", "h.json", "-o", "m.bin", cwd=tmp_path)
+    assert (said.status, said.err) == (
+        2,
+        "bidsim: error: model lightgbm needs LightGBM: pip install 'bidsim[lightgbm]'\n",
+    )

@@ -230,8 +230,8 @@ def versions_of(formats: set[LibraryFormat]) -> dict[str, str]:
 
 
 def brief(error: BaseException) -> str:
-    """An exception's text on one line."""
-    return " ".join(str(error).split())[:300]
+    """An exception's text on one line, without the addresses that some libraries add."""
+    return " ".join(str(error).partition("Stack trace:")[0].split())[:300]
 
 
 def dictionary(codes: NDArray[np.int64], values: list[str]) -> pa.DictionaryArray:
