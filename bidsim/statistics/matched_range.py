@@ -22,6 +22,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 AT_MATCHED = "_at_matched_spend"
+ROUNDING = 1e-12
 NAMES = ("spend", "clicks", "conversions")
 Fates = tuple[str, str, str]  # of rows unknown to the candidate alone, to the baseline alone, to both
 LOST: Fates = ("lost", "lost", "lost")
@@ -91,8 +92,11 @@ class Curves:
         for after, before in worlds.values():
             for name in names:
                 with np.errstate(divide="ignore", invalid="ignore"):
-                    absolute[name].append(after[name] - before[name])
-                    relative[name].append((after[name] - before[name]) / np.abs(before[name]))
+                    change = after[name] - before[name]
+                    # Sums of many cells: a policy that does as the baseline does would change by some last digits.
+                    change = np.where(np.abs(change) <= ROUNDING * np.abs(before[name]), 0.0, change)
+                    absolute[name].append(change)
+                    relative[name].append(change / np.abs(before[name]))
         return MatchedRanges(
             {name: span_of([w[name] for w in own]) for name in names},
             {name: span_of(absolute[name]) for name in names},

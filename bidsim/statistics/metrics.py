@@ -191,7 +191,7 @@ def matched_values(matched: Matched, family: Family, policy: int, *, has_click: 
                 means=powers(costs.value, ((-one, own), (one - power, goal), (power, level.spend))),
             )
             rate = ratio(family.get(name, 0), family.get("spend", 0))
-            unseen = is_unseen(own - family.by_bucket(name, 0), level.spend - goal, rate)
+            unseen = is_unseen(own - family.by_bucket(name, 0), level.spend - goal, rate, family.row_weight)
             # The parts are about money spent to the last cent; the next row would have cost more than was left.
             fully = value + slope * (goal.sum(axis=1) - matched.spend)
             results = replace(results, unseen=unseen, exact=np.where(there, value, fully))
@@ -305,9 +305,9 @@ SIGNED = ("surplus", "roi", "expected_utility")
 WORTH = ("value", "surplus", "expected_utility")
 
 
-def _unseen(baseline: Values, candidate: Values) -> dict[str, Bools]:
+def _unseen(baseline: Values, candidate: Values, weight: Floats | float) -> dict[str, Bools]:
     """By metric, the segment values where its change is not known to have a spread: rows that one policy alone wins
-    should have brought results, and brought none. A spread of zero would be no knowledge."""
+    should have brought results, and brought none. A spread of zero would be no knowledge. weight: of a row, as in `is_unseen`."""
     found: dict[str, Bools] = {}
 
     def count(values: Values, name: str) -> Floats:
@@ -320,7 +320,7 @@ def _unseen(baseline: Values, candidate: Values) -> dict[str, Bools]:
         wins = count(candidate, "wins_gained") + count(candidate, "wins_lost")
         expected = wins * ratio(count(baseline, result), count(baseline, "wins"))
         # Where no win brought any, nobody knows how many to expect.
-        many = (expected >= UNSEEN) | ((count(baseline, result) == 0) & (wins > 0))
+        many = (expected >= UNSEEN * np.minimum(weight, 1.0)) | ((count(baseline, result) == 0) & (wins > 0))
         unseen, none = (seen == 0) & many, np.zeros(len(seen), dtype=bool)
         for metric in metrics:
             found[metric] = found.get(metric, none) | unseen
@@ -342,7 +342,7 @@ def differences(
     baseline: Values, candidate: Values, sample: Sample, rare: Rare | None = None
 ) -> Iterator[tuple[tuple[str, str | None, float | None], Change]]:
     """Every metric that both have, paired by bucket of units. rare: what few rows that are decided differently leave open."""
-    unseen = _unseen(baseline, candidate)
+    unseen = _unseen(baseline, candidate, 1.0 if rare is None else rare.weight)
     for key, theirs in candidate.items():
         if key in baseline:
             ours = baseline[key]

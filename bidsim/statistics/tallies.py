@@ -145,6 +145,11 @@ class Family:
         """As `by_bucket`, of what the log shows alone."""
         return replace(self, expected={}).by_bucket(name, policy, head)
 
+    @property
+    def row_weight(self) -> Floats:
+        """What a row counts for on average, shape (values,)."""
+        return ratio(self.get("weight"), self.get("rows"))
+
     def exact(self, name: str, policy: int | None = None, head: str | None = None) -> list[int]:
         """The whole-number sums themselves, in units of 1/scale; zeros where not measured."""
         key = (name, policy, head)
