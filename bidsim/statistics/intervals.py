@@ -16,6 +16,7 @@ from itertools import zip_longest
 import numpy as np
 import numpy.typing as npt
 
+from bidsim.statistics.halves import STRATA
 from bidsim.statistics.measured import Mean, Measured, Noise
 from bidsim.statistics.spread import LEAST_BUCKETS, Bounds, Sample, Spread, bounds_of, spread_of, total_spread
 from bidsim.statistics.tallies import ratio
@@ -68,25 +69,37 @@ def _own_spread(measured: Measured, sample: Sample, *, log: bool) -> Spread:
     return spread_of((_logarithm if log else _linear)(measured, sample), sample)
 
 
-def lone(measured: Measured) -> Bools:
+def lone(measured: Measured, sample: Sample) -> Bools:
     """Where a ratio has no spread and fewer buckets than an interval needs hold what it divides by: a single win costs
-    what it costs, in whatever bucket it lies, and that says nothing of the next one. Shape (values,)."""
+    what it costs, in whatever bucket it lies, and that says nothing of the next one. Half-samples don't tell how many
+    hold it, so that there no spread is no knowledge. Shape (values,)."""
     if measured.kind not in ("log", "linear") or measured.parts is None or not measured.means:
         return np.zeros(len(measured.value), dtype=bool)
     size = np.abs(measured.value)[:, None]
     still = (np.abs(sum(mean.influence for mean in measured.means)) <= ROUNDING * size).all(axis=1)
+    if _halved(measured.parts, sample):
+        return np.asarray(still)
     held = np.min([(mean.share != 0).sum(axis=1) for mean in measured.means], axis=0)
     return np.asarray(still & (held < LEAST_BUCKETS))
 
 
-def _lone_change(base: Measured, candidate: Measured) -> Bools:
-    """Where one of both is known by a single bucket, as it were, unless nothing tells them apart."""
-    either = lone(base) | lone(candidate)
-    if not either.any():
-        return either
+def _halved(parts: Floats, sample: Sample) -> bool:
+    return not sample.given and parts.shape[1] == STRATA
+
+
+def _hidden_change(base: Measured, candidate: Measured, sample: Sample) -> Bools:
+    """Where nothing is known of how a change varies: one of both is known by a single bucket, as it were, or half-samples
+    leave out what changes; unless nothing tells both apart."""
     assert base.parts is not None
     assert candidate.parts is not None
-    return np.asarray(either & ~((base.value == candidate.value) & (base.parts == candidate.parts).all(axis=1)))
+    change = candidate.value - base.value
+    if base.kind in ("count", "sum"):
+        if not _halved(base.parts, sample):
+            return np.zeros(len(change), dtype=bool)
+        moves = np.ptp(candidate.parts - base.parts, axis=1)
+        return np.asarray((change != 0) & (moves <= ROUNDING * np.abs(base.value)))
+    either = lone(base, sample) | lone(candidate, sample)
+    return np.asarray(either & ~((change == 0) & (base.parts == candidate.parts).all(axis=1)))
 
 
 def without(bounds: Bounds, unknown: Bools) -> Bounds:
@@ -189,7 +202,7 @@ def absolute_interval(base: Measured, candidate: Measured, sample: Sample) -> Bo
         spread = total_spread(candidate.parts - base.parts, sample)
     else:
         spread = spread_of(_less(_linear(candidate, sample), _linear(base, sample)), sample)
-    return without(bounds_of(change, spread, sample, log=False), _lone_change(base, candidate))
+    return without(bounds_of(change, spread, sample, log=False), _hidden_change(base, candidate, sample))
 
 
 def relative_interval(base: Measured, candidate: Measured, sample: Sample) -> Bounds:
@@ -212,7 +225,7 @@ def relative_interval(base: Measured, candidate: Measured, sample: Sample) -> Bo
     if base.kind in ("count", "log"):
         spread = spread_of(_less(_logarithm(candidate, sample), _logarithm(base, sample)), sample)
         rate = np.where((ours > 0) & (theirs > 0), ratio(theirs, ours), np.nan)
-        return without(bounds_of(rate, spread, sample, log=True, shift=-1.0), _lone_change(base, candidate))
+        return without(bounds_of(rate, spread, sample, log=True, shift=-1.0), _hidden_change(base, candidate, sample))
     # Nothing to compare with where the baseline's may be zero, as a surplus may: a quotient is not linear there.
     least, most = interval(base, sample)
     low, high = step_interval(base, base, candidate, sample)
@@ -283,7 +296,9 @@ def step_interval(base: Measured, before: Measured, after: Measured, sample: Sam
     means = _less(_linear(after, sample), _linear(before, sample))
     means += [Mean(-steps * m.influence, m.share) for m in _linear(base, sample)]
     means = _divided(means, size, ratio(base.parts, base.value[:, None]))
-    return without(bounds_of(change, spread_of(means, sample), sample, log=False), _lone_change(before, after))
+    return without(
+        bounds_of(change, spread_of(means, sample), sample, log=False), _hidden_change(before, after, sample)
+    )
 
 
 def _drawn(value: Floats, errors: Floats, sample: Sample) -> Bounds:

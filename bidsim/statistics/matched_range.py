@@ -121,6 +121,12 @@ class Curves:
                 name: np.where(all_of_it, after[name], self.exact[name] + (after[name] - lost[name])) for name in NAMES
             }
             at = np.where(all_of_it, multiplier, self.exact_multiplier * (multiplier / usual))
+        for name in NAMES:
+            # What is none of several sums is not some last digits of them, which relative to others were everything.
+            size = self.counted[name] + self.all_ours["cheap"][name] + np.nan_to_num(self.exact[name])
+            moved[name], before[name] = (
+                np.where(np.abs(x) <= ROUNDING * size, 0.0, x) for x in (moved[name], before[name])
+            )
         return _numbers(moved, at), _numbers(before, np.where(np.isnan(at), np.nan, 1.0))
 
     def _level(self, fates: Fates) -> tuple[dict[str, Floats], dict[str, Floats], Floats]:

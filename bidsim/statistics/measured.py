@@ -62,7 +62,8 @@ class Measured:
     whether it is a root with a sign. noise: what stands in for the resamplings where there is more than one value.
     unseen: by segment value, whether the spread of its change against the baseline is unknown, see `is_unseen`; exact: the
     value that the parts are about, where rows are too coarse to give it. extreme: by segment value, whether it could not be
-    higher, or lower, or all labels are alike, so that it has less spread in this log than in the next, or none.
+    higher, or lower, or all labels are alike, or half-samples leave all of it out, so that it has less spread in this log
+    than in the next, or none.
     """
 
     value: Floats

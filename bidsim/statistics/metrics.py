@@ -55,7 +55,7 @@ def economic_values(family: Family, policy: int, *, has_click: bool, has_convers
         return family.by_bucket(name, policy)
 
     def count(name: str) -> None:
-        out[(name, None, None)] = total_of(part(name), value(name))
+        out[(name, None, None)] = _counted(family, name, policy)
 
     def rate(name: str, above: str, below: str, unit: float = 1.0) -> None:
         measured = ratio_of(ratio(unit * value(above), value(below)), unit * part(above), part(below))
@@ -81,7 +81,8 @@ def economic_values(family: Family, policy: int, *, has_click: bool, has_convers
         # Where nothing came of the money, nobody knows how seldom something does.
         seen = (value("value") != 0) | (value("spend") == 0)
         parts = np.where(seen[:, None], part("value") - part("spend"), np.nan)
-        out[("surplus", None, None)] = total_of(parts, surplus, signed=True)
+        total = total_of(parts, surplus, signed=True)
+        out[("surplus", None, None)] = replace(total, extreme=family.untold("spend", policy))
         out[("roi", None, None)] = ratio_of(ratio(surplus, value("spend")), parts, part("spend"), log=False)
     # What the policy predicted for its own wins against what was observed there: the winner's curse.
     for name, observed, head in (
@@ -109,6 +110,11 @@ def economic_values(family: Family, policy: int, *, has_click: bool, has_convers
     return out
 
 
+def _counted(family: Family, name: str, policy: int) -> Measured:
+    total = total_of(family.by_bucket(name, policy), family.get(name, policy))
+    return replace(total, extreme=family.untold(name, policy))
+
+
 def _disagreement(family: Family, policy: int) -> Values:
     """The rows that only the candidate wins (gained) or only the baseline (lost), and their share of all that either
     wins, as the log shows them: no row is won in expectation here."""
@@ -117,7 +123,7 @@ def _disagreement(family: Family, policy: int) -> Values:
         for name in ("wins", "spend", "clicks", "conversions"):
             key = f"{name}_{side}"
             if family.has(key, policy):
-                out[(key, None, None)] = total_of(family.by_bucket(key, policy), family.get(key, policy))
+                out[(key, None, None)] = _counted(family, key, policy)
     gained, lost = (family.get(f"wins_{side}", policy) for side in ("gained", "lost"))
     parts = [family.by_bucket(f"wins_{side}", policy) for side in ("gained", "lost")]
     either, either_parts = family.observed("wins", 0) + gained, family.observed_by_bucket("wins", 0) + parts[0]
@@ -353,7 +359,7 @@ def differences(
                 absolute = _hull(absolute, absolute_interval(ours, exact, sample))
                 relative = _hull(relative, relative_interval(ours, exact, sample))
             unknown = unseen.get(key[0], theirs.unseen)
-            if ours.extreme is not None and theirs.extreme is not None:
+            if key[1] is not None and ours.extreme is not None and theirs.extreme is not None:
                 # Predictions that are the same differ by nothing whatever.
                 churn = candidate.get(("churn", key[1], None))
                 unknown = (ours.extreme | theirs.extreme) & (churn is None or churn.value != 0)

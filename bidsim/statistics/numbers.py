@@ -226,8 +226,8 @@ def _metrics(
             bounds = widened(measured.value, bounds, rare.disagreement(sample.confidence), least=0.0)
         elif metric in SHARES:
             bounds = with_exceptions(metric, family, index, bounds, sample.confidence)
-        else:
-            bounds = without(bounds, lone(measured))
+        elif metric != "coverage":  # of this log's own wins
+            bounds = without(bounds, lone(measured, sample))
         bounds = within(measured.value, bounds, limits_of(metric))
         columns = [nulls(column) for column in (measured.value, *bounds)]
         ranges = known(metric) if head is None else nothing
