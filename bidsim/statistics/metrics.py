@@ -16,6 +16,7 @@ import numpy.typing as npt
 from bidsim.statistics.auc import auc_of, grouped_auc, grouped_influence
 from bidsim.statistics.binned import Sums, with_noise
 from bidsim.statistics.calibration import Bins, calibration_error, ece, ece_if_calibrated, stacked
+from bidsim.statistics.halves import FEW as FEWEST
 from bidsim.statistics.intervals import absolute_interval, relative_interval
 from bidsim.statistics.measured import UNSEEN, Mean, Measured, fact_of, is_unseen, powers, ratio_of, total_of
 from bidsim.statistics.possible import limits_of, within
@@ -192,6 +193,10 @@ def matched_values(matched: Matched, family: Family, policy: int, *, has_click: 
             one, power = np.ones(len(value)), slope * ratio(goal.sum(axis=1), own.sum(axis=1))
             follows = ((one, own), (power, goal), (-power, level.spend))
             results = replace(total_of(moved(own, slope), value), means=powers(value, follows))
+            if family.reruns:
+                # As `Family.untold`: of so few results half-samples may say nothing.
+                few = (value > 0) & (value < FEWEST * family.row_weight)
+                results = replace(results, extreme=few & (np.ptp(own, axis=1) <= 1e-12 * value))
             costs = replace(
                 ratio_of(costs.value, goal, moved(own, slope)),
                 means=powers(costs.value, ((-one, own), (one - power, goal), (power, level.spend))),
