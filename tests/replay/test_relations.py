@@ -253,8 +253,7 @@ def test_a_budget_without_an_end_and_auctions_of_one_bid_change_nothing(budget: 
     check_equal(kept(result), kept(told("plain")), 1e-12)
 
 
-@each_world
-def test_a_factor_may_stand_in_the_formula_the_multiplier_or_the_prediction(world: str) -> None:
+def test_a_factor_may_stand_in_the_formula_the_multiplier_or_the_prediction() -> None:
     rows = [
         {**row, "pother": row["pother"] / 2, "ptwice": float(np.float32(row["pother"] / 2)) * 2} for row in make_log()
     ]
@@ -264,7 +263,7 @@ def test_a_factor_may_stand_in_the_formula_the_multiplier_or_the_prediction(worl
         "formula": {**OTHER, "bid": {"formula": f"2 * {formula}"}},
         "prediction": {"columns": {"pctr": "ptwice", "pcvr": "pcvr"}},
     }
-    found = numbers(replay(log(rows), **{**WORLDS[world], "bid": {"formula": formula}, "candidates": ways, "gate": []}))
+    found = numbers(replay(log(rows), **{**SPENT, "bid": {"formula": formula}, "candidates": ways, "gate": []}))
     by_way = [{(p[0], *p[2:]): v for p, v in found.items() if p[1] == way} for way in ways]
     check_equal(by_way[1], by_way[0], 1e-12)
     apart = ("predicted", "calibration")
