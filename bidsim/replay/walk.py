@@ -33,7 +33,7 @@ from bidsim.replay.levels import (
 )
 from bidsim.replay.plan import Plan
 from bidsim.replay.stream import STREAM_ROWS, stream_sql
-from bidsim.statistics.frontier import MULTIPLIERS, Grid, Levels, Steps, Totals, climb, climb_growing
+from bidsim.statistics.frontier import MULTIPLIERS, Grid, Levels, Steps, Totals, climb, climb_growing, surely
 from bidsim.statistics.split import SUMS, Level, Stage, level_of
 from bidsim.statistics.tables import AtLevel, Matched
 from bidsim.statistics.tallies import OVERALL, Family, Tally
@@ -228,12 +228,12 @@ class _Walk:
                 if climbed is None:
                     results.append(None)
                     continue
-                total, at = climbed
-                if at is None:
+                total, last, at = climbed
+                if last is None:
                     filled = np.flatnonzero(self.levels[policy][name].spend[value, :cut])
                     at = self.grid.upper(int(filled[-1])) if len(filled) else self.grid.upper(cut - 1)
                 else:
-                    taken[mine] = steps[0][mine] <= at
+                    taken[mine] = steps[0][mine] <= last
                 results.append((total, at))
             won = code[taken] * self.families[name].buckets + bucket[taken]
             reached = np.array([0.0 if result is None else result[1] for result in results])
@@ -247,16 +247,18 @@ class _Walk:
         """The policy at its own level: it spends as much already, and more would only add free wins."""
         return Totals(*(self.families[name].exact(what, policy)[value] for what in SUMS))
 
-    def _climbed(self, policy: int, name: str, value: int, steps: Steps) -> tuple[Totals, float | None] | None:
-        """The totals where a policy comes to spend the goal, and the multiplier, None where no step is taken to it; nothing
-        where it can't spend as much, or as little."""
+    def _climbed(self, policy: int, name: str, value: int, steps: Steps) -> tuple[Totals, float | None, float] | None:
+        """The totals where a policy comes to spend the goal, the multiplier up to which steps are taken, None where none
+        is, and the one that gives these totals; nothing where it can't spend as much, or as little."""
         levels, goal, cut = self.levels[policy][name], self.goals[name][value], int(self.cuts[(policy, name)][value])
         growing, upper = levels.growing_upto(value, cut), self.grid.upper(min(cut, self.grid.cells - 1))
         if cut < self.grid.cells and (growing or steps.growing.any()):
             reached, at = climb_growing(levels.upto(value, cut, 0.0), growing, steps, goal, upper)
-            return (reached, at) if at > 0 else None
+            return (reached, at, at) if at > 0 else None
         total, last = climb(levels.upto(value, cut, upper), steps, goal)
-        return None if cut == self.grid.cells and total.spend < goal else (total, last)
+        if cut == self.grid.cells and total.spend < goal:
+            return None
+        return total, last, 0.0 if last is None else surely(last, steps.start)
 
     def _at_level(self, policy: int, name: str, at: Ints, rows: Sequence[npt.NDArray[Any]], reached: Floats) -> AtLevel:
         """at, rows: groups and sums of the steps of the crossing cells that are taken at the matched level; reached: its

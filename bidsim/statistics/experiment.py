@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from bidsim.statistics.intervals import interval, relative_error, relative_interval
+from bidsim.statistics.intervals import interval, lone, relative_error, relative_interval
 from bidsim.statistics.measured import Measured
 from bidsim.statistics.metrics import economic_values
 from bidsim.statistics.spread import Sample
@@ -88,7 +88,7 @@ def _need(
     before, after = float(base.value[0]), float(candidate.value[0])
     if not (before > 0 and after > 0):
         return None
-    if not all(math.isfinite(interval(m, sample)[0][0]) for m in (base, candidate)):
+    if any(lone(m, sample)[0] or not math.isfinite(interval(m, sample)[0][0]) for m in (base, candidate)):
         return None  # so few units that nobody knows how much a user differs from another
     change = after / before - 1
     low, high = (None if not math.isfinite(b[0]) else float(b[0]) for b in relative_interval(base, candidate, sample))

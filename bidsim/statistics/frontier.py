@@ -160,6 +160,14 @@ def climb(begin: Totals, steps: Steps, goal: int) -> tuple[Totals, float | None]
     return reached, float(at[taken - 1]) if taken else None
 
 
+def surely(multiplier: float, starts: Floats) -> float:
+    """A multiplier at which what starts at this one wins whatever the roundings of a bid, and where ties lose, but nothing
+    that starts later. starts: of all steps."""
+    later = starts[starts > multiplier]
+    above = multiplier / BELOW
+    return min(above, (multiplier + float(later.min())) / 2) if len(later) else above
+
+
 def climb_growing(begin: Totals, growing: int, steps: Steps, goal: int, upper: float) -> tuple[Totals, float]:
     """As `climb` where what is paid grows between steps: up to the multiplier at which spend comes to the goal, or to
     just below the step that would take it further.

@@ -21,6 +21,8 @@ Floats = npt.NDArray[np.float64]
 
 STRATA = 16
 REPLICATES = 16
+# Of so few buckets halves may be alike by chance.
+FEW = 5
 # Sylvester's Hadamard matrix, shape (replicates, strata): +1 takes a stratum's first half, -1 its second.
 DESIGN = np.array([[1 - 2 * ((r & h).bit_count() & 1) for h in range(STRATA)] for r in range(REPLICATES)])
 # The first stratum's halves are the same in all replicates, so the others speak for it.

@@ -16,11 +16,16 @@ from itertools import zip_longest
 import numpy as np
 import numpy.typing as npt
 
+from bidsim.statistics.halves import STRATA
 from bidsim.statistics.measured import Mean, Measured, Noise
-from bidsim.statistics.spread import Bounds, Sample, Spread, bounds_of, spread_of, total_spread
+from bidsim.statistics.spread import LEAST_BUCKETS, Bounds, Sample, Spread, bounds_of, spread_of, total_spread
 from bidsim.statistics.tallies import ratio
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+# Of an influence that is none, relative to the metric.
+ROUNDING = 1e-12
 
 
 def _linear(measured: Measured, sample: Sample) -> list[Mean]:
@@ -64,6 +69,45 @@ def _own_spread(measured: Measured, sample: Sample, *, log: bool) -> Spread:
     return spread_of((_logarithm if log else _linear)(measured, sample), sample)
 
 
+def lone(measured: Measured, sample: Sample) -> Bools:
+    """Where a ratio has no spread and fewer buckets than an interval needs hold what it divides by: a single win costs
+    what it costs, in whatever bucket it lies, and that says nothing of the next one. Half-samples don't tell how many
+    hold it, so that there no spread is no knowledge. Shape (values,)."""
+    if measured.kind not in ("log", "linear") or measured.parts is None or not measured.means:
+        return np.zeros(len(measured.value), dtype=bool)
+    size = np.abs(measured.value)[:, None]
+    still = (np.abs(sum(mean.influence for mean in measured.means)) <= ROUNDING * size).all(axis=1)
+    if _halved(measured.parts, sample):
+        return np.asarray(still)
+    held = np.min([(mean.share != 0).sum(axis=1) for mean in measured.means], axis=0)
+    return np.asarray(still & (held < LEAST_BUCKETS))
+
+
+def _halved(parts: Floats, sample: Sample) -> bool:
+    return not sample.given and parts.shape[1] == STRATA
+
+
+def _hidden_change(base: Measured, candidate: Measured, sample: Sample) -> Bools:
+    """Where nothing is known of how a change varies: one of both is known by a single bucket, as it were, or half-samples
+    leave out what changes; unless nothing tells both apart."""
+    assert base.parts is not None
+    assert candidate.parts is not None
+    change = candidate.value - base.value
+    if base.kind in ("count", "sum"):
+        if not _halved(base.parts, sample):
+            return np.zeros(len(change), dtype=bool)
+        moves = np.ptp(candidate.parts - base.parts, axis=1)
+        return np.asarray((change != 0) & (moves <= ROUNDING * np.abs(base.value)))
+    either = lone(base, sample) | lone(candidate, sample)
+    return np.asarray(either & ~((change == 0) & (base.parts == candidate.parts).all(axis=1)))
+
+
+def without(bounds: Bounds, unknown: Bools) -> Bounds:
+    """No interval where it is unknown."""
+    low, high = (np.where(unknown, np.nan, end) for end in bounds)
+    return low, high
+
+
 def relative_error(measured: Measured, sample: Sample) -> Floats:
     """Standard error of a positive metric's logarithm, shape (values,); totals per unit. NaN without parts."""
     if measured.parts is None:
@@ -76,7 +120,7 @@ def interval(measured: Measured, sample: Sample) -> Bounds:
     low, high = _interval(measured, sample)
     if measured.extreme is None:
         return low, high
-    return np.where(measured.extreme, np.nan, low), np.where(measured.extreme, np.nan, high)
+    return without((low, high), measured.extreme)
 
 
 def _interval(measured: Measured, sample: Sample) -> Bounds:
@@ -158,7 +202,7 @@ def absolute_interval(base: Measured, candidate: Measured, sample: Sample) -> Bo
         spread = total_spread(candidate.parts - base.parts, sample)
     else:
         spread = spread_of(_less(_linear(candidate, sample), _linear(base, sample)), sample)
-    return bounds_of(change, spread, sample, log=False)
+    return without(bounds_of(change, spread, sample, log=False), _hidden_change(base, candidate, sample))
 
 
 def relative_interval(base: Measured, candidate: Measured, sample: Sample) -> Bounds:
@@ -181,13 +225,13 @@ def relative_interval(base: Measured, candidate: Measured, sample: Sample) -> Bo
     if base.kind in ("count", "log"):
         spread = spread_of(_less(_logarithm(candidate, sample), _logarithm(base, sample)), sample)
         rate = np.where((ours > 0) & (theirs > 0), ratio(theirs, ours), np.nan)
-        return bounds_of(rate, spread, sample, log=True, shift=-1.0)
+        return without(bounds_of(rate, spread, sample, log=True, shift=-1.0), _hidden_change(base, candidate, sample))
     # Nothing to compare with where the baseline's may be zero, as a surplus may, or less than half of what it seems: a
     # quotient is not linear there, and of many that are small the few that seem clear of zero are so by luck.
     least, most = interval(base, sample)
     low, high = step_interval(base, base, candidate, sample)
     nothing = ~np.where(ours > 0, least > ours / 2, most < ours / 2) & (low != high)
-    return np.where(nothing, np.nan, low), np.where(nothing, np.nan, high)
+    return without((low, high), nothing)
 
 
 def _noisy_change(change: Floats, base: Noise, candidate: Noise, times: Floats, sample: Sample) -> Bounds:
@@ -253,7 +297,9 @@ def step_interval(base: Measured, before: Measured, after: Measured, sample: Sam
     means = _less(_linear(after, sample), _linear(before, sample))
     means += [Mean(-steps * m.influence, m.share) for m in _linear(base, sample)]
     means = _divided(means, size, ratio(base.parts, base.value[:, None]))
-    return bounds_of(change, spread_of(means, sample), sample, log=False)
+    return without(
+        bounds_of(change, spread_of(means, sample), sample, log=False), _hidden_change(before, after, sample)
+    )
 
 
 def _drawn(value: Floats, errors: Floats, sample: Sample) -> Bounds:

@@ -22,6 +22,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 AT_MATCHED = "_at_matched_spend"
+ROUNDING = 1e-12
 NAMES = ("spend", "clicks", "conversions")
 Fates = tuple[str, str, str]  # of rows unknown to the candidate alone, to the baseline alone, to both
 LOST: Fates = ("lost", "lost", "lost")
@@ -91,8 +92,11 @@ class Curves:
         for after, before in worlds.values():
             for name in names:
                 with np.errstate(divide="ignore", invalid="ignore"):
-                    absolute[name].append(after[name] - before[name])
-                    relative[name].append((after[name] - before[name]) / np.abs(before[name]))
+                    change = after[name] - before[name]
+                    # Sums of many cells: a policy that does as the baseline does would change by some last digits.
+                    change = np.where(np.abs(change) <= ROUNDING * np.abs(before[name]), 0.0, change)
+                    absolute[name].append(change)
+                    relative[name].append(change / np.abs(before[name]))
         return MatchedRanges(
             {name: span_of([w[name] for w in own]) for name in names},
             {name: span_of(absolute[name]) for name in names},
@@ -117,6 +121,12 @@ class Curves:
                 name: np.where(all_of_it, after[name], self.exact[name] + (after[name] - lost[name])) for name in NAMES
             }
             at = np.where(all_of_it, multiplier, self.exact_multiplier * (multiplier / usual))
+        for name in NAMES:
+            # What is none of several sums is not some last digits of them, which relative to others were everything.
+            size = self.counted[name] + self.all_ours["cheap"][name] + np.nan_to_num(self.exact[name])
+            moved[name], before[name] = (
+                np.where(np.abs(x) <= ROUNDING * size, 0.0, x) for x in (moved[name], before[name])
+            )
         return _numbers(moved, at), _numbers(before, np.where(np.isnan(at), np.nan, 1.0))
 
     def _level(self, fates: Fates) -> tuple[dict[str, Floats], dict[str, Floats], Floats]:

@@ -62,7 +62,8 @@ class Measured:
     whether it is a root with a sign. noise: what stands in for the resamplings where there is more than one value.
     unseen: by segment value, whether the spread of its change against the baseline is unknown, see `is_unseen`; exact: the
     value that the parts are about, where rows are too coarse to give it. extreme: by segment value, whether it could not be
-    higher, or lower, or all labels are alike, so that it has less spread in this log than in the next, or none.
+    higher, or lower, or all labels are alike, or half-samples leave all of it out, so that it has less spread in this log
+    than in the next, or none.
     """
 
     value: Floats
@@ -83,16 +84,18 @@ class Measured:
 UNSEEN = 0.5
 
 
-def is_unseen(results: Floats, money: Floats, rate: Floats) -> npt.NDArray[np.bool_]:
+def is_unseen(results: Floats, money: Floats, rate: Floats, weight: Floats) -> npt.NDArray[np.bool_]:
     """Whether money that moved should have moved results, and moved none: a spread of zero would be no knowledge. Where
     none ever brought any, nobody knows how many to expect.
 
     results, money: changes by bucket, shape (values, buckets), results with what the level's own sampling adds, which is
-    far below one; rate: results per currency, shape (values,).
+    far below one; rate: results per currency, weight: of a row, shape (values,). In a log of weights above 1 those are of
+    rows without a result, so that one counts at most 1.
     """
+    weight = np.minimum(weight, 1.0)
     moved = np.abs(money).sum(axis=1)
-    many = (moved * rate >= UNSEEN) | ((rate == 0) & (moved > 0))
-    return np.asarray(((results**2).sum(axis=1) < UNSEEN) & many)
+    many = (moved * ratio(rate, weight) >= UNSEEN) | ((rate == 0) & (moved > 0))
+    return np.asarray(((results**2).sum(axis=1) < UNSEEN * weight**2) & many)
 
 
 def total_of(parts: Floats, value: Floats, *, signed: bool = False) -> Measured:

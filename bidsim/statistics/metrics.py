@@ -16,6 +16,7 @@ import numpy.typing as npt
 from bidsim.statistics.auc import auc_of, grouped_auc, grouped_influence
 from bidsim.statistics.binned import Sums, with_noise
 from bidsim.statistics.calibration import Bins, calibration_error, ece, ece_if_calibrated, stacked
+from bidsim.statistics.halves import FEW as FEWEST
 from bidsim.statistics.intervals import absolute_interval, relative_interval
 from bidsim.statistics.measured import UNSEEN, Mean, Measured, fact_of, is_unseen, powers, ratio_of, total_of
 from bidsim.statistics.possible import limits_of, within
@@ -55,7 +56,7 @@ def economic_values(family: Family, policy: int, *, has_click: bool, has_convers
         return family.by_bucket(name, policy)
 
     def count(name: str) -> None:
-        out[(name, None, None)] = total_of(part(name), value(name))
+        out[(name, None, None)] = _counted(family, name, policy)
 
     def rate(name: str, above: str, below: str, unit: float = 1.0) -> None:
         measured = ratio_of(ratio(unit * value(above), value(below)), unit * part(above), part(below))
@@ -83,7 +84,8 @@ def economic_values(family: Family, policy: int, *, has_click: bool, has_convers
         # Where nothing came of the money, nobody knows how seldom something does.
         seen = (value("value") != 0) | (value("spend") == 0)
         parts = np.where(seen[:, None], part("value") - part("spend"), np.nan)
-        out[("surplus", None, None)] = total_of(parts, surplus, signed=True)
+        total = total_of(parts, surplus, signed=True)
+        out[("surplus", None, None)] = replace(total, extreme=family.untold("spend", policy))
         out[("roi", None, None)] = ratio_of(ratio(surplus, value("spend")), parts, part("spend"), log=False)
     # What the policy predicted for its own wins against what was observed there: the winner's curse.
     for name, observed, head in (
@@ -111,6 +113,11 @@ def economic_values(family: Family, policy: int, *, has_click: bool, has_convers
     return out
 
 
+def _counted(family: Family, name: str, policy: int) -> Measured:
+    total = total_of(family.by_bucket(name, policy), family.get(name, policy))
+    return replace(total, extreme=family.untold(name, policy))
+
+
 def _disagreement(family: Family, policy: int) -> Values:
     """The rows that only the candidate wins (gained) or only the baseline (lost), and their share of all that either
     wins, as the log shows them: no row is won in expectation here."""
@@ -119,7 +126,7 @@ def _disagreement(family: Family, policy: int) -> Values:
         for name in ("wins", "spend", "clicks", "conversions"):
             key = f"{name}_{side}"
             if family.has(key, policy):
-                out[(key, None, None)] = total_of(family.by_bucket(key, policy), family.get(key, policy))
+                out[(key, None, None)] = _counted(family, key, policy)
     gained, lost = (family.get(f"wins_{side}", policy) for side in ("gained", "lost"))
     parts = [family.by_bucket(f"wins_{side}", policy) for side in ("gained", "lost")]
     either, either_parts = family.observed("wins", 0) + gained, family.observed_by_bucket("wins", 0) + parts[0]
@@ -188,12 +195,16 @@ def matched_values(matched: Matched, family: Family, policy: int, *, has_click: 
             one, power = np.ones(len(value)), slope * ratio(goal.sum(axis=1), own.sum(axis=1))
             follows = ((one, own), (power, goal), (-power, level.spend))
             results = replace(total_of(moved(own, slope), value), means=powers(value, follows))
+            if family.reruns:
+                # As `Family.untold`: of so few results half-samples may say nothing.
+                few = (value > 0) & (value < FEWEST * family.row_weight)
+                results = replace(results, extreme=few & (np.ptp(own, axis=1) <= 1e-12 * value))
             costs = replace(
                 ratio_of(costs.value, goal, moved(own, slope)),
                 means=powers(costs.value, ((-one, own), (one - power, goal), (power, level.spend))),
             )
             rate = ratio(family.get(name, 0), family.get("spend", 0))
-            unseen = is_unseen(own - family.by_bucket(name, 0), level.spend - goal, rate)
+            unseen = is_unseen(own - family.by_bucket(name, 0), level.spend - goal, rate, family.row_weight)
             # The parts are about money spent to the last cent; the next row would have cost more than was left.
             fully = value + slope * (goal.sum(axis=1) - matched.spend)
             results = replace(results, unseen=unseen, exact=np.where(there, value, fully))
@@ -307,9 +318,9 @@ SIGNED = ("surplus", "roi", "expected_utility")
 WORTH = ("value", "surplus", "expected_utility")
 
 
-def _unseen(baseline: Values, candidate: Values) -> dict[str, Bools]:
+def _unseen(baseline: Values, candidate: Values, weight: Floats | float) -> dict[str, Bools]:
     """By metric, the segment values where its change is not known to have a spread: rows that one policy alone wins
-    should have brought results, and brought none. A spread of zero would be no knowledge."""
+    should have brought results, and brought none. A spread of zero would be no knowledge. weight: of a row, as in `is_unseen`."""
     found: dict[str, Bools] = {}
 
     def count(values: Values, name: str) -> Floats:
@@ -322,7 +333,7 @@ def _unseen(baseline: Values, candidate: Values) -> dict[str, Bools]:
         wins = count(candidate, "wins_gained") + count(candidate, "wins_lost")
         expected = wins * ratio(count(baseline, result), count(baseline, "wins"))
         # Where no win brought any, nobody knows how many to expect.
-        many = (expected >= UNSEEN) | ((count(baseline, result) == 0) & (wins > 0))
+        many = (expected >= UNSEEN * np.minimum(weight, 1.0)) | ((count(baseline, result) == 0) & (wins > 0))
         unseen, none = (seen == 0) & many, np.zeros(len(seen), dtype=bool)
         for metric in metrics:
             found[metric] = found.get(metric, none) | unseen
@@ -344,7 +355,7 @@ def differences(
     baseline: Values, candidate: Values, sample: Sample, rare: Rare | None = None
 ) -> Iterator[tuple[tuple[str, str | None, float | None], Change]]:
     """Every metric that both have, paired by bucket of units. rare: what few rows that are decided differently leave open."""
-    unseen = _unseen(baseline, candidate)
+    unseen = _unseen(baseline, candidate, 1.0 if rare is None else rare.weight)
     for key, theirs in candidate.items():
         if key in baseline:
             ours = baseline[key]
@@ -355,7 +366,7 @@ def differences(
                 absolute = _hull(absolute, absolute_interval(ours, exact, sample))
                 relative = _hull(relative, relative_interval(ours, exact, sample))
             unknown = unseen.get(key[0], theirs.unseen)
-            if ours.extreme is not None and theirs.extreme is not None:
+            if key[1] is not None and ours.extreme is not None and theirs.extreme is not None:
                 # Predictions that are the same differ by nothing whatever.
                 churn = candidate.get(("churn", key[1], None))
                 unknown = (ours.extreme | theirs.extreme) & (churn is None or churn.value != 0)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
-from bidsim.statistics.intervals import relative_error
+from bidsim.statistics.intervals import ROUNDING, relative_error
 from bidsim.statistics.measured import Measured
 from bidsim.statistics.spread import LEAST_BUCKETS, LEAST_FREEDOM, Sample
 from bidsim.statistics.tables import Tables
@@ -48,7 +48,7 @@ def if_campaigns_were_new(tables: Tables, confidence: float) -> dict[str, dict[s
 
 
 def _bounds(family: Family, policy: int, above: str, below: str | None, confidence: float) -> list[float] | None:
-    shares, logarithm = np.zeros((len(family.values), family.buckets)), 0.0
+    shares, logarithm, held = np.zeros((len(family.values), family.buckets)), 0.0, family.buckets
     for name, power in ((above, 1.0), (below, -1.0)):
         if name is None:
             continue
@@ -60,6 +60,9 @@ def _bounds(family: Family, policy: int, above: str, below: str | None, confiden
                 return None
             shares += sign * sums / sums.sum()
             logarithm += sign * float(np.log(sums.sum()))
+            held = min(held, int((sums.sum(axis=0) > 0).sum()))
+    if held < LEAST_BUCKETS and np.abs(shares).max() <= ROUNDING < abs(logarithm):
+        return None  # each has what it counts in the same few places, which says nothing of others
     rows = family.by_bucket("rows")
     errors, freedoms = [], []
     for axis in (0, 1):

@@ -29,7 +29,7 @@ from bidsim.result import (
 from bidsim.statistics.bands import bands, no_bands
 from bidsim.statistics.calibration import Bins
 from bidsim.statistics.halves import STRATA
-from bidsim.statistics.intervals import interval
+from bidsim.statistics.intervals import interval, lone, without
 from bidsim.statistics.measured import total_of
 from bidsim.statistics.metrics import (
     Values,
@@ -224,8 +224,10 @@ def _metrics(
         bounds = interval(measured, sample)
         if metric == "disagreement" and rare is not None:
             bounds = widened(measured.value, bounds, rare.disagreement(sample.confidence), least=0.0)
-        if metric in SHARES:
+        elif metric in SHARES:
             bounds = with_exceptions(metric, family, index, bounds, sample.confidence)
+        elif metric != "coverage":  # of this log's own wins
+            bounds = without(bounds, lone(measured, sample))
         bounds = within(measured.value, bounds, limits_of(metric))
         columns = [nulls(column) for column in (measured.value, *bounds)]
         ranges = known(metric) if head is None else nothing

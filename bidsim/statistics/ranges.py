@@ -12,6 +12,7 @@ from bidsim.result import IdentifiedChange, Range
 from bidsim.statistics.identified import holding, identified, identified_change, over_campaigns
 from bidsim.statistics.matched_range import AT_MATCHED
 from bidsim.statistics.metrics import ECONOMIC, Values
+from bidsim.statistics.rare import Rare
 from bidsim.statistics.spread import Bounds
 from bidsim.statistics.tables import Tables
 from bidsim.statistics.tallies import OVERALL, ratio
@@ -59,7 +60,17 @@ def known_changes(tables: Tables, index: int, name: str, ours: Values, theirs: V
             change = value - base
             ranges[metric] = holding(absolute, change), holding(relative, ratio(change, np.abs(base)))
     if matched is not None:
-        ranges |= {f"{m}{AT_MATCHED}": (span, matched.relative[m]) for m, span in matched.absolute.items()}
+        rare = Rare.of(tables.families[name], index)
+        # The same bids are the same whatever the unknown rows did, although other levels may spend as much.
+        same = np.zeros(size, dtype=bool) if rare is None else rare.same
+
+        def none_if_same(span: Bounds) -> Bounds:
+            return np.where(same, 0.0, span[0]), np.where(same, 0.0, span[1])
+
+        ranges |= {
+            f"{m}{AT_MATCHED}": (none_if_same(span), none_if_same(matched.relative[m]))
+            for m, span in matched.absolute.items()
+        }
 
     def known(metric: str) -> Sequence[IdentifiedChange | None]:
         absolute, relative = (_ranges(r, size) for r in ranges.get(metric, (None, None)))

@@ -62,7 +62,7 @@ class Rare:
         theirs, ours = (family.by_bucket(name, policy) for name in ("bid_level", "bid_level_from"))
         entered = (family.by_bucket("bids", 0) == family.by_bucket("bids", policy)).all(axis=1)
         level = ratio(theirs.sum(axis=1), ours.sum(axis=1))[:, None]
-        weight = ratio(family.get("weight"), family.get("rows"))
+        weight = family.row_weight
         wins, spend = family.get("wins", 0), family.get("spend", 0)
         bid = ratio(family.get("bid_level_from", policy), family.get("bids", 0)) / 1000
         same = entered & (theirs == ours).all(axis=1)
@@ -120,7 +120,7 @@ def with_exceptions(metric: str, family: Family, policy: int, bounds: Bounds, co
     """The interval of a policy's share of rows, such as of bids that win, where nearly all do: how many that don't may be."""
     above, below = SHARES[metric]
     part, all_ = family.get(above, policy), family.get(below, policy)
-    weight = ratio(family.get("weight"), family.get("rows"))
+    weight = family.row_weight
     by = hidden_rows(ratio(all_ - part, weight), confidence) * ratio(weight, all_)
     # A row may count as several conversions, or as part of one.
     return widened(ratio(part, all_), bounds, np.where(part <= all_, by, 0.0), least=0.0, most=1.0)

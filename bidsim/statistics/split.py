@@ -124,12 +124,15 @@ def split(
     for name, cost in (("clicks", "cpc"), ("conversions", "cpa")):
         if name in stages[0].totals:
             metrics += [(name, name, None), (cost, "spend", name)]
+    weight = np.ones(1) if rare is None else rare.weight
     for metric, above, below in metrics:
         measured = [_measured(stage, above, below) for stage in stages]
         for place, part in enumerate(PARTS):
             before, after = measured[place], measured[place + 1]
             change = after.value - before.value
-            known = below is not None or above == "spend" or not _unseen(stages[place], stages[place + 1], above)
+            known = (
+                below is not None or above == "spend" or not _unseen(stages[place], stages[place + 1], above, weight)
+            )
             size = np.abs(measured[0].value)
             relative = ratio(change, size)
             bounds = absolute_interval(before, after, sample), step_interval(measured[0], before, after, sample)
@@ -154,11 +157,11 @@ def _step(rare: Rare, before: Stage, after: Stage, nothing: bool) -> Rare:
     return replace(rare, events=ratio(money, rare.money), same=np.array([nothing]))
 
 
-def _unseen(before: Stage, after: Stage, results: str) -> bool:
+def _unseen(before: Stage, after: Stage, results: str, weight: Floats) -> bool:
     """Whether money that a step moves should have moved results, and moved none."""
     moved, money = ((after.parts[name] - before.parts[name])[None, :] for name in (results, "spend"))
     rate = ratio(np.array([before.totals[results]]), np.array([before.totals["spend"]]))
-    return bool(is_unseen(moved, money, rate)[0])
+    return bool(is_unseen(moved, money, rate, weight)[0])
 
 
 def _single(bounds: Bounds) -> tuple[float, float]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from bidsim import kernels
 from bidsim.kernels.reference import Wide, add_wide, limbs, wide
-from bidsim.statistics.halves import by_stratum
+from bidsim.statistics.halves import FEW, STRATA, by_stratum
 
 Key = tuple[str, int | None, str | None]
 Floats = npt.NDArray[np.float64]
@@ -26,6 +26,8 @@ OVERALL = ""
 MOST = 2.0**74  # of a whole number that is added
 
 LIMB = 32
+# Of sums by stratum that are the same.
+ROUNDING = 1e-12
 
 
 @dataclass
@@ -144,6 +146,22 @@ class Family:
     def observed_by_bucket(self, name: str, policy: int | None = None, head: str | None = None) -> Floats:
         """As `by_bucket`, of what the log shows alone."""
         return replace(self, expected={}).by_bucket(name, policy, head)
+
+    def untold(self, name: str, policy: int) -> npt.NDArray[np.bool_]:
+        """Where half-samples say nothing of how a sum varies, shape (values,): they show no spread, and not since a budget
+        fixes it: a few buckets hold all of it, or the one stratum that they leave out."""
+        parts = self.parts.get((name, policy, None))
+        if parts is None or not self.reruns:
+            return np.zeros(len(self.values), dtype=bool)
+        held = parts != 0
+        few = held.any(axis=1) & ((held.sum(axis=1) < FEW) | ~held[:, self.buckets // STRATA :].any(axis=1))
+        strata = self.by_bucket(name, policy)
+        return np.asarray(few & (np.ptp(strata, axis=1) <= ROUNDING * np.abs(strata).max(axis=1)))
+
+    @property
+    def row_weight(self) -> Floats:
+        """What a row counts for on average, shape (values,)."""
+        return ratio(self.get("weight"), self.get("rows"))
 
     def exact(self, name: str, policy: int | None = None, head: str | None = None) -> list[int]:
         """The whole-number sums themselves, in units of 1/scale; zeros where not measured."""

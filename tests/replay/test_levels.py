@@ -121,21 +121,29 @@ def test_numbers_at_matched_spend_are_a_search_over_all_multipliers(rule: int, t
     assert reached >= 5
 
 
+@pytest.mark.parametrize("ties", ["win", "lose"])
 @pytest.mark.parametrize("rule", range(len(BID_RULES)))
-def test_the_multiplier_at_matched_spend_gives_these_numbers(rule: int) -> None:
+def test_the_multiplier_at_matched_spend_gives_these_numbers(rule: int, ties: str) -> None:
     bid, rows = BID_RULES[rule], make_log(7)
     result = replay(
         rows,
         bid={"formula": FORMULA, **bid},
+        auction={"ties": ties},
         baseline={"columns": {"pctr": "pctr"}, "bid": {"multiplier": 0.7}},
-        candidates={"new": {"columns": {"pctr": "pother"}}},
+        # Several, since the level mostly lies between rows, where any multiplier does.
+        candidates={f"x{m}": {"columns": {"pctr": "pother"}, "bid": {"multiplier": m}} for m in (1.0, 1.1, 1.3, 1.7)},
+        segments=["campaign"],
     )
-    found = numbers(result, "new")
-    multiplier = found["multiplier_at_matched_spend"]
-    assert multiplier is not None
-    spend, clicks, _ = totals(rows, bidding(bid, "win", "pother"), multiplier * (1 + 1e-12))
-    assert found["clicks_at_matched_spend"] == float(clicks)
-    assert found["cpc_at_matched_spend"] == float(spend / clicks)
+    for policy in result.candidates:
+        for segment in ({}, {"campaign": "0"}, {"campaign": "1"}, {"campaign": "2"}):
+            found = numbers(result, policy, segment)
+            multiplier = found["multiplier_at_matched_spend"]
+            assert multiplier is not None
+            mine = [row for row in rows if not segment or str(row["campaign"]) == segment["campaign"]]
+            own = bidding(bid, ties, "pother")
+            spend, clicks, _ = totals(mine, own, multiplier * float(policy[1:]))
+            assert found["clicks_at_matched_spend"] == float(clicks)
+            assert found["cpc_at_matched_spend"] == pytest.approx(float(spend / clicks), rel=1e-12)
 
 
 def frontier_and_direct(bid: dict[str, Any], auction: dict[str, Any], budget: dict[str, Any] | None) -> list[Any]:

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bidsim.statistics.auc import auc_of
-from bidsim.statistics.intervals import absolute_interval, interval, relative_error, relative_interval
-from bidsim.statistics.measured import Measured, powers, ratio_of, total_of
-from bidsim.statistics.metrics import Values, differences
+from bidsim.statistics.halves import by_stratum
+from bidsim.statistics.intervals import absolute_interval, interval, lone, relative_error, relative_interval
+from bidsim.statistics.measured import Measured, is_unseen, powers, ratio_of, total_of
+from bidsim.statistics.metrics import Values, differences, economic_values
 from bidsim.statistics.resampling import bucket_weights
 from bidsim.statistics.spread import Sample, Spread, bounds_of
+from bidsim.statistics.tallies import Family
 from bidsim.statistics.units import KEPT, UnitCount, buckets_of, hash_texts, hash_whole
 
 pa = pytest.importorskip("pyarrow")
@@ -120,6 +122,19 @@ def test_one_conversion_has_no_interval_and_thirty_have_one() -> None:
     low, high = interval(ratio_of(spend.sum(axis=1) / conversions.sum(axis=1), spend, conversions), many)
     assert np.isnan([low[0], high[0]]).all()
     assert low[1] < BUCKETS / 30 < high[1]
+
+
+@pytest.mark.parametrize(("buckets", "known"), [(1, False), (4, False), (5, True)])
+def test_what_a_few_wins_cost_alike_says_nothing_of_the_next_one(buckets: int, known: bool) -> None:
+    wins, spend = np.zeros((1, BUCKETS)), np.zeros((1, BUCKETS))
+    wins[0, :buckets], spend[0, :buckets] = 3.0, 3.0 * 7.3
+    few = ratio_of(np.array([7.3]), spend, wins)
+    many = ratio_of(np.array([6.0]), np.full((1, BUCKETS), 6.0), np.ones((1, BUCKETS)))
+    assert lone(few, sample()).tolist() == [not known]
+    for bounds in (absolute_interval(many, few, sample()), relative_interval(many, few, sample())):
+        assert np.isfinite(bounds).all() == known
+    for bounds in (absolute_interval(few, few, sample()), relative_interval(few, few, sample())):
+        assert [b.tolist() for b in bounds] == [[0.0], [0.0]]
 
 
 def test_hashes_are_part_of_the_result_and_never_change() -> None:
@@ -304,6 +319,37 @@ def test_a_change_of_results_that_nobody_saw_has_no_interval() -> None:
     assert np.isnan(change.relative_bounds[0]).tolist() == [True, False, False]
     assert np.isnan(found[("cvr", None, None)].absolute_bounds[1]).tolist() == [True, False, False]
     assert not np.isnan(found[("wins", None, None)].absolute_bounds[0]).any()
+
+
+def test_what_half_samples_leave_out_has_no_interval_but_what_a_budget_fixes_has() -> None:
+    wins = np.zeros((3, BUCKETS))
+    wins[:, 3] = 1.0  # in the stratum whose halves no half-sample tells apart
+    wins[1:, 100:120] = 1.0
+    key = ("wins", 0, None)
+    sums = wins.sum(axis=1).astype(int).astype(object)
+    log = Family("os", ("a", "b", "c"), {key: sums}, {key: 1}, {key: wins}, BUCKETS)
+    budgets = log.rerun({key: np.zeros((3, 16))})
+    under = Sample(0.95, np.ones((3, BUCKETS)), 10**6, given=False)
+    found = economic_values(budgets, 0, has_click=False, has_conversion=False)[("wins", None, None)]
+    low, high = interval(found, under)
+    assert np.isnan(low).tolist() == np.isnan(high).tolist() == [True, False, False]
+    hidden = np.array([1.0, 1.0, 0.0])
+    more = replace(found, value=found.value + hidden, parts=by_stratum(wins) + hidden[:, None] / 16)
+    for bounds in (absolute_interval(found, more, under), relative_interval(found, more, under)):
+        assert np.isnan(bounds[0]).tolist() == [True, True, False]
+        assert bounds[1][2] == 0.0
+    # All of a budget is spent, whoever the units are: that has no spread.
+    spent = total_of(np.full((3, 16), 4.0), np.full(3, 64.0))
+    assert [end.tolist() for end in interval(spent, under)] == [[64.0] * 3] * 2
+
+
+@pytest.mark.parametrize("weight", [0.1, 1.0, 10.0])
+def test_results_that_should_have_come_are_counted_in_rows(weight: float) -> None:
+    rate, money = np.array([0.01]), np.full((1, BUCKETS), 1.0)  # 2.56 results expected
+    assert is_unseen(np.zeros((1, BUCKETS)), money, rate * weight, np.array([weight])).tolist() == [True]
+    seen = np.zeros((1, BUCKETS))
+    seen[0, 0] = weight
+    assert is_unseen(seen, money, rate * weight, np.array([weight])).tolist() == [False]
 
 
 @pytest.mark.parametrize(
