@@ -108,6 +108,7 @@ def test_a_log_of_too_few_units_for_an_interval_plans_nothing() -> None:
     result = SimpleNamespace(
         data=SimpleNamespace(window=None, rows=0),
         baseline="b",
+        scenario={},
         metrics=[SimpleNamespace(policy="b", metric="wins", segment={}, value=9.0)],
     )
     words = render_plan(result, [], power=0.8, confidence=0.95)  # type: ignore[arg-type]
