@@ -190,6 +190,7 @@ def content(result: Result, judged: int | None = None, pictures: Pictures | None
         "new_campaigns": reasons.new_campaigns(lookup),
         "exhaustion": reasons.exhaustion(lookup),
         "unknowns": knowledge.unknowns(lookup),
+        "reactions": knowledge.reactions(lookup),
         "log_rows": knowledge.log_rows(lookup),
         "exact": knowledge.exact(lookup),
         "exchanges": knowledge.exchanges(lookup),

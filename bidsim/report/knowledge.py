@@ -38,6 +38,19 @@ def unknowns(lookup: Lookup) -> Plain:
     return Plain(["Policy", *(label(m) for m in PER_POLICY)], rows)
 
 
+def reactions(lookup: Lookup) -> str:
+    """What no log knows, whatever its rows say, and how often it meets the same unit."""
+    data = lookup.result.data
+    caused = "Conversions are what attribution gave to these impressions, not what they caused. "
+    met = ""
+    if data.units:
+        met = f" (this log has {f.significant(data.rows / data.units, 2)} rows of each unit on average)"
+    return (
+        f"{caused if lookup.has('conversions') else ''}Nobody reacts in a replay: not users, who would see more ads or "
+        f"fewer{met}, nor exchanges and competitors, who answer other bids."
+    )
+
+
 def log_rows(lookup: Lookup) -> list[tuple[str, str]]:
     """What is the log's and not a policy's: (what, how many)."""
     found = lookup.result.diagnostics

@@ -341,6 +341,16 @@ def test_how_many_candidates_were_judged_is_said() -> None:
     assert "Made with bidsim 1.2.3" in page
 
 
+def test_what_no_log_knows_is_said_with_how_often_a_unit_is_met() -> None:
+    result = make_result(candidates=1)
+    met = result.model_copy(update={"data": result.data.model_copy(update={"rows": 9000, "units": 3600})})
+    text = " ".join(read(render_report(met)).text.split())
+    assert "not what they caused" in text
+    assert "this log has 2.5 rows of each unit on average" in text
+    alone = result.model_copy(update={"data": result.data.model_copy(update={"units": None})})
+    assert "of each unit" not in read(render_report(alone)).text
+
+
 def test_undefined_numbers_are_dashes() -> None:
     parsed = read(render_report(null_result()))
     cells = [cell for row in parsed.rows for cell in row]
