@@ -52,12 +52,6 @@ def census(engine: AnyEngine, plan: Plan, rows: str) -> dict[str, int]:
             "check last_hour, duration_hour, timezone and conditions",
             file=files,
         )
-    if counts["weights"] == 0:
-        raise LogError(
-            "no row of the log has a weight above 0 that can be used; check columns.weight, which is how many rows of the "
-            "market a row stands for",
-            file=plan.source.files[0],
-        )
     plan.unitless = counts["unitless"] > 0
     if counts["unknown_auction_types"]:
         raise LogError(

@@ -232,7 +232,14 @@ def _implausible(census: Mapping[str, int]) -> Iterator[Finding]:
                 message=f"{lacking:,} rows have no {role} above 0, so nothing is bid on them; give their campaigns one, "
                 "or leave them out by a condition.",
             )
-    if census["weights_below_one"] and not census["weights_above_one"]:
+    if not census["weights"]:
+        yield Finding(
+            code="weightless",
+            severity="error",
+            message="No row has a weight above 0 that can be used, so nothing is counted; check columns.weight, which is how many "
+            "rows of the market a row stands for.",
+        )
+    if census["weights_below_one"] and not census["weights_above_one"] and not census["small_weights"]:
         yield Finding(
             code="weights_below_one",
             severity="warning",

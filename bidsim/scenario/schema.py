@@ -119,14 +119,6 @@ class Bid(Block):
     max: Positive | None = None
     round: Literal["none", "down"] | None = None
 
-    @model_validator(mode="after")
-    def _some_bids_fit(self) -> Bid:
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(
-                f"min ({self.min:g}) is above max ({self.max:g}), so every bid would be below it or cut to less"
-            )
-        return self
-
 
 class Policy(Block):
     """A way of bidding: a model file or logged prediction columns, with changes to the bid."""

@@ -144,8 +144,6 @@ SCENARIOS: dict[str, tuple[Make, str]] = {
     "predictions with signs": (lambda f: with_columns(f, pctr=lambda i: "1.2%"),
                                r"s.yaml:4: .*write cast\(replace\(pctr, '%', ''\) as double\) / 100$"),
     "an abbreviated time zone": (scenario(timezone="JST"), r's.yaml:8: .*time zone "JST"; write one of IANA, such as Asia/Tokyo$'),
-    "no bid fits": (scenario(bid={"min": 10, "max": 1}), r"s.yaml:8: bid: min \(10\) is above max \(1\)"),
-    "weights of nothing": (scenario(columns={**COLUMNS, "weight": "0 * age"}), r"log.parquet: no row .*weight above 0"),
     "a cast that fails": (scenario(conditions=["cast(spot_id as integer) = 1"]),
                           r"s.yaml:8: conditions.0: needs a number .*'top' of column \"spot_id\".*write try_cast"),
     "a text as bid": (scenario(bid={"formula": "concat('x', spot_id)"}), r"s.yaml:8: bid.formula: needs a number .*write try_cast"),

@@ -125,3 +125,19 @@ def test_a_campaign_table_of_none_of_the_campaigns_is_an_error_that_shows_both_s
     found = {f["code"]: f for f in json.loads((tmp_path / "run" / "result.json").read_text())["findings"]}
     assert found["campaigns_missing"]["severity"] == "error"
     assert "that the campaign table lacks (1; the table has 1.0)" in found["campaigns_missing"]["message"]
+
+
+def test_a_log_whose_weights_are_all_zero_says_that_nothing_is_counted(tmp_path: Path) -> None:
+    write_log(tmp_path / "log.parquet", pa.Table.from_pylist([{**GOOD, "weight": 0.0}] * 5))
+    changes = {
+        "columns": {},
+        "sample_type": "imp-click",
+        "segments": [],
+        "bid": {"formula": "2"},
+        "candidates": {"new": {"bid": {"multiplier": 2}}},
+    }
+    write_scenario(tmp_path / "s.yaml", changes)
+    words = ["--scenario", "s.yaml", "--table", "ad=log.parquet", "--out", "run", "-q"]
+    assert bidsim("replay", *words, cwd=tmp_path).status in (0, 1)
+    found = {f["code"]: f for f in json.loads((tmp_path / "run" / "result.json").read_text())["findings"]}
+    assert found["weightless"]["severity"] == "error"
