@@ -16,9 +16,9 @@ select
   count_if(click_logged = 1e0 and conversion_logged is null) as clicks_without_conversion_label,
   count_if(conversion_logged > 0e0) as conversions_logged,
   count_if(isfinite(conversion_logged) and conversion_logged > {{ many }}) as conversions_of_many,
-  count_if(coalesce(isfinite(won_logged) and won_logged = 0e0, false) and click_logged = 1e0) as clicks_of_lost,
-  count_if(coalesce(isfinite(won_logged) and won_logged = 0e0, false) and loss_reason_logged is not null) as losses_with_reason,
-  count_if(coalesce(isfinite(won_logged) and won_logged = 0e0, false)
+  count_if(won_logged = 0e0 and click_logged = 1e0) as clicks_of_lost,
+  count_if(won_logged = 0e0 and loss_reason_logged is not null) as losses_with_reason,
+  count_if(won_logged = 0e0
     and loss_reason_logged in (100e0, 101e0, 102e0)) as losses_by_price,
   {%- for role in targets %}
   count_if(not coalesce(isfinite({{ role }}_logged) and {{ role }}_logged > 0e0, false)) as without_{{ role }},
