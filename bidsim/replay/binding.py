@@ -239,9 +239,15 @@ def _judged_heads(plan: Plan, loaded: LoadedScenario) -> None:
     has = plan.has
     label = {"ctr": has("click"), "cvr": has("click") and has("conversion"), "ctcvr": has("conversion")}
     asked = loaded.scenario.heads
+    known = [h for h in HEADS if label[h] and any(p.head == h for p in plan.predictions)]
+    known = [h for h in known if all(plan.prediction(p.index, h) for p in plan.policies)]
+    plan.calibrated_by = {"ctr": ("ctr",)} if "ctr" in known else {}
+    if "ctcvr" in known:
+        plan.calibrated_by["ctcvr"] = ("ctcvr",)
+    elif {"ctr", "cvr"} <= set(known):
+        plan.calibrated_by["ctcvr"] = ("ctr", "cvr")
     if asked is None:
-        plan.heads = tuple(h for h in HEADS if label[h] and any(p.head == h for p in plan.predictions))
-        plan.heads = tuple(h for h in plan.heads if all(plan.prediction(p.index, h) for p in plan.policies))
+        plan.heads = tuple(known)
         return
     for head in asked:
         if not label[head]:

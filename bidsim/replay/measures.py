@@ -8,6 +8,7 @@ and losses are fixed-point fractions of a power of two.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -132,6 +133,8 @@ def scales(plan: Plan) -> dict[Key, int]:
             if policy.index > 0:
                 names |= {"moved": 2**plan.fraction_bits, "moved_from": 2**plan.fraction_bits}
             out |= {(name, policy.index, head): scale for name, scale in names.items()}
+        for head in plan.unjudged:
+            out |= {("y", policy.index, head): count, ("p", policy.index, head): 2**plan.fraction_bits}
     return out
 
 
@@ -240,15 +243,21 @@ def _add_level(add: Adder, batch: Batch, i: int) -> None:
     add.fixed(("bid_level_from", i, None), both, both.take(ours), BID_SCALE)
 
 
-def add_head(add: Adder, batch: Batch, i: int, head: str) -> None:
-    """How well a policy's head predicts the labelled rows."""
+def add_calibration(add: Adder, batch: Batch, i: int, head: str) -> tuple[Pick, npt.NDArray[Any], Floats]:
+    """What a policy's head predicts for the labelled rows and what came: (the rows, labels, predictions)."""
     score = batch[f"score_{add.plan.source_of(i, head)}"]
     label = batch[f"y_{head}"]
     usable = batch.pick((label != NO_LABEL) & ~np.isnan(score))
     y, p = usable.take(label), usable.take(score)
-    add.count(("n", i, head), usable)
     add.count(("y", i, head), usable.pick(y == 1))
     add.fixed(("p", i, head), usable, p, 2.0**add.plan.fraction_bits)
+    return usable, y, p
+
+
+def add_head(add: Adder, batch: Batch, i: int, head: str) -> None:
+    """How well a policy's head predicts the labelled rows."""
+    usable, y, p = add_calibration(add, batch, i, head)
+    add.count(("n", i, head), usable)
     add.fixed(("loss", i, head), usable, log_loss(y, p), 2.0**add.plan.loss_bits)
     add.fixed(("squared", i, head), usable, (p - y) ** 2, 2.0**add.plan.fraction_bits)
     add.count(("clipped_predictions", i, head), usable.pick((p < CLIP) | (p > 1.0 - CLIP)))
@@ -256,6 +265,6 @@ def add_head(add: Adder, batch: Batch, i: int, head: str) -> None:
         base = usable.take(batch[f"score_{add.plan.source_of(0, head)}"])
         paired = usable.pick(~np.isnan(base))
         before = paired.take(batch[f"score_{add.plan.source_of(0, head)}"])
-        moved = np.abs(paired.take(score) - before)
+        moved = np.abs(paired.take(batch[f"score_{add.plan.source_of(i, head)}"]) - before)
         add.fixed(("moved", i, head), paired, moved, 2.0**add.plan.fraction_bits)
         add.fixed(("moved_from", i, head), paired, before, 2.0**add.plan.fraction_bits)

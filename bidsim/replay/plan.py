@@ -97,6 +97,9 @@ class Plan:
     any_first_price: bool
     indicator: str
     campaigns: CampaignTable | None
+    # By the head whose prediction a row of unknown fate brings, those by whose labels it is calibrated: the same whichever
+    # heads are judged. None where the log has no labels for it.
+    calibrated_by: dict[Head, tuple[Head, ...]] = field(default_factory=dict)
     carried: dict[str, Carried] = field(default_factory=dict)
     features: dict[str, str] = field(default_factory=dict)
     budget_amount: str | None = None
@@ -206,9 +209,14 @@ class Plan:
         return [self.sources.index(p.valid) for p in self.predictions if p.policy == 0]
 
     @property
+    def unjudged(self) -> list[Head]:
+        """Heads that are not judged, by whose labels predictions are calibrated nevertheless."""
+        return [h for h in dict.fromkeys(h for by in self.calibrated_by.values() for h in by) if h not in self.heads]
+
+    @property
     def labels(self) -> list[str]:
-        """Heads whose labels something needs: those judged, and what the expected utility goes by."""
-        return list(dict.fromkeys([*(str(h) for h in self.heads), self.worth_label]))
+        """Heads whose labels something needs: those judged or calibrated by, and what the expected utility goes by."""
+        return list(dict.fromkeys([*map(str, self.heads), *map(str, self.unjudged), self.worth_label]))
 
     @property
     def worth_label(self) -> str:

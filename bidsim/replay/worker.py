@@ -18,7 +18,7 @@ from bidsim.replay.aside import Aside, Wanted
 from bidsim.replay.batches import Batch, Pick
 from bidsim.replay.levels import LevelScan
 from bidsim.replay.logged import Logged, add_drift
-from bidsim.replay.measures import COUNT_BITS, NO_LABEL, Adder, add_head, add_log, add_policy
+from bidsim.replay.measures import COUNT_BITS, NO_LABEL, Adder, add_calibration, add_head, add_log, add_policy
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import Bidder
 from bidsim.statistics.ranking import GRID_SHIFT, Cells, Cuts, score_bits
@@ -162,6 +162,8 @@ class Worker:
             add_policy(self.adder, batch, b.policy)
             for judged in plan.heads:
                 add_head(self.adder, batch, b.policy, judged)
+            for unjudged in plan.unjudged:
+                add_calibration(self.adder, batch, b.policy, unjudged)
         self._add_utility(batch)
         for head, source in self.scan.pairs:
             self._add_negatives(batch, head, source)

@@ -14,6 +14,7 @@ import pyarrow as pa
 from bidsim.replay.batches import column_of
 from bidsim.replay.measures import AMOUNT_BITS
 from bidsim.replay.plan import Plan
+from bidsim.scenario.schema import Head
 from bidsim.statistics.tallies import Family
 
 Floats = npt.NDArray[np.float64]
@@ -22,7 +23,7 @@ Predicted = dict[str, list[tuple[int, float]]]
 
 # That of observed results, so that a world in which nothing is won more gives the very same sums.
 RESULT_SCALE = 2.0**AMOUNT_BITS
-HEADS = {"clicks": "ctr", "conversions": "ctcvr"}
+HEADS: dict[str, Head] = {"clicks": "ctr", "conversions": "ctcvr"}
 VALUE_SCALE = 10.0**9
 MOST_VALUE = 1e12  # currency: of one row; beyond it is a mistake in units
 
@@ -48,14 +49,13 @@ def sources_of_results(plan: Plan) -> dict[str, list[tuple[int, int]]]:
     return out
 
 
-def _factor(plan: Plan, overall: Family, policy: int, head: str) -> float:
+def _factor(plan: Plan, overall: Family, policy: int, head: Head) -> float:
     """Observed over predicted on the labelled rows; of a product of heads, the product. 1 where nothing is labelled."""
-    if head in plan.heads:
-        y, p = overall.get("y", policy, head)[0], overall.get("p", policy, head)[0]
-        return float(y / p) if y > 0 and p > 0 else 1.0
-    if head == "ctcvr" and {"ctr", "cvr"} <= set(plan.heads):
-        return _factor(plan, overall, policy, "ctr") * _factor(plan, overall, policy, "cvr")
-    return 1.0
+    factor = 1.0
+    for one in plan.calibrated_by.get(head, ()):
+        y, p = overall.get("y", policy, one)[0], overall.get("p", policy, one)[0]
+        factor *= float(y / p) if y > 0 and p > 0 else 1.0
+    return factor
 
 
 def brings_of(plan: Plan, batch: pa.RecordBatch, predicted: Predicted) -> dict[str, Floats]:

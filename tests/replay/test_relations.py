@@ -168,6 +168,20 @@ def test_other_candidates_and_segments_change_no_number(world: str) -> None:
     check_equal(found, numbers(told(world), ranges=False), 1e-12)
 
 
+@pytest.mark.parametrize("outcomes", ["observed", "predicted"])
+def test_which_heads_are_judged_changes_no_economic_number(outcomes: str) -> None:
+    rows = log(make_log())
+    world = {**PLAIN, "gate": [], "outcomes": outcomes}
+
+    def economic(result: Result) -> Numbers:
+        return {place: value for place, value in numbers(result).items() if place[3] is None or place[0] == "split"}
+
+    all_heads = economic(replay(rows, **world))
+    assert any("identified" in place and value for place, value in all_heads.items())
+    for judged in ("imp-click", "click-conversion", "imp-conversion"):
+        assert economic(replay(rows, **world, sample_type=judged)) == all_heads, judged
+
+
 def test_a_segment_of_one_value_has_the_numbers_and_intervals_of_the_whole_log() -> None:
     found = numbers(replay(log(make_log()), **{**PLAIN, "segments": [{"all": "'yes'"}], "gate": []}))
     # These have other intervals by segment, or are means over campaigns.
