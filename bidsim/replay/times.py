@@ -35,10 +35,11 @@ def time_kind_of(
     text = names.loaded.scenario.columns.time or "time"
     value = a_value(names, engine, relation, str(roles["time"]))
     such = f', such as "{value}"' if value else ""
+    otherwise = "" if names.loaded.scenario.columns.time else ", and cast(null as timestamp) where it is none"
     raise names.loaded.error(
         f"columns.time: the log's column is {kind}{such}, a time is needed; write to_timestamp({text}) of seconds, "
         f"to_timestamp({text} / 1000) of milliseconds, cast({text} as timestamptz) of text, or "
-        f"strptime({text}, '%d/%m/%Y %H:%M:%S') of another order",
+        f"strptime({text}, '%d/%m/%Y %H:%M:%S') of another order{otherwise}",
         "columns",
         "time",
     )
