@@ -205,14 +205,16 @@ def _implausible(census: Mapping[str, int]) -> Iterator[Finding]:
         yield Finding(
             code="clicks_of_lost",
             severity="warning",
-            message=f"{census['clicks_of_lost']:,} rows are logged as lost and have a click, which is not counted; check "
+            message=f"{_counted(census['clicks_of_lost'], 'row is', 'rows are')} logged as lost with a click, which is not "
+            "counted; check "
             "columns.won and columns.click.",
         )
     if census["losses_with_reason"] and not census["losses_by_price"]:
         yield Finding(
             code="losses_by_price",
             severity="warning",
-            message=f"{census['losses_with_reason']:,} lost rows have a loss_reason and none has 100, 101 or 102 (OpenRTB's "
+            message=f"{_counted(census['losses_with_reason'], 'lost row has', 'lost rows have')} a loss_reason and none has 100, "
+            "101 or 102 (OpenRTB's "
             "codes of losses by price), so all of them are taken as lost whatever is bid; where the codes are others, map "
             "them in columns.loss_reason by case when.",
         )
@@ -229,8 +231,8 @@ def _implausible(census: Mapping[str, int]) -> Iterator[Finding]:
             yield Finding(
                 code="target_missing",
                 severity="warning",
-                message=f"{lacking:,} rows have no {role} above 0, so nothing is bid on them; give their campaigns one, "
-                "or leave them out by a condition.",
+                message=f"{_counted(lacking, 'row has', 'rows have')} no {role} above 0, so nothing is bid there; give campaigns "
+                "one, or leave them out by a condition.",
             )
     if not census["weights"]:
         yield Finding(
@@ -243,7 +245,8 @@ def _implausible(census: Mapping[str, int]) -> Iterator[Finding]:
         yield Finding(
             code="weights_below_one",
             severity="warning",
-            message=f"{census['weights_below_one']:,} rows have a weight below 1 and none has one above: a weight is how many "
+            message=f"{_counted(census['weights_below_one'], 'row has', 'rows have')} a weight below 1 and none has one above: a "
+            "weight is how many "
             "rows of the market a row stands for; where the column is the share of rows that were kept, write "
             'columns: {weight: "1 / column"}.',
         )

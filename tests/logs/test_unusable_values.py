@@ -72,21 +72,21 @@ REVENUE = {**GOOD, "conversion": 3200.0}
 @pytest.mark.parametrize(
     ("rows", "finding", "says"),
     [
-        ([{**LOST, "click": 1}, *[GOOD] * 5], "clicks_of_lost", "1 rows are logged as lost and have a click"),
+        ([{**LOST, "click": 1}, *[GOOD] * 5], "clicks_of_lost", "1 row is logged as lost with a click"),
         (
             [{**LOST, "loss_reason": 1}, *[GOOD] * 5],
             "losses_by_price",
-            "1 lost rows have a loss_reason and none has 100",
+            "1 lost row has a loss_reason and none has 100",
         ),
         ([REVENUE] * 3 + [GOOD] * 2, "conversions_of_many", '3 of 5 rows .* write columns: {conversion: "column > 0"}'),
         (
             [{**GOOD, "weight": 0.1}, *[GOOD] * 5],
             "weights_below_one",
-            r'1 rows .* write columns: {weight: "1 / column"}',
+            r'1 row .* write columns: {weight: "1 / column"}',
         ),
-        ([{**GOOD, "target_cpa": None}, *[GOOD] * 5], "target_missing", "1 rows have no target_cpa above 0"),
-        ([{**GOOD, "target_cpa": 0.0}, *[GOOD] * 5], "target_missing", "1 rows have no target_cpa above 0"),
-        ([{**GOOD, "price": None}, *[GOOD] * 5], "undecidable", "1 rows have no price and are not logged as lost"),
+        ([{**GOOD, "target_cpa": None}, *[GOOD] * 5], "target_missing", "1 row has no target_cpa above 0"),
+        ([{**GOOD, "target_cpa": 0.0}, *[GOOD] * 5], "target_missing", "1 row has no target_cpa above 0"),
+        ([{**GOOD, "price": None}, *[GOOD] * 5], "undecidable", "1 row has no price and is not logged as lost"),
     ],
 )
 def test_columns_that_can_hardly_be_what_they_are_taken_for_are_findings(
