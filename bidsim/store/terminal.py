@@ -144,12 +144,12 @@ def print_outcome(run: StoredRun, outcome: Outcome) -> None:
         forecast = forecasts.get((c.policy, c.metric, c.head))
         r = forecast.relative if forecast else Estimate(value=None)
         held = "" if r.low is None or r.high is None else "held" if r.low <= c.change <= r.high else "missed"
-        held += ", budgets shared" * (held != "" and c.budget_split is False)
+        shared = "budgets shared" if c.budget_split is False else ""
         table.add_row(
             _text(metric_words(c.metric, c.head)),
             _text(c.policy),
             Text(f"{f.change(r.value)} {f.interval(r.low, r.high, f.change)}".strip()),
             Text(f"{f.change(c.change)} {f.interval(c.low, c.high, f.change)}".strip()),
-            Text(held),
+            Text(", ".join(filter(None, (held, shared)))),
         )
     _console().print(table)

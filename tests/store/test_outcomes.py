@@ -54,14 +54,14 @@ def test_an_outcome_is_written_beside_the_run(run: Path, tmp_path: Path) -> None
 
 def test_a_test_whose_arms_shared_their_budgets_is_told_apart(run: Path, tmp_path: Path) -> None:
     ledger = tmp_path / "ab.csv"
-    ledger.write_text("metric,head,change,budget_split\ncpa,,-8%,no\nspend,,0.15,yes\nauc,ctr,1%,\n")
+    ledger.write_text("metric,head,change,budget_split\ncpa,,-8%,no\nspend,,0.15,yes\nauc,ctr,1%,No\n")
     said = bidsim("outcome", run, "--file", ledger)
     assert said.status == 0, said.err
-    assert said.out.count("budgets shared") == 1
+    assert said.out.count("budgets shared") == 2
     (outcome,) = read_outcomes(run)
-    assert [c.budget_split for c in outcome.changes] == [False, True, None]
+    assert [c.budget_split for c in outcome.changes] == [False, True, False]
     board = make_leaderboard([run.parent], "cpa")
-    assert {m.metric: m.shared for m in board.track.metrics} == {"auc": 0, "cpa": 1, "spend": 0}
+    assert {m.metric: m.shared for m in board.track.metrics} == {"auc": 1, "cpa": 1, "spend": 0}
     shown = bidsim("leaderboard", run.parent, "--by", "cpa").out
     assert "budgets shared" in shown
     assert "1 online test (1 with budgets that both arms shared" in " ".join(shown.split())
