@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bidsim.arrays import values_of
 from bidsim.checks.catalogue import Outcome, found, ok, skipped
 from bidsim.models import Bundle, Feature, HashedLogisticRegression
 from bidsim.models.columns import Columns, HashCache
@@ -41,7 +42,7 @@ def unseen_categories(engine: Engine, plan: Plan, bundles: Mapping[str, Bundle],
             for batch in engine.stream(
                 f'select "feature {place}" as v, count(*) as n from {log} group by v order by n desc, v limit {MOST_VALUES}'
             ):
-                counts = np.asarray(batch.column("n"))
+                counts = values_of(batch.column("n"))
                 seen = known(pa.RecordBatch.from_arrays([batch.column("v")], [feature]))
                 total, new = total + int(counts.sum()), new + int(counts[~seen].sum())
             share = new / total if total else 0.0

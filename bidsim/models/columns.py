@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from bidsim.arrays import array_of, texts_of, values_of
 from bidsim.errors import ModelError
 from bidsim.kernels.reference import Floats, Keys
 from bidsim.models.keys import Derive, Hashes, KeyTable, keys_of
@@ -147,8 +148,7 @@ class Columns:
                 raise self.unfit(name, kind)
             if pa.types.is_boolean(kind):
                 array = array.cast(pa.uint8())
-            numbers = array.cast(pa.float64(), safe=False).fill_null(np.nan)
-            self._numbers[name] = np.asarray(numbers.to_numpy(zero_copy_only=False), dtype=np.float64)
+            self._numbers[name] = values_of(array.cast(pa.float64(), safe=False), np.nan)
         return self._numbers[name]
 
     def category(self, name: str) -> tuple[Codes, list[str]]:
@@ -229,15 +229,15 @@ class Columns:
         encoded = array.dictionary_encode()
         values = self._canonical(name, encoded.dictionary)
         codes = encoded.indices
+        rows = values_of(codes, len(values)).astype(np.int64)
         if codes.null_count:
-            codes = codes.fill_null(len(values))
             values.append("")
-        return codes.to_numpy(zero_copy_only=False).astype(np.int64), values
+        return rows, values
 
     def _canonical(self, name: str, distinct: pa.Array) -> list[str]:
         kind = distinct.type
         if not (pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
-            return list(distinct.cast(pa.large_string()).to_numpy(zero_copy_only=False).tolist())
+            return texts_of(distinct)
         values = []
         for number in distinct.to_pylist():
             if number != number:
@@ -254,7 +254,7 @@ class Columns:
             raise self.unfit(name, array.type)
         texts = array.cast(pa.list_(pa.string()))
         if texts.values.null_count:  # a missing value is an empty part, else all of its list would be missing
-            offsets = pa.array(texts.offsets.to_numpy())
+            offsets = array_of(values_of(texts.offsets))
             texts = pa.ListArray.from_arrays(offsets, texts.values.fill_null(""), mask=texts.is_null())
         return pc.binary_join(texts, ",")
 
@@ -279,7 +279,7 @@ class Columns:
             return None
 
         def hash_rows(rows: Codes) -> NDArray[np.uint64]:
-            some = array if len(rows) == len(array) else array.take(_arrow(rows))
+            some = array if len(rows) == len(array) else array.take(array_of(rows))
             codes, values = self._distinct(name, some)
             return np.array(_hash_each((name,), map(_measured, values)), dtype=np.uint64)[codes]
 
@@ -291,9 +291,9 @@ class Columns:
         for name in names[1:]:
             other, values = self.category(name)
             joint = codes * len(values) + other
-            encoded = _arrow(joint).dictionary_encode()
-            codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-            pairs = encoded.dictionary.to_numpy(zero_copy_only=False).tolist()
+            encoded = array_of(joint).dictionary_encode()
+            codes = values_of(encoded.indices).astype(np.int64)
+            pairs = values_of(encoded.dictionary).tolist()
             combinations = [(*combinations[pair // len(values)], values[pair % len(values)]) for pair in pairs]
         return codes, combinations
 
@@ -322,11 +322,6 @@ def table_columns(table: pa.Table | pa.RecordBatch, features: tuple[Feature, ...
 def split_list(text: str) -> list[str]:
     """The distinct values of a list in order of appearance; [""] where there is none."""
     return list(dict.fromkeys(part for part in map(str.strip, text.split(",")) if part)) or [""]
-
-
-def _arrow(numbers: Codes) -> pa.Array:
-    """From the buffer: pa.array would import pandas, half a second, where that is installed."""
-    return pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers)])
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bidsim import kernels
+from bidsim.arrays import values_of
 from bidsim.kernels.reference import MAX_WORDS, MIX, Keys, first_slots
 
 Hashes = NDArray[np.uint64]
@@ -35,10 +36,9 @@ def keys_of(array: pa.Array) -> Keys | None:
     """Keys of whole numbers or texts; None for other types. A missing text has the key of the empty one."""
     if pa.types.is_integer(array.type):
         array = array if pa.types.is_uint64(array.type) else array.cast(pa.int64())
-        some = array.fill_null(0) if array.null_count else array
-        keys: Keys = some.to_numpy(zero_copy_only=False).view(np.uint64)
+        keys: Keys = values_of(array, 0).view(np.uint64)
         if array.null_count:
-            return np.stack([keys, _ONE + np.asarray(array.is_null()).astype(np.uint64)])
+            return np.stack([keys, _ONE + values_of(array.is_null()).astype(np.uint64)])
         return (keys + MIX)[None, :]  # so that 0 has a key; one number far from all ids has none
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         return _text_keys(array)
@@ -52,7 +52,7 @@ def _text_keys(array: pa.Array) -> Keys:
         return np.zeros((1, rows), dtype=np.uint64)
     kind: type[np.signedinteger[Any]] = np.int64 if pa.types.is_large_string(array.type) else np.int32
     offsets = np.frombuffer(where, dtype=kind)[array.offset : array.offset + rows + 1]
-    missing = np.asarray(array.is_null()).view(np.uint8) if array.null_count else None
+    missing = values_of(array.is_null()).view(np.uint8) if array.null_count else None
     lengths = offsets[1:] - offsets[:-1]
     longest = int(lengths.max() if missing is None else np.where(missing, 0, lengths).max())
     words = min(MAX_WORDS, longest // 8 + 1)

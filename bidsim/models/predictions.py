@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from bidsim.arrays import values_of
 from bidsim.errors import ModelError
 from bidsim.models.tables import read_table
 from bidsim.scenario.schema import HEADS, Head
@@ -41,8 +42,8 @@ class PredictionFile:
                 or pa.types.is_decimal(column.type)
             ):
                 raise ModelError(f'column "{name}" is {column.type}, not a number', file=self._file)
-            values = column.cast(pa.float64(), safe=False).fill_null(np.nan)
-            self._values[head] = self._probabilities(name, values.to_numpy().astype(np.float64))[order]
+            values = values_of(column.cast(pa.float64(), safe=False).combine_chunks(), np.nan)
+            self._values[head] = self._probabilities(name, values)[order]
         self.heads: tuple[Head, ...] = tuple(head for head in HEADS if head in predictions)
         self.features: tuple[str, ...] = (self._key,)
         self.sha256 = _digest(path)
@@ -61,13 +62,13 @@ class PredictionFile:
                 f"{column.type} in the log; cast one of them",
                 file=self._file,
             )
-        missing = np.asarray(column.is_null())
+        missing = values_of(column.is_null())
         keys = _plain(column, self._keys.dtype)
         if whole:
             found = np.searchsorted(self._keys, keys)
         else:
-            missing |= np.asarray(
-                pc.greater(pc.binary_length(column.cast(pa.binary())), self._keys.dtype.itemsize).fill_null(True)
+            missing |= values_of(
+                pc.greater(pc.binary_length(column.cast(pa.binary())), self._keys.dtype.itemsize), True
             )
             found = np.searchsorted(self._keys, keys)
         found = np.minimum(found, len(self._keys) - 1)
@@ -153,7 +154,7 @@ def _plain(column: pa.Array, dtype: np.dtype[np.int64] | np.dtype[np.bytes_]) ->
     """Keys as numpy compares them; too long texts are cut, and told apart by their length elsewhere."""
     if dtype.kind == "i":
         try:
-            return np.asarray(column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False), dtype=np.int64)
+            return values_of(column.cast(pa.int64()), 0)
         except pa.ArrowInvalid as error:
             raise ModelError("a key is beyond 2^63") from error
     texts: NDArray[np.bytes_] = np.array(column.cast(pa.binary()).fill_null(b"").to_pylist(), dtype=dtype)

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from bidsim.arrays import array_of
 from bidsim.replay.batches import COUNTED, DECIDED, ROW_WON, UNKNOWN, Batch
 from bidsim.replay.engines import SumsT
 from bidsim.replay.plan import Plan
@@ -174,7 +175,7 @@ class Aside:
         more = {name: batch[name][rows] for name in ("w", "wi") if plan.weighted}
         more |= {f"code_{i}": batch[f"code_{i}"][rows] for i in range(len(plan.segments))}
         more["bucket"] = batch.bucket[rows].astype(np.uint8)
-        return pa.record_batch({name: pa.array(column) for name, column in {**columns, **more}.items()})
+        return pa.record_batch({name: array_of(column) for name, column in {**columns, **more}.items()})
 
     def _put(self, kind: Kind, batch: pa.RecordBatch) -> None:
         waiting = self._waiting[kind]

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from bidsim.arrays import values_of
 from bidsim.replay.plan import Plan
 from bidsim.statistics import units
 
@@ -36,7 +36,7 @@ class Batch:
         }
         self.codes: list[Ints] = [self.columns[f"code_{i}"].astype(np.int64) for i in range(len(plan.segments))]
         if "bucket" in batch.schema.names:  # set aside by a scan that knew the units
-            self.bucket: Ints = np.asarray(batch.column("bucket")).astype(np.int64)
+            self.bucket: Ints = values_of(batch.column("bucket")).astype(np.int64)
         else:
             self.hashes = self._hashes(plan, batch.column("unit"))
             self.bucket = units.buckets_of(self.hashes)
@@ -80,10 +80,7 @@ class Batch:
 def column_of(batch: pa.RecordBatch, name: str) -> npt.NDArray[Any]:
     """A column of a batch; NULL becomes NaN."""
     column = batch.column(name)
-    if column.null_count and pa.types.is_floating(column.type):
-        # As numpy would do it, which has pandas imported for it where there is one.
-        column = pc.fill_null(column, float("nan"))
-    return np.asarray(column)
+    return values_of(column, np.nan if pa.types.is_floating(column.type) else None)
 
 
 def hash_units(plan: Plan, unit: pa.Array, own: Sequence[npt.NDArray[Any]]) -> units.Hashes:
@@ -91,11 +88,11 @@ def hash_units(plan: Plan, unit: pa.Array, own: Sequence[npt.NDArray[Any]]) -> u
     log says of it before anything happens (money, codes of segments, `Plan.hashed_sources`); not needed where all have.
     """
     if plan.unit == "row":
-        return units.hash_rows([own[0], np.asarray(unit), *own[1:]])
-    known = units.hash_whole(np.asarray(unit.fill_null(0))) if plan.unit == "whole" else units.hash_texts(unit)
+        return units.hash_rows([own[0], values_of(unit), *own[1:]])
+    known = units.hash_whole(values_of(unit, 0)) if plan.unit == "whole" else units.hash_texts(unit)
     if unit.null_count == 0:
         return known
-    return np.where(np.asarray(unit.is_valid()), known, units.hash_rows(own))
+    return np.where(values_of(unit.is_valid()), known, units.hash_rows(own))
 
 
 class Pick:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bidsim.arrays import array_of, values_of
 from bidsim.replay.batches import hash_units
 from bidsim.replay.budget import Ledger, Rows, Wins
 from bidsim.replay.engines import Lane
@@ -61,8 +62,8 @@ class UnitBuckets:
         found = []
         for name, values in zip(self.columns, self.values, strict=True):
             column = batch.column(name.strip('"'))
-            column = column if rows is None else column.take(pa.array(rows))
-            found.append(np.asarray(pc.index_in(column.cast(values.type), value_set=values)).astype(np.int64))
+            column = column if rows is None else column.take(array_of(rows))
+            found.append(values_of(pc.index_in(column.cast(values.type), value_set=values)).astype(np.int64))
         return found
 
     def bucket(self, batch: pa.RecordBatch, money: Ints) -> Ints:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from bidsim.arrays import array_of
 from bidsim.errors import ModelError
 from bidsim.models import Scorer, open_scorer
 from bidsim.models.scorer import end
@@ -67,7 +68,7 @@ class Scoring:
         arrays = [batch.column(f"{FEATURE}{i}") for i in range(len(self.features))]
         given = pa.RecordBatch.from_arrays(arrays, self.features)
         scores = {i: _score(m, self.scorers[i], given) for i, m in self.models.items()}
-        made = [pa.array(scores[i][head], type=pa.float64()) for i, head, _ in self.outputs]
+        made = [array_of(np.asarray(scores[i][head], dtype=np.float64)) for i, head, _ in self.outputs]
         return pa.RecordBatch.from_arrays([*kept.columns, *made], self.schema(batch.schema).names)
 
 

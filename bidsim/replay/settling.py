@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bidsim.arrays import array_of, values_of
 from bidsim.replay.budget import Ledger, Rows
 from bidsim.replay.limits import Limits, Pace
 from bidsim.replay.measures import AMOUNT_BITS, MOST_PAID, whole_money
@@ -130,7 +131,7 @@ class Settler:
         bar = ints(batch, "bar")
         policies = [
             Rows(
-                np.asarray(batch.column(f"bid_{key}").is_valid()),
+                values_of(batch.column(f"bid_{key}").is_valid()),
                 bools(batch, f"wins_{key}"),
                 ints(batch, f"pay_{key}"),
                 bar,
@@ -147,9 +148,9 @@ class Settler:
                 own_bid = floats(batch, "bid_log") * floats(batch, "w") * 1e9
                 unknown &= ~(bools(batch, "lost") & (done.left <= own_bid))
                 # A first-price bid cut below the logged one, which won at an unknown price, may or may not win.
-                unpriced = ~np.asarray(batch.column("price").is_valid())
+                unpriced = ~values_of(batch.column("price").is_valid())
                 unknown |= rows.wins & ~done.won & done.entered & unpriced
-            arrays += [pa.array(values) for values in (done.entered, done.won, unknown, done.short, done.paid)]
+            arrays += [array_of(values) for values in (done.entered, done.won, unknown, done.short, done.paid)]
             if self.internal:
                 arrays.append(batch.column(f"bid_{key}"))
         return pa.RecordBatch.from_arrays(arrays, self.schema(batch.schema).names)
@@ -164,11 +165,11 @@ def starts_of(batch: pa.RecordBatch, last: list[Any] | None) -> tuple[npt.NDArra
         column = batch.column(name)
         kind = column.type
         if pa.types.is_integer(kind) or pa.types.is_temporal(kind) or pa.types.is_string(kind):
-            known = np.asarray(column.is_valid())
-            starts[1:] |= np.asarray(pc.fill_null(pc.not_equal(column[1:], column[:-1]), False))
+            known = values_of(column.is_valid())
+            starts[1:] |= values_of(pc.not_equal(column[1:], column[:-1]), False)
             starts[1:] |= known[1:] != known[:-1]
         else:
-            codes = np.asarray(pc.fill_null(column.dictionary_encode().indices, -1))
+            codes = values_of(column.dictionary_encode().indices, -1)
             starts[1:] |= codes[1:] != codes[:-1]
         # As text, since a NaN does not equal itself.
         key.append((repr(column[0].as_py()), repr(column[n - 1].as_py())))
@@ -177,12 +178,12 @@ def starts_of(batch: pa.RecordBatch, last: list[Any] | None) -> tuple[npt.NDArra
 
 
 def bools(batch: pa.RecordBatch, name: str) -> npt.NDArray[np.bool_]:
-    return np.asarray(pc.fill_null(batch.column(name), False))
+    return values_of(batch.column(name), False)
 
 
 def ints(batch: pa.RecordBatch, name: str) -> npt.NDArray[np.int64]:
-    return np.asarray(pc.fill_null(batch.column(name), 0))
+    return values_of(batch.column(name), 0)
 
 
 def floats(batch: pa.RecordBatch, name: str) -> npt.NDArray[np.float64]:
-    return np.asarray(pc.fill_null(batch.column(name), float("nan")))
+    return values_of(batch.column(name), np.nan)

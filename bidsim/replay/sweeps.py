@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from bidsim.arrays import values_of
 from bidsim.replay.engines import AnyEngine
 from bidsim.replay.levels import OtherLevels, matched_at, sum_scales
 from bidsim.replay.plan import Plan
@@ -271,8 +272,8 @@ class _Wins:
         auction = AuctionRows.of(batch, ties_lose=self.ties_lose, weighted=self.buckets.plan.weighted)
         bucket = self.buckets.bucket(batch, auction.pay)
         for k, key in enumerate(self.keys):
-            won = np.asarray(batch.column(f"o_{key}").fill_null(False))
-            auction.add_to(self.tally, k, bucket, won, np.asarray(batch.column(f"cost_{key}").fill_null(0)))
+            won = values_of(batch.column(f"o_{key}"), False)
+            auction.add_to(self.tally, k, bucket, won, values_of(batch.column(f"cost_{key}"), 0))
 
     def merge(self, other: Self) -> None:
         self.tally.merge(other.tally)

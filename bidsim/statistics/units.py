@@ -15,6 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bidsim.arrays import values_of
+
 Hashes = npt.NDArray[np.uint64]
 
 BUCKETS = 256
@@ -40,9 +42,11 @@ def hash_whole(values: npt.NDArray[np.int64]) -> Hashes:
 def hash_texts(texts: pa.Array) -> Hashes:
     """Hashes of texts by their UTF-8 bytes, shape (rows,); NULL as the empty text."""
     coded = texts.dictionary_encode()
-    distinct = pc.fill_null(coded.dictionary.cast(pa.large_string()), "")
+    distinct = coded.dictionary.cast(pa.large_string())
+    if distinct.null_count:
+        distinct = pc.fill_null(distinct, "")
     each = _hash_distinct(distinct)
-    codes = np.asarray(pc.fill_null(coded.indices, 0)).astype(np.int64)
+    codes = values_of(coded.indices, 0).astype(np.int64)
     if len(each) == 0:
         return mix(np.full(len(texts), _BASE, dtype=np.uint64))
     return np.asarray(each[codes])

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bidsim.arrays import array_of, array_of_texts
 from bidsim.statistics.identified import SettledPair, Unknown, UnknownPair
 from bidsim.statistics.matched_range import MatchedRanges
 from bidsim.statistics.split import SUMS
@@ -51,16 +52,16 @@ def tables_to_parquet(tables: Tables) -> bytes:
     for i, name in enumerate(("table", "name", "policy", "head", "family")):
         each = [block[0][i] for block in blocks]
         if name == "policy":
-            columns.append(pa.array(np.repeat(np.array(each, dtype=np.int16), sizes)))
+            columns.append(array_of(np.repeat(np.array(each, dtype=np.int16), sizes)))
             continue
         distinct = list(dict.fromkeys(each))
         place = {text: k for k, text in enumerate(distinct)}
         kind = COLUMNS[name]
         codes = np.repeat(np.array([place[text] for text in each], dtype=kind.index_type.to_pandas_dtype()), sizes)
-        columns.append(pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(distinct, type=pa.string())))
+        columns.append(pa.DictionaryArray.from_arrays(array_of(codes), array_of_texts([str(text) for text in distinct])))
     for i in range(1, 6):
         parts = [block[i] for block in blocks]
-        columns.append(pa.array(np.concatenate(parts)))
+        columns.append(array_of(np.concatenate(parts)))
     schema = pa.schema(
         list(COLUMNS.items()),
         metadata={"bidsim": json.dumps(_outline(tables) | {"rows": sum(sizes)}, ensure_ascii=True)},

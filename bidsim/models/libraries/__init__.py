@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bidsim.arrays import array_of, array_of_texts
 from bidsim.errors import ModelError
 from bidsim.models.columns import Columns
 from bidsim.models.manifest import LibraryFormat, LibraryHead
@@ -236,7 +237,7 @@ def brief(error: BaseException) -> str:
 
 def dictionary(codes: NDArray[np.int64], values: list[str]) -> pa.DictionaryArray:
     """Codes into texts as Arrow has them."""
-    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(values, type=pa.string()))
+    return pa.DictionaryArray.from_arrays(array_of(codes.astype(np.int32)), array_of_texts(values))
 
 
 def _guarded(format: LibraryFormat, function: Callable[[], Value], what: str, file: str) -> Value:
