@@ -24,7 +24,7 @@ FEW_UNITS, FEW_CONVERSIONS = 20, 30
 
 # Above MANY rows a replay reckons ratios of money and predictions from some only: the first FIRST of the log, or, where
 # rows are in another order than the log's, one in THIN, told by its time. An engine that keeps no order reads them all.
-MANY, FIRST, THIN = 2_000_000, 1_000_000, 17
+MANY, FIRST, THIN = 1_000_000, 250_000, 17
 
 
 def quick_checks(
@@ -45,8 +45,8 @@ def quick_checks(
     if rows > MANY and not all_rows and engine.keeps_order:
         thinned = plan.budgeted and plan.time_kind
         some = f"(select * from {formulas} {f'where epoch_us(ts) % {THIN} = 0' if thinned else f'limit {FIRST}'})"
-    counts = counted or count_rows(engine, plan, formulas)
-    row = _ratios(engine, plan, some, exact=rows <= MANY)
+    counts = counted or count_rows(engine, plan, formulas, exact=rows <= MANY)
+    row = _ratios(engine, plan, some)
     return [
         _hours(engine, plan, formulas),
         _price_above_bid(plan, counts),
@@ -54,7 +54,7 @@ def quick_checks(
         _down_sampling(plan, row),
         training_overlap(plan, _instants(engine, plan, formulas) if _says_when(plan) else None),
         _dominance(plan, counts),
-        _few(plan, row["units"], counts),
+        _few(plan, counts),
         _labels(plan, counts),
     ]
 
@@ -64,12 +64,10 @@ PRICED = "isfinite(price_logged) and price_logged > 0e0"
 PAIRS = f"won and not first_price and {PRICED} and bid_log > 0e0"
 
 
-def _ratios(engine: AnyEngine, plan: Plan, formulas: str, *, exact: bool) -> dict[str, Any]:
-    """exact: whether there are few enough rows to count their units one by one."""
+def _ratios(engine: AnyEngine, plan: Plan, formulas: str) -> dict[str, Any]:
     baseline = f"(raw_0 * {plan.policies[0].multiplier!r}::double)"
     bid = f"isfinite({baseline}) and {baseline} > 0e0"
     columns = {
-        "units": ("count(distinct unit)" if exact else "approx_count_distinct(unit)") if plan.unit != "row" else "null",
         "price_to_bid": f"avg(case when {PAIRS} then ln(price_logged / bid_log) end)",
         "price_to_own": f"avg(case when {bid} and {PRICED} then ln(price_logged / {baseline}) end)",
         "own_to_bid": f"avg(case when {bid} and bid_log > 0e0 then ln({baseline} / bid_log) end)",
@@ -77,13 +75,14 @@ def _ratios(engine: AnyEngine, plan: Plan, formulas: str, *, exact: bool) -> dic
     p = plan.prediction(0, "ctr") if plan.has("click") else None
     if p is not None:
         labelled = f"y_ctr is not null and {p} is not null"
-        for name, weight in (("", "1e0"), ("w", "w")):
+        for name, weight in (("", "1e0"), ("w", "w"))[: 1 + plan.weighted]:
             columns[f"p{name}"] = f"sum(case when {labelled} then {weight} * {p} end)"
             columns[f"y{name}"] = f"sum(case when {labelled} then {weight} * y_ctr end)"
             columns[f"v{name}"] = f"sum(case when {labelled} then {weight} * {weight} * {p} * (1e0 - {p}) end)"
         columns["positives"] = f"count_if({labelled} and y_ctr = 1e0)"
     (row,) = engine.rows(f"select {', '.join(columns.values())} from {formulas}")
-    return dict(zip(columns, row, strict=True))
+    found = dict(zip(columns, row, strict=True))
+    return found if plan.weighted else found | {f"{name}w": found[name] for name in "pyv" if name in found}
 
 
 def _hours(engine: AnyEngine, plan: Plan, formulas: str) -> Outcome:
@@ -296,8 +295,9 @@ def _dominance(plan: Plan, counts: Counted) -> Outcome:
     )
 
 
-def _few(plan: Plan, units: int | None, counts: Counted) -> Outcome:
+def _few(plan: Plan, counts: Counted) -> Outcome:
     parts: list[str] = []
+    units = counts.units
     if units is not None and units < FEW_UNITS:
         parts.append(f"{units} units")
     if plan.has("conversion") and counts.conversions < FEW_CONVERSIONS:

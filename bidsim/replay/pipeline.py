@@ -140,9 +140,8 @@ def run_replay(
         ranges = {} if predict else matched_ranges(stages, levels, unknown, families, scanned.aside)
         plan.notes |= exchanges(stages, bidders, "outcomes", scanned.families, scanned.logged)
         fidelity = check_fidelity(plan, scanned.logged)
-        checked = quick_checks(
-            engine, plan, counts["rows"], counted_by(plan, scanned.logged, campaigns_of(plan, values))
-        )
+        counted = counted_by(plan, scanned.logged, campaigns_of(plan, values), scanned.units)
+        checked = quick_checks(engine, plan, counts["rows"], counted)
         plan.findings[found_before:found_before] = [o.finding() for o in worth_saying(checked)]
     progress.step("computing numbers and intervals")
     outline = outline_of(plan, betas, scanned.units)
