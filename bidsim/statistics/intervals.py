@@ -117,10 +117,11 @@ def relative_error(measured: Measured, sample: Sample) -> Floats:
 
 def interval(measured: Measured, sample: Sample) -> Bounds:
     """Of the metric itself, shape (values,) each; NaN where there is not enough data."""
-    low, high = _interval(measured, sample)
-    if measured.extreme is None:
-        return low, high
-    return without((low, high), measured.extreme)
+    if id(measured) not in sample.intervals:
+        bounds = _interval(measured, sample)
+        found = bounds if measured.extreme is None else without(bounds, measured.extreme)
+        sample.intervals[id(measured)] = measured, found
+    return sample.intervals[id(measured)][1]
 
 
 def _interval(measured: Measured, sample: Sample) -> Bounds:

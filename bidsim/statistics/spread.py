@@ -83,6 +83,12 @@ class Sample:
     def _weighings(self) -> dict[int, Weighing]:
         return {}
 
+    @cached_property
+    def intervals(self) -> dict[int, tuple[object, Bounds]]:
+        """Of metrics that were asked for, by their identity, with the metric itself: a baseline's is asked for with every
+        difference to it."""
+        return {}
+
     def weighing(self, buckets: int) -> Weighing:
         """How so many buckets weigh; fewer buckets nest in more."""
         found = self._weighings.get(buckets)
@@ -197,9 +203,11 @@ def _length(quantile: Floats, bend: Floats, shift: Floats) -> Floats:
     tail may shrink faster than the quantile grows; a higher confidence never takes back what a lower one needs."""
 
     def length(q: Floats) -> Floats:
-        return np.asarray(q + np.clip(bend * q**2 + shift, 0.0, (LONGEST - 1) * q))
+        return np.asarray(q + np.minimum(np.maximum(bend * (q * q) + shift, 0.0), (LONGEST - 1) * q))
 
     turns = (bend < 0) & (shift > 0)
+    if not turns.any():
+        return length(quantile)
     straight = np.where(turns, bend, -1.0)
     # The length turns at its peak, or before where the tail falls below the longest that it may be.
     peak = -1 / (2 * straight)

@@ -183,8 +183,9 @@ class Family:
 
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
     """numerator / denominator, NaN where the denominator is zero or either is NaN (written as null)."""
-    nothing = np.asarray(denominator) == 0
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.asarray(numerator / denominator)
     # Called thousands of times, mostly without a zero.
-    return np.where(nothing, np.nan, found) if nothing.any() else found
+    if np.count_nonzero(denominator) == np.size(denominator):
+        return found
+    return np.where(np.asarray(denominator) == 0, np.nan, found)

@@ -58,7 +58,9 @@ def tables_to_parquet(tables: Tables) -> bytes:
         place = {text: k for k, text in enumerate(distinct)}
         kind = COLUMNS[name]
         codes = np.repeat(np.array([place[text] for text in each], dtype=kind.index_type.to_pandas_dtype()), sizes)
-        columns.append(pa.DictionaryArray.from_arrays(array_of(codes), array_of_texts([str(text) for text in distinct])))
+        columns.append(
+            pa.DictionaryArray.from_arrays(array_of(codes), array_of_texts([str(text) for text in distinct]))
+        )
     for i in range(1, 6):
         parts = [block[i] for block in blocks]
         columns.append(array_of(np.concatenate(parts)))
