@@ -50,6 +50,7 @@ def replay_to_directory(
     engine: str | None = None,
     spark: Mapping[str, str] | None = None,
     draw: Draw = draw_here,
+    page: bool = True,
 ) -> tuple[Result, Path]:
     """Replay and write the run's folder; returns the result and the folder.
 
@@ -57,7 +58,8 @@ def replay_to_directory(
     not exist yet; by default runs/<scenario>-<model>-<hash>, the hash over everything that decides the result's
     content. log: what tables mean, already opened. charts: a new folder for the main charts as PNG and SVG.
     interactive: a report with tooltips and zoom. engine, spark: see `Settings`.
-    draw: who draws the charts. Raises BidsimError, with nothing written.
+    draw: who draws the charts; page: whether report.html is made now, which `bidsim report` can do later. Raises BidsimError,
+    with nothing written.
     """
     progress = progress or Silent()
     started = datetime.now(UTC)
@@ -95,7 +97,7 @@ def replay_to_directory(
     from bidsim.report import render_junit, render_report, render_summary
     from bidsim.report.html import draw_pictures
 
-    drawn = draw_pictures(result, draw, replayed.tables)
+    drawn = draw_pictures(result, draw, replayed.tables) if page else None
 
     files: dict[str, str | bytes] = {
         "result.json": result.to_json(),
@@ -107,10 +109,11 @@ def replay_to_directory(
     judged = _judged(record, directory.parent)
     pictures = _pictures(result) if charts is not None else {}
     versions = {"bidsim": bidsim_version, "python": platform.python_version(), **_versions()}
-    files |= {
-        "report.html": render_report(
+    if page:
+        files["report.html"] = render_report(
             result, judged=judged.candidates, versions=versions, interactive=interactive, pictures=drawn
-        ),
+        )
+    files |= {
         "summary.md": render_summary(result, judged=judged.candidates),
         "junit.xml": render_junit(result),
     }

@@ -200,6 +200,7 @@ def _replayed(task: Task) -> Result:
                 threads=task.threads,
                 memory_bytes=task.memory_bytes,
                 command=["bidsim", "tune", task.name],
+                page=False,  # of dozens of trials a few are looked at
             )
             return result
         except BidsimError:

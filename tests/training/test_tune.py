@@ -70,6 +70,10 @@ def test_a_seed_gives_the_same_search_with_any_number_of_workers(tmp_path: Path)
     said = bidsim("leaderboard", alone.directory / "runs", "--by", "normalized_entropy", "--head", "ctr", "--json")
     (board,) = json.loads(said.out)["boards"]
     assert board["entries"][0]["policy"] == f"trial-000{best.number}"
+    # Of a trial that somebody wants to see, the page is made when it is asked for.
+    looked_at = alone.directory / "runs" / f"trial-000{best.number}"
+    assert not (looked_at / "report.html").exists()
+    assert bidsim("report", looked_at, "--out", tmp_path / "page.html").status == 0
     kept: list[bool] = []
     more = tune(tuning(scenario, "a", 7), on_trial=lambda outcome, there: kept.append(there))
     assert kept == [True] * 6 + [False]
