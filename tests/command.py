@@ -5,6 +5,7 @@ Commands run in this process (a new one costs a second of imports) except where 
 
 from __future__ import annotations
 
+import atexit
 import csv
 import gzip
 import json
@@ -13,7 +14,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -29,6 +30,7 @@ import pyarrow.parquet as pq
 from bidsim.__main__ import _run
 from bidsim.models import Feature, HashedLogisticRegression, HashedSpec, pack_hashed
 from bidsim.models.manifest import Scale
+from bidsim.report.renderer import Renderer
 
 ROWS = 1200
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -144,9 +146,19 @@ def bidsim(*arguments: str | Path, cwd: Path | None = None) -> Said:
     """Run a command in this process, as `python -m bidsim` does."""
     out, err = StringIO(), StringIO()
     words = [str(a) for a in arguments]
-    with _inside(cwd), redirect_stdout(out), redirect_stderr(err), patch.object(sys, "argv", ["bidsim", *words]):
+    shared = patch("bidsim.report.renderer.Renderer", lambda: nullcontext(renderer()))
+    argv = patch.object(sys, "argv", ["bidsim", *words])
+    with _inside(cwd), redirect_stdout(out), redirect_stderr(err), shared, argv:
         status = _run()
     return Said(status, out.getvalue(), err.getvalue())
+
+
+@cache
+def renderer() -> Renderer:
+    """The process that draws charts, one for all commands: to start it takes longer than a small replay."""
+    drawing = Renderer()
+    atexit.register(drawing.__exit__)
+    return drawing.__enter__()
 
 
 def process(*arguments: str | Path, cwd: Path, **options: Any) -> subprocess.Popen[str]:
