@@ -7,7 +7,7 @@ prediction numbers over the labelled rows with a valid prediction of the policy,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +21,7 @@ from bidsim.statistics.intervals import absolute_interval, relative_interval
 from bidsim.statistics.measured import UNSEEN, Mean, Measured, fact_of, is_unseen, powers, ratio_of, total_of
 from bidsim.statistics.possible import limits_of, within
 from bidsim.statistics.rare import FEW, Rare, widened
-from bidsim.statistics.resampling import resampled
+from bidsim.statistics.resampling import Draws
 from bidsim.statistics.spread import Bounds, Sample
 from bidsim.statistics.tables import AtLevel, Matched, Ranked
 from bidsim.statistics.tallies import Family, ratio
@@ -224,12 +224,19 @@ def _settled(level: AtLevel, goal: Floats) -> tuple[AtLevel, Bools]:
 
 
 def head_values(
-    family: Family, policy: int, head: str, ranked: Ranked, weights: Floats | None, *, weighted: bool, units: int
+    family: Family,
+    policy: int,
+    head: str,
+    ranked: Ranked,
+    drawn: Mapping[str, Draws] | None,
+    *,
+    weighted: bool,
+    units: int,
 ) -> tuple[Values, list[Bins]]:
     """Prediction metrics of one head, and the reliability bins of each segment value.
 
-    weights: of the buckets in each resampling, for the metrics that are not smooth, overall; None: by segment value, where
-    bins tell. weighted: whether the log is; units: of the whole log.
+    drawn: of the metrics that are not smooth, overall, see `resampled`; None: by segment value, where bins tell. weighted:
+    whether the log is; units: of the whole log.
     """
 
     def get(name: str) -> Floats:
@@ -266,11 +273,11 @@ def head_values(
         "calibration_error": Measured(calibration_error(whole, n), root=True),
         "clipped_predictions": fact_of(get("clipped_predictions")),
     }
-    if weights is None:
+    if drawn is None:
         sums = Sums(part("n"), part("y"), part("p"), part("squared"), weighted)
         values |= with_noise(values, ranked, sums, units)
-    elif ranked.grid is not None:
-        for name, draws in resampled(ranked.grid, part("n").sum(axis=0), weights).items():
+    else:
+        for name, draws in drawn.items():
             # What cells hide of the exact number is noise that it fits.
             hidden = float(values[name].value[0]) - draws.seen
             values[name] = replace(

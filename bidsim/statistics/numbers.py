@@ -44,10 +44,10 @@ from bidsim.statistics.multiway import if_campaigns_were_new
 from bidsim.statistics.possible import limits_of, within
 from bidsim.statistics.ranges import Known, KnownChange, known_changes, known_values, nulls
 from bidsim.statistics.rare import SHARES, Rare, widened, with_exceptions
-from bidsim.statistics.resampling import bucket_weights
+from bidsim.statistics.resampling import Draws, bucket_weights, resampled
 from bidsim.statistics.split import PartName, split, stage_of
 from bidsim.statistics.spread import Bounds, Sample
-from bidsim.statistics.tables import AtLevel, Matched, Tables
+from bidsim.statistics.tables import AtLevel, Matched, Place, Tables
 from bidsim.statistics.tallies import OVERALL, Family
 from bidsim.statistics.units import BUCKETS
 
@@ -99,8 +99,9 @@ def _nothing_collected() -> Iterator[None]:
 def numbers_of(tables: Tables, confidence: float) -> Numbers:
     """Every number of spec section 4, with two-sided intervals at a confidence such as 0.95."""
     outline, families = tables.outline, tables.families
+    drawn = _drawn(tables)
     cuts = {
-        (index, name): _cut(tables, index, name)
+        (index, name): _cut(tables, index, name, drawn)
         for index in range(len(outline.policies))
         for name in dict.fromkeys([*outline.shown, *families])
     }
@@ -147,7 +148,19 @@ def with_confidence(result: Result, tables: Tables, confidence: float) -> Result
     )
 
 
-def _cut(tables: Tables, policy: int, name: str) -> _Cut:
+def _drawn(tables: Tables) -> dict[Place, Mapping[str, Draws]]:
+    """What is resampled, by head and source; older files have no cells of it. Candidates take heads from the baseline."""
+    found: dict[Place, Mapping[str, Draws]] = {}
+    for (policy, head), source in tables.outline.sources.items():
+        place = (head, source, OVERALL)
+        ranked = tables.ranked.get(place)
+        if place not in found and ranked is not None and ranked.grid is not None:
+            rows = tables.families[OVERALL].by_bucket("n", policy, head).sum(axis=0)
+            found[place] = resampled(ranked.grid, rows, bucket_weights(BUCKETS))
+    return found
+
+
+def _cut(tables: Tables, policy: int, name: str, drawn: Mapping[Place, Mapping[str, Draws]]) -> _Cut:
     outline, family = tables.outline, tables.families[name]
     has_click, has_conversion = outline.has_click, outline.has_conversion
     values = economic_values(family, policy, has_click=has_click, has_conversion=has_conversion)
@@ -166,13 +179,13 @@ def _cut(tables: Tables, policy: int, name: str) -> _Cut:
         values[("expected_utility", None, beta)] = total_of(parts, family.get(*key), signed=True)
     bins: dict[str, list[Bins]] = {}
     for head in outline.heads:
-        ranked = tables.ranked[(head, outline.sources[(policy, head)], name)]
+        place = (head, outline.sources[(policy, head)], name)
         more, bins[head] = head_values(
             family,
             policy,
             head,
-            ranked,
-            bucket_weights(BUCKETS) if name == OVERALL else None,
+            tables.ranked[place],
+            drawn.get(place, {}) if name == OVERALL else None,
             weighted=outline.weighted,
             units=outline.units,
         )
