@@ -31,6 +31,7 @@ from bidsim.store.statistics import COLUMNS, ENDS, SCHEMA, Place
 from bidsim.versions import other_version
 
 MOST_BYTES = 2**30
+MOST_CELLS = 4096  # of the grid of prices
 Floats = npt.NDArray[np.float64]
 
 
@@ -253,15 +254,21 @@ class _Reader:
         if not self.has(edge):
             return None
         cells = self.places[edge].stop - self.places[edge].start
+        if not 3 <= cells <= MOST_CELLS:
+            raise ValueError("cells")
         edges = self.array(edge, (cells,))
-        if cells < 3 or edges[0] != 0 or not (np.diff(edges) > 0).all():
+        if edges[0] != 0 or not (np.diff(edges) > 0).all() or not np.isfinite(edges[-1]):
             raise ValueError("edges")
         fates = [
             [self.array(("prices", fate, p, "", OVERALL), (PRICE_BUCKETS, cells)) for fate in PRICE_FATES]
             for p in range(policies)
         ]
         bids = [self.array(("prices", "bids", p, "", OVERALL), (cells,)) for p in range(policies)]
-        return Prices(np.array(fates), np.array(bids), self.array(("prices", "known", -1, "", OVERALL), (2, 2)), edges)
+        known = self.array(("prices", "known", -1, "", OVERALL), (2, 2))
+        found = Prices(np.array(fates), np.array(bids), known, edges)
+        if not all((np.isfinite(x) & (x >= 0)).all() for x in (found.fates, found.bids, known)):
+            raise ValueError("prices")
+        return found
 
     def tables(self) -> Tables:
         about = dict(self.given["outline"])
