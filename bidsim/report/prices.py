@@ -33,6 +33,10 @@ PARTS = (0.1, 0.25, 0.5, 0.75, 0.9)
 # Of each distribution so much at either end has no place on the axis.
 OUTSIDE = 0.002
 APART = 0.015  # of the axis
+# An axis of more decades is drawn in stretches of two cells.
+COARSE = 1.2
+# No curve is drawn so many times lower than the picture is high: constant bids are all in one stretch.
+TALLEST = 2.5
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,10 @@ def bids_and_prices(lookup: Lookup, tables: Tables | None) -> BidsAndPrices | No
     bands = Bands.of(prices, BANDS)
     drawn = range(min(len(names), CANDIDATES + 1))
     x = _axis([prices.priced, *(prices.bids[i] for i in drawn)], prices.edges, lookup)
-    figures = [("Bids and known prices", Markup(_spread_picture(prices, x, drawn)))] if x is not None else []
+    figures, cut = [], False
+    if x is not None:
+        picture, cut = _spread_picture(prices, x, drawn)
+        figures.append(("Bids and known prices", Markup(picture)))
     rated: list[_Rated] = []
     if bands is not None:
         weight = float(tables.families[OVERALL].row_weight[0])
@@ -81,11 +88,11 @@ def bids_and_prices(lookup: Lookup, tables: Tables | None) -> BidsAndPrices | No
     bids = [(names[i], quantiles(b, prices.edges, PARTS)) for i, b in enumerate(prices.bids) if b.any()]
     lines = [*([("Known prices", known)] if known is not None else []), *((f"Bids of {name}", v) for name, v in bids)]
     spread = Plain(["", *(f"{part:.0%} lie below" for part in PARTS)], [[name, *map(_cpm, v)] for name, v in lines])
-    said = [_medians(known, bids[: len(drawn)])]
+    said = [_medians(known, bids[: sum(bool(prices.bids[i].any()) for i in drawn)])]
     if bands is not None and rated:
-        said.append(_dearest(bands, [rated[i] for i in drawn]))
+        said.append(_dearest(bands, [rated[i] for i in drawn], won_only=_won_only(prices)))
     rates = [(one.name, _rates(bands, rated[0], one)) for one in rated[1:] if bands is not None]
-    return BidsAndPrices(figures, said, spread, rates, _notes(lookup, prices))
+    return BidsAndPrices(figures, said, spread, rates, _notes(lookup, prices, cut=cut))
 
 
 def _rated(by_price: ByPrice, policy: int, name: str) -> _Rated:
@@ -145,8 +152,8 @@ def _medians(known: Floats | None, bids: Sequence[tuple[str, Floats]]) -> str:
     return f"Medians, per 1000 impressions: {'; '.join([*prices, ', '.join(words)] if words else prices)}."
 
 
-def _dearest(bands: Bands, rated: Sequence[_Rated]) -> str:
-    """What the policies win where prices are highest."""
+def _dearest(bands: Bands, rated: Sequence[_Rated], *, won_only: bool) -> str:
+    """What the policies win where prices are highest. won_only: whether these are auctions that the log won."""
     last = len(bands.share) - 1
     texts: list[str] = []
     for one in rated:
@@ -157,7 +164,8 @@ def _dearest(bands: Bands, rated: Sequence[_Rated]) -> str:
             text += f", {_change(one.change, last)}"
         texts.append(text)
     share = f.share(float(bands.share[last]))
-    return f"Where prices are highest ({_band(bands, last)}, {share} of the known ones), {'; '.join(texts)}."
+    where = "Of the auctions that the log won, where prices were highest" if won_only else "Where prices are highest"
+    return f"{where} ({_band(bands, last)}, {share} of the known ones), {'; '.join(texts)}."
 
 
 def _won_only(prices: Prices) -> bool:
@@ -169,10 +177,10 @@ def _title(prices: Prices) -> str:
     return "Of auctions the log won: bids that win, by price" if _won_only(prices) else "Bids that win, by price"
 
 
-def _notes(lookup: Lookup, prices: Prices) -> list[str]:
+def _notes(lookup: Lookup, prices: Prices, *, cut: bool) -> list[str]:
     (lost_open, lost_priced), (won_open, won_priced) = prices.known.tolist()
     total = lost_open + lost_priced + won_open + won_priced
-    notes = []
+    notes = ["Peaks are cut where they would hide the rest."] if cut else []
     if _won_only(prices):
         notes.append(
             f"This log knows the price of {f.share((lost_priced + won_priced) / total)} of its rows, and of none that it "
@@ -196,9 +204,9 @@ def _notes(lookup: Lookup, prices: Prices) -> list[str]:
         )
     budget = lookup.result.scenario.get("budget")
     if isinstance(budget, dict):
-        cut = ", as they were before it cut them to the money left" if budget.get("overspend") == "never" else ""
+        before = ", as they were before it cut them to the money left" if budget.get("overspend") == "never" else ""
         notes.append(
-            f"Bids are those that the budget let enter{cut}; intervals take the course of the budget as given."
+            f"Bids are those that the budget let enter{before}; intervals take the course of the budget as given."
         )
     return notes
 
@@ -231,17 +239,20 @@ def _ticks(low: float, high: float) -> list[tuple[float, str]]:
 def _curve(weights: Floats, edges: Floats, x: Axis) -> list[tuple[float, float]]:
     from bidsim.statistics.prices import density
 
-    middle, share = density(weights, edges)
+    # Whole units from 4 upwards then fill stretches of their own without gaps.
+    middle, share = density(weights, edges, 2 if x.high - x.low > COARSE and (len(edges) - 2) % 2 == 0 else 1)
     points = [(math.log10(m), float(s)) for m, s in zip(middle, share, strict=True)]
     return [(at, s) for at, s in points if x.low <= at <= x.high]
 
 
-def _spread_picture(prices: Prices, x: Axis, drawn: range) -> str:
+def _spread_picture(prices: Prices, x: Axis, drawn: range) -> tuple[str, bool]:
+    """(the picture, whether peaks are cut)."""
     from bidsim.statistics.prices import quantiles
 
     known = _curve(prices.priced, prices.edges, x) if prices.priced.any() else []
     curves = {i: _curve(prices.bids[i], prices.edges, x) for i in drawn if prices.bids[i].any()}
-    top = 1.05 * max([s for c in (known, *curves.values()) for _, s in c], default=0.0) or 1.0
+    peaks = [peak for c in (known, *curves.values()) if (peak := max((s for _, s in c), default=0.0)) > 0]
+    top = min(1.05 * max(peaks), TALLEST * min(peaks)) if peaks else 1.0
     ticks = [(t, f"{100 * t:g}%") for t in steps(0.0, top)]
     frame = Frame(x, Axis(0.0, top, ticks, "share per doubling of CPM"))
     if known:
@@ -251,10 +262,11 @@ def _spread_picture(prices: Prices, x: Axis, drawn: range) -> str:
         (half,) = quantiles(prices.bids[series], prices.edges, [0.5])
         if half > 0 and x.low <= math.log10(half) <= x.high:
             frame.mark(frame.across(math.log10(half)), frame.up(0.0), series)
-    return frame.svg(
+    described = (
         "How each policy’s bids and the known prices are spread over CPM, one line a policy, the prices shaded; marks are "
         "the medians of bids. Percentiles follow as a table."
     )
+    return frame.svg(described), bool(peaks) and max(peaks) > top
 
 
 def _rates_picture(bands: Bands, rated: Sequence[_Rated], x: Axis) -> str:

@@ -85,10 +85,12 @@ def quantiles(weights: Floats, edges: Floats, at: Sequence[float]) -> Floats:
     return np.where(cell == 0, 0.0, edges[cell] + inside * (upper[cell] - edges[cell]))
 
 
-def density(weights: Floats, edges: Floats) -> tuple[Floats, Floats]:
-    """(middle of each cell, share of the weight per doubling), of the cells between the first and the last one."""
-    low, high = edges[1:-1], edges[2:]
-    share = ratio(weights[1:-1], np.full(len(low), weights.sum()))
+def density(weights: Floats, edges: Floats, together: int = 1) -> tuple[Floats, Floats]:
+    """(middle of a stretch of so many cells together, share of the weight per doubling there), of those between the first
+    and the last cell; together: divides their number."""
+    low, high = edges[1:-1:together], edges[1 + together :: together]
+    counted = weights[1:-1].reshape(-1, together).sum(axis=1)
+    share = ratio(counted, np.full(len(low), weights.sum()))
     return np.sqrt(low * high), np.asarray(share / np.log2(high / low))
 
 

@@ -139,6 +139,7 @@ def test_prices_of_won_auctions_only_are_called_so(tmp_path: Path) -> None:
     """A win rate over auctions that were won says nothing of the others."""
     found = section(run(tmp_path, "lost"))
     assert found.figures[1][0] == "Of auctions the log won: bids that win, by price"
+    assert found.said[1].startswith("Of the auctions that the log won, where prices were highest (")
     assert "of none that it lost" in found.notes[0]
     assert "what part of the others a bid would win is not known" in found.notes[0]
     # The log's own bids are the baseline's.
@@ -167,6 +168,14 @@ def test_zero_prices_and_budgets_are_said(tmp_path: Path) -> None:
     assert any(n.startswith("5.0% of the known prices are 0") for n in found.notes)
     assert any("before it cut them to the money left; intervals take the course" in n for n in found.notes)
     assert found.rates[0][1].rows[0][0].startswith("0 to ")
+
+
+def test_constant_bids_hide_no_other_curve(tmp_path: Path) -> None:
+    found = section(run(tmp_path, baseline={"bid": {"formula": "50"}}))
+    assert found.notes[0] == "Peaks are cut where they would hide the rest."
+    ticks = re.findall(r">([\d.]+)%<", str(found.figures[0][1]))
+    assert max(map(float, ticks)) < 200
+    assert found.said[0].count("bids of baseline 5") == 1
 
 
 def test_nothing_but_zero_prices_and_no_bid_draws_nothing(tmp_path: Path) -> None:

@@ -63,8 +63,14 @@ def test_the_density_is_a_share_per_doubling(rng: np.random.Generator) -> None:
     inside = (middle > 8) & (middle < 32)
     assert share[inside] == pytest.approx(0.5, rel=0.05)
     assert not share[~inside].any()
-    with_zeros, _ = counts(np.array([0.0, 1.0])), None
+    with_zeros = counts(np.array([0.0, 1.0]))
     assert density(with_zeros, EDGES)[1].max() == pytest.approx(0.5 / np.log2(CELL))
+    # Whole numbers from 4 upwards have no gaps between them in stretches of two cells.
+    whole = counts(np.repeat(np.arange(4.0, 8.0), 5))
+    middle, share = density(whole, EDGES, 2)
+    assert (share[(middle > 4) & (middle < 8)] > 0).all()
+    assert (share > 0).sum() == 4
+    assert share.max() == pytest.approx(0.25 / np.log2(8 / 7))
 
 
 def test_bands_hold_every_price_once_and_about_as_many_each(rng: np.random.Generator) -> None:
