@@ -39,6 +39,18 @@ COARSE = 1.2
 TALLEST = 2.5
 
 
+Written = tuple[str, str]  # a value and its interval, empty without one
+
+
+@dataclass(frozen=True)
+class Line:
+    """A band of prices: its ends, its share of the known ones, and the win rates of baseline and candidate and the change."""
+
+    price: str
+    share: str
+    cells: list[Written]
+
+
 @dataclass(frozen=True)
 class BidsAndPrices:
     """figures: (title, picture); said: what they say in a sentence each; spread: percentiles of bids and prices; rates: by
@@ -47,7 +59,7 @@ class BidsAndPrices:
     figures: list[tuple[str, Markup]]
     said: list[str]
     spread: Plain
-    rates: list[tuple[str, Plain]]
+    rates: list[tuple[str, list[Line]]]
     notes: list[str]
 
 
@@ -115,33 +127,34 @@ def _ends(low: float, high: float) -> tuple[float | None, float | None]:
 
 def _points(value: float | None) -> str:
     # What rounds to nothing has no sign.
-    return f"{f.delta(None if value is None else round(100 * value, 1), 1)} pt"
+    return f.delta(None if value is None else round(100 * value, 1), 1)
 
 
-def _rate(rates: WinRates, at: int) -> str:
-    return f"{f.share(float(rates.value[at]))} {f.interval(*_ends(rates.low[at], rates.high[at]), f.share)}".rstrip()
+def _rate(rates: WinRates, at: int) -> Written:
+    return f.share(float(rates.value[at])), f.interval(*_ends(rates.low[at], rates.high[at]), f.share)
 
 
-def _change(change: WinRates, at: int) -> str:
+def _change(change: WinRates, at: int) -> Written:
     value = float(change.value[at])
     if not math.isfinite(value):
-        return f.DASH
-    return f"{_points(value)} {f.interval(*_ends(change.low[at], change.high[at]), _points)}".rstrip()
+        return f.DASH, ""
+    return f"{_points(value)} pt", f.interval(*_ends(change.low[at], change.high[at]), _points)
 
 
-def _rates(bands: Bands, base: _Rated, one: _Rated) -> Plain:
+def _rates(bands: Bands, base: _Rated, one: _Rated) -> list[Line]:
     assert one.change is not None
-    rows = [
-        [
+    return [
+        Line(
             _band(bands, at),
             f.share(float(bands.share[at])),
-            _rate(base.rates, at),
-            _rate(one.rates, at),
-            _change(one.change, at),
-        ]
+            [_rate(base.rates, at), _rate(one.rates, at), _change(one.change, at)],
+        )
         for at in range(len(bands.share))
     ]
-    return Plain(["Price (CPM)", "Share of known prices", "Baseline wins", "Candidate wins", "Change"], rows)
+
+
+def _together(written: Written) -> str:
+    return " ".join(written).rstrip()
 
 
 def _medians(known: Floats | None, bids: Sequence[tuple[str, Floats]]) -> str:
@@ -159,9 +172,9 @@ def _dearest(bands: Bands, rated: Sequence[_Rated], *, won_only: bool) -> str:
     for one in rated:
         name, bid = f.clean_name(one.name), math.isfinite(one.rates.value[last])
         of = " of its bids" if not texts else ""
-        text = f"{name} wins {_rate(one.rates, last)}{of}" if bid else f"{name} does not bid"
+        text = f"{name} wins {_together(_rate(one.rates, last))}{of}" if bid else f"{name} does not bid"
         if one.change is not None and bid and one.change.value[last]:
-            text += f", {_change(one.change, last)}"
+            text += f", {_together(_change(one.change, last))}"
         texts.append(text)
     share = f.share(float(bands.share[last]))
     where = "Of the auctions that the log won, where prices were highest" if won_only else "Where prices are highest"

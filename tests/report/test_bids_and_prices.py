@@ -91,17 +91,20 @@ def test_the_sentences_say_medians_and_what_is_won_where_prices_are_highest(repl
 def test_the_numbers_follow_as_tables_of_ten_bands(replayed: Replayed) -> None:
     found = section(replayed)
     assert [name for name, _ in found.rates] == ["<b>new", "never"]
-    rows = found.rates[0][1].rows
+    rows = found.rates[0][1]
     assert len(rows) == 10
-    shares = [float(row[1].rstrip("%")) for row in rows]
+    shares = [float(row.share.rstrip("%")) for row in rows]
     assert sum(shares) == pytest.approx(100, abs=0.5)
-    baseline = [float(row[2].split("%")[0]) for row in rows]
+    baseline = [float(row.cells[0][0].rstrip("%")) for row in rows]
     assert baseline == sorted(baseline, reverse=True)
     assert baseline[0] > 90
     # A single lost bid tells nothing of how many there may be, as in the win rate of the whole log.
-    assert all(re.search(r"% \[.*%, .*%\]$", row[2]) for row in rows[1:])
-    assert all(re.search(r"% \[.*%, .*%\]$", row[3]) and " pt [" in row[4] for row in rows)
-    assert all(row[3:] == ["–", "–"] for row in found.rates[1][1].rows)
+    assert all(re.fullmatch(r"\[.*%, .*%\]", row.cells[0][1]) for row in rows[1:])
+    assert all(re.fullmatch(r"\[.*%, .*%\]", row.cells[1][1]) for row in rows)
+    assert all(
+        re.fullmatch(r"−[\d.]+ pt", row.cells[2][0]) and re.fullmatch(r"\[.*, .*\]", row.cells[2][1]) for row in rows
+    )
+    assert all(row.cells[1:] == [("–", ""), ("–", "")] for row in found.rates[1][1])
     assert [row[0] for row in found.spread.rows] == ["Known prices", "Bids of baseline", "Bids of <b>new"]
     assert all(sorted(numbers(" ".join(row[1:]))) == numbers(" ".join(row[1:])) for row in found.spread.rows)
 
@@ -143,7 +146,7 @@ def test_prices_of_won_auctions_only_are_called_so(tmp_path: Path) -> None:
     assert "of none that it lost" in found.notes[0]
     assert "what part of the others a bid would win is not known" in found.notes[0]
     # The log's own bids are the baseline's.
-    assert all(row[2].startswith("100.0%") for row in found.rates[0][1].rows)
+    assert all(row.cells[0][0] == "100.0%" for row in found.rates[0][1])
 
 
 def test_a_log_that_knows_some_prices_says_of_how_many(tmp_path: Path) -> None:
@@ -167,7 +170,7 @@ def test_zero_prices_and_budgets_are_said(tmp_path: Path) -> None:
     found = section(run(tmp_path, zeros=True, budget={"amount": 60, "per": "total", "overspend": "never"}))
     assert any(n.startswith("5.0% of the known prices are 0") for n in found.notes)
     assert any("before it cut them to the money left; intervals take the course" in n for n in found.notes)
-    assert found.rates[0][1].rows[0][0].startswith("0 to ")
+    assert found.rates[0][1][0].price.startswith("0 to ")
 
 
 def test_constant_bids_hide_no_other_curve(tmp_path: Path) -> None:
