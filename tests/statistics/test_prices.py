@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import beta, binom
@@ -163,3 +165,21 @@ def test_where_all_bids_win_it_is_said_how_many_may_not(rng: np.random.Generator
     assert np.isnan(by_price.rates(1).value).all()
     assert np.isnan(by_price.change(1).value).all()
     assert np.isnan(by_price.change(1).low).all()
+
+
+def test_rows_that_all_weigh_the_same_say_as_much_as_without_weights(rng: np.random.Generator) -> None:
+    price = np.exp(rng.normal(2.0, 1.0, 3000))
+    bids = [np.exp(rng.normal(3.5, 1.0, 3000)), np.full(3000, 1e6)]
+    prices = table(price, bids, rng.integers(0, 64, 3000))
+    heavy = replace(prices, fates=prices.fates * 4, bids=prices.bids * 4, known=prices.known * 4)
+    for found, weight in ((prices, 1.0), (heavy, 4.0)):
+        bands = Bands.of(found, 10)
+        assert bands is not None
+        by_price = ByPrice(found, bands, 0.95, 3000, weight)
+        each = [by_price.rates(0), by_price.rates(1), by_price.change(1)]
+        numbers = np.array([[r.value, r.low, r.high] for r in each])
+        if weight == 1.0:
+            expected = numbers
+    assert numbers == pytest.approx(expected, rel=1e-12, nan_ok=True)
+    # All bids of the second win: its interval knows how many rows that are.
+    assert (numbers[1, 1] < 1).all()
