@@ -69,7 +69,9 @@ class Prices:
 
 def cells_of(cpm: Floats) -> Ints:
     """The cell of each bid or price, shape (rows,); whatever stands in the log it is one of the grid."""
-    return np.asarray(np.clip(cpm.view(np.int64) >> SHIFT, FIRST, FIRST + CELLS - 1) - FIRST)
+    # Sign, exponent and three bits of the fraction: as short numbers, which are many times faster to compare.
+    short = (cpm.view(np.int64) >> SHIFT).astype(np.int16)
+    return np.clip(short, FIRST, FIRST + CELLS - 1).astype(np.int64) - FIRST
 
 
 def quantiles(weights: Floats, edges: Floats, at: Sequence[float]) -> Floats:
