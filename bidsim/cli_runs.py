@@ -200,13 +200,13 @@ def report(
 
 
 def _tables(saved: SavedRun) -> Tables | None:
-    """The run's statistics; without them a report has no gain chart, which is said."""
+    """The run's statistics; without them a report has no gain chart and no prices, which is said."""
     from bidsim.store.reading import load_tables
 
     try:
         return load_tables(saved)
     except BidsimError as error:
-        typer.echo(f"bidsim: the report has no gain chart: {error}", err=True)
+        typer.echo(f"bidsim: the report has no gain chart, bids and prices: {error}", err=True)
         return None
 
 

@@ -149,7 +149,9 @@ def run_replay(
     if unknown.expected:
         # Other levels count observed outcomes only: beside expected ones they would compare two populations.
         levels = OtherLevels(levels.frontier, {}, {})
-    small = Tables(outline, families, scanned.ranked, levels.matched, levels.stages, unknown.pairs, ranges)
+    small = Tables(
+        outline, families, scanned.ranked, levels.matched, levels.stages, unknown.pairs, ranges, scanned.prices
+    )
     result = assemble(loaded, Reduced(plan, counts, small, levels.frontier, fidelity, removed), as_of)
     result = result.model_copy(update={"diagnostics": {**result.diagnostics, **plan.notes}})
     return Replayed(judge(result, scenario.gate, fidelity_warns=scenario.fidelity == "warn"), small, found)

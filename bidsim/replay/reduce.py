@@ -36,6 +36,7 @@ from bidsim.replay.worker import (
 from bidsim.replay.worth import sources_of_results
 from bidsim.statistics.auc import auc
 from bidsim.statistics.calibration import bins_by_code, recalibrated
+from bidsim.statistics.prices import Prices
 from bidsim.statistics.ranking import GRID_SHIFT, SMALL, Cuts
 from bidsim.statistics.tables import Outline, Place, Ranked, ScoreGrid
 from bidsim.statistics.tallies import OVERALL, Family, Key, Tally
@@ -48,13 +49,14 @@ Floats = npt.NDArray[np.float64]
 @dataclass(frozen=True)
 class Scanned:
     """What the scan leaves: sums by family, rank tables by head, source and family, number of units, and where bids start
-    to win, if asked; and the rows that it set aside."""
+    to win, if asked; bids and prices; and the rows that it set aside."""
 
     families: dict[str, Family]
     ranked: dict[Place, Ranked]
     units: int
     levels: LevelScan | None
     logged: Logged
+    prices: Prices
     aside: Aside | None
 
 
@@ -136,7 +138,8 @@ class Reduction:
         ranked = {
             place: self._ranked(place, rank, worker, positives[place[:2]], loose) for place, rank in ranks.items()
         }
-        return Scanned(families, ranked, worker.units.value(), worker.levels, worker.logged, worker.aside)
+        prices = worker.priced.table(worker.logged)
+        return Scanned(families, ranked, worker.units.value(), worker.levels, worker.logged, prices, worker.aside)
 
     def _wanted(self, bidders: Sequence[Bidder], starts: Sequence[Start], *, fates: bool) -> Wanted | None:
         """What the scan sets aside; None for nothing."""

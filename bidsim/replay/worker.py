@@ -21,6 +21,7 @@ from bidsim.replay.logged import Logged, add_drift
 from bidsim.replay.measures import COUNT_BITS, NO_LABEL, Adder, add_calibration, add_head, add_log, add_policy
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import Bidder
+from bidsim.replay.priced import Priced
 from bidsim.statistics.ranking import GRID_SHIFT, Cells, Cuts, score_bits
 from bidsim.statistics.tables import Place
 from bidsim.statistics.tallies import Tally
@@ -149,6 +150,7 @@ class Worker:
         segment = plan.campaign_segment
         campaigns = 0 if segment is None else shape.sizes[shape.families[segment + 1]]
         self.logged = Logged(plan, [b.policy for b in scan.bidders], campaigns)
+        self.priced = Priced(len(scan.bidders), weighted=plan.weighted, down=shape.down)
         self.aside = Aside(scan.wanted) if scan.wanted else None
 
     def add(self, incoming: pa.RecordBatch) -> None:
@@ -158,6 +160,7 @@ class Worker:
         add_log(self.adder, batch)
         add_drift(self.adder, batch)
         self.logged.add(batch)
+        self.priced.add(batch)
         for b in self.scan.bidders:
             add_policy(self.adder, batch, b.policy)
             for judged in plan.heads:
@@ -177,6 +180,7 @@ class Worker:
             mine.merge(theirs)
         self.units.merge(other.units)
         self.logged.merge(other.logged)
+        self.priced.merge(other.priced)
         for place, histogram in self.histograms.items():
             histogram += other.histograms[place]
         for place, cells in self.cells.items():

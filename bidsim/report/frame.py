@@ -83,6 +83,18 @@ class Frame:
         look = f'fill="none" stroke="{COLOURS[series]}" stroke-width="1.5"{dash}'
         self.parts.append(f'<path d="M{path}" {look}/>')
 
+    def area(self, points: Sequence[tuple[float, float]]) -> None:
+        """Shaded from points given as values down to the axis."""
+        bottom = self.height - BOTTOM
+        path = "L".join(f"{self.across(x):g} {self.up(y):g}" for x, y in points)
+        first, last = self.across(points[0][0]), self.across(points[-1][0])
+        look = 'fill="var(--allowed)" stroke="var(--ink-3)" stroke-width="1"'
+        self.parts.append(f'<path d="M{first:g} {bottom}L{path}L{last:g} {bottom}z" {look}/>')
+
+    def interval(self, x: float, low: float, high: float, series: int) -> None:
+        """Upright, at a place in pixels, between two values."""
+        self.rule(x, x, self.up(low), self.up(high), COLOURS[series], width=1.5)
+
     def mark(self, x: float, y: float, series: int, *, hollow: bool = False) -> None:
         """At a place in pixels, by the shape of its series."""
         look = f'fill="var(--panel)" stroke="{COLOURS[series]}" stroke-width="1.5"' if hollow else ""

@@ -32,6 +32,7 @@ from bidsim.report.extremes import extremes
 from bidsim.report.gains import gains
 from bidsim.report.interactive import make_script
 from bidsim.report.lookup import Lookup
+from bidsim.report.prices import bids_and_prices
 from bidsim.report.renderer import Draw, Picture, draw_here
 from bidsim.report.segments import FEW_RESULTS, segment_tables
 from bidsim.report.training import of_training, training_table
@@ -146,6 +147,7 @@ def draw_pictures(result: Result, draw: Draw = draw_here, tables: Tables | None 
         "training_figures": [_draw(d, draw) for d in of_training(lookup)],
         "gains": gains(lookup, tables),
         "days": days(lookup),
+        "priced": bids_and_prices(lookup, tables),
     }
     return Pictures(lookup, sections)
 

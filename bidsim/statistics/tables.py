@@ -16,6 +16,7 @@ import numpy.typing as npt
 from bidsim.statistics.calibration import Bins
 from bidsim.statistics.identified import SettledPair, UnknownPair
 from bidsim.statistics.matched_range import MatchedRanges
+from bidsim.statistics.prices import Prices
 from bidsim.statistics.split import Stage
 from bidsim.statistics.spread import Sample
 from bidsim.statistics.tallies import Family
@@ -100,7 +101,7 @@ class Matched:
 class Tables:
     """One replay, reduced. matched: by policy and family; stages: by candidate, the baseline moved to its level, overall
     and campaign by campaign; unknown: by candidate and family, empty where the log knows every fate; at_matched: by the
-    same, over the fates at matched spend, empty where not computed."""
+    same, over the fates at matched spend, empty where not computed; prices: None in older files."""
 
     outline: Outline
     families: dict[str, Family]
@@ -109,6 +110,7 @@ class Tables:
     stages: dict[int, tuple[Stage, Stage]]
     unknown: dict[tuple[int, str], UnknownPair | SettledPair]
     at_matched: Mapping[tuple[int, str], MatchedRanges] = field(default_factory=dict)
+    prices: Prices | None = None
 
     def sample(self, family: str, confidence: float) -> Sample:
         """What intervals of a family's numbers need."""

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from bidsim.arrays import array_of, array_of_texts
 from bidsim.statistics.identified import SettledPair, Unknown, UnknownPair
 from bidsim.statistics.matched_range import MatchedRanges
+from bidsim.statistics.prices import FATES
 from bidsim.statistics.split import SUMS
 from bidsim.statistics.tables import AtLevel, Tables
 from bidsim.statistics.tallies import LIMB, OVERALL, Key
@@ -154,6 +155,14 @@ def _blocks(tables: Tables) -> Iterator[Block]:
             for metric, span in getattr(ranges, quantity.name).items():
                 for end, numbers in zip(ENDS, span, strict=True):
                     yield _block(("range", f"{quantity.name} {metric} {end}", policy, "", name), numbers)
+    if tables.prices is not None:
+        prices = tables.prices
+        yield _block(("prices", "edge", -1, "", OVERALL), prices.edges)
+        yield _block(("prices", "known", -1, "", OVERALL), prices.known)
+        for policy, (fates, bids) in enumerate(zip(prices.fates, prices.bids, strict=True)):
+            for fate, numbers in zip(FATES, fates, strict=True):
+                yield _block(("prices", fate, policy, "", OVERALL), numbers, drop_zeros=True)
+            yield _block(("prices", "bids", policy, "", OVERALL), bids, drop_zeros=True)
     for policy, pair in tables.stages.items():
         for stage, name in zip(pair, ("level", "mix"), strict=True):
             for what, total in stage.totals.items():

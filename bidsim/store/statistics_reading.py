@@ -22,6 +22,8 @@ from bidsim.statistics.calibration import BINS, Bins
 from bidsim.statistics.identified import FATES, SHARED, Range, SettledPair, Unknown, UnknownPair
 from bidsim.statistics.identified import SUMS as FATE_SUMS
 from bidsim.statistics.matched_range import MatchedRanges
+from bidsim.statistics.prices import FATES as PRICE_FATES
+from bidsim.statistics.prices import PRICE_BUCKETS, Prices
 from bidsim.statistics.split import SUMS, Stage
 from bidsim.statistics.tables import AtLevel, Matched, Outline, Ranked, ScoreGrid, Tables
 from bidsim.statistics.tallies import LIMB, OVERALL, Family, Key
@@ -29,6 +31,7 @@ from bidsim.store.statistics import COLUMNS, ENDS, SCHEMA, Place
 from bidsim.versions import other_version
 
 MOST_BYTES = 2**30
+MOST_CELLS = 4096  # of the grid of prices
 Floats = npt.NDArray[np.float64]
 
 
@@ -245,6 +248,28 @@ class _Reader:
             },
         )
 
+    def prices(self, policies: int) -> Prices | None:
+        """Older files have none."""
+        edge = ("prices", "edge", -1, "", OVERALL)
+        if not self.has(edge):
+            return None
+        cells = self.places[edge].stop - self.places[edge].start
+        if not 3 <= cells <= MOST_CELLS:
+            raise ValueError("cells")
+        edges = self.array(edge, (cells,))
+        if edges[0] != 0 or not (np.diff(edges) > 0).all() or not np.isfinite(edges[-1]):
+            raise ValueError("edges")
+        fates = [
+            [self.array(("prices", fate, p, "", OVERALL), (PRICE_BUCKETS, cells)) for fate in PRICE_FATES]
+            for p in range(policies)
+        ]
+        bids = [self.array(("prices", "bids", p, "", OVERALL), (cells,)) for p in range(policies)]
+        known = self.array(("prices", "known", -1, "", OVERALL), (2, 2))
+        found = Prices(np.array(fates), np.array(bids), known, edges)
+        if not all((np.isfinite(x) & (x >= 0)).all() for x in (found.fates, found.bids, known)):
+            raise ValueError("prices")
+        return found
+
     def tables(self) -> Tables:
         about = dict(self.given["outline"])
         about["sources"] = {(int(p), str(h)): int(s) for p, h, s in about["sources"]}
@@ -282,7 +307,8 @@ class _Reader:
             for name, family in families.items()
             if (ranges := self.at_matched(policy, family)) is not None
         }
-        return Tables(outline, families, ranked, matched, stages, unknown, at_matched)
+        prices = self.prices(len(outline.policies))
+        return Tables(outline, families, ranked, matched, stages, unknown, at_matched, prices)
 
 
 def _unkey(name: str, policy: int, head: str) -> Key:

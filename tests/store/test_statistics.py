@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -168,3 +168,33 @@ def test_files_of_versions_without_intervals_by_segment_still_open(tmp_path: Pat
         else:
             assert before == after or after.metric == "ece_if_calibrated"
     assert known > 20
+
+
+def test_bids_and_prices_are_saved_and_files_without_them_still_open(tmp_path: Path) -> None:
+    done = run(tmp_path, make_log(6, 400))
+    assert done.tables.prices is not None
+    file = tmp_path / "statistics.parquet"
+    file.write_bytes(tables_to_parquet(done.tables))
+    again = read_tables(file).prices
+    assert again is not None
+    for part in fields(done.tables.prices):
+        assert np.array_equal(getattr(again, part.name), getattr(done.tables.prices, part.name))
+    file.write_bytes(tables_to_parquet(replace(done.tables, prices=None)))
+    older = read_tables(file)
+    assert older.prices is None
+    assert numbers_of(older, 0.95).metrics == done.result.metrics
+
+
+@pytest.mark.parametrize(
+    ("part", "at", "value"),
+    [("edges", 3, 0.0), ("edges", -1, np.inf), ("bids", (0, 5), np.nan), ("known", (0, 0), -1.0)],
+)
+def test_bids_and_prices_that_can_not_be_are_refused(tmp_path: Path, part: str, at: Any, value: float) -> None:
+    done = run(tmp_path, make_log(6, 100))
+    assert done.tables.prices is not None
+    broken = getattr(done.tables.prices, part).copy()
+    broken[at] = value
+    file = tmp_path / "statistics.parquet"
+    file.write_bytes(tables_to_parquet(replace(done.tables, prices=replace(done.tables.prices, **{part: broken}))))
+    with pytest.raises(BidsimError, match="damaged"):
+        read_tables(file)

@@ -24,9 +24,7 @@ select
   cast(floor(least(coalesce(case when first_price then bid_log else price end, 0e0) * w, 9e9) * 1e9 + 0.5e0) as bigint) as paid,
   {%- endif %}
   {%- endif %}
-  {%- if value %}
   price,
-  {%- endif %}
   {%- endif %}
   coalesce(cast(floor(price * w * 1e9 + 0.5e0) as bigint), 0) as money,
   {%- if weighted %}

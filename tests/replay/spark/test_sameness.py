@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ import pytest
 import bidsim
 from bidsim.errors import LogError
 from bidsim.models import Feature, HashedLogisticRegression, HashedSpec, pack_hashed
+from bidsim.replay.pipeline import Settings, run_replay
+from bidsim.scenario.loading import scenario_from_dict
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from test_oracle import FORMULA, make_log, write_log
@@ -261,3 +264,29 @@ def test_a_table_of_the_catalog_is_its_files(spark: Any, tmp_path: Path) -> None
     finally:
         spark.sql("drop table kept")
         spark.catalog.dropTempView("loose")
+
+
+def test_bids_and_prices_are_counted_alike(spark: Any, tmp_path: Path) -> None:
+    """Not in the result but in the run's statistics, to the last bit: weights, internal auctions, two kinds of auctions."""
+    rows = rich_log(np.random.default_rng(9), 400, weights=True)
+    scenario: dict[str, Any] = {
+        "logs_tables": {"ad": {"path": write_log(rows, tmp_path, files=3)}},
+        "columns": {"unit": "block"},
+        "bid": {"formula": FORMULA},
+        "auction": {"type": "case when block = 1 then 'first_price' else 'second_price' end", "internal": True},
+        "candidates": {"new": {"columns": {"pctr": "other_ctr"}}},
+    }
+    found = [
+        run_replay(
+            scenario_from_dict(scenario, directory=tmp_path),
+            [],
+            as_of=START.date(),
+            settings=Settings(threads=2, engine=engine),
+        ).tables.prices
+        for engine in ("duckdb", "spark")
+    ]
+    assert found[0] is not None
+    assert found[0].bids.any(axis=1).all()
+    assert found[0].known.all()
+    for part in fields(found[0]):
+        assert np.array_equal(*(getattr(each, part.name) for each in found)), part.name
