@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bidsim.arrays import values_of
 from bidsim.errors import BidsimError
 from bidsim.statistics.calibration import BINS, Bins
 from bidsim.statistics.identified import FATES, SHARED, Range, SettledPair, Unknown, UnknownPair
@@ -77,15 +78,16 @@ class _Reader:
         for name in ("table", "name", "head", "family"):
             column = table.column(name).combine_chunks().dictionary_encode()
             texts.append(column.dictionary.to_pylist())
-            codes.append(np.asarray(column.indices).astype(np.int64))
-        policy = np.asarray(table.column("policy")).astype(np.int64)
+            codes.append(values_of(column.indices).astype(np.int64))
+        policy = values_of(table.column("policy").combine_chunks()).astype(np.int64)
         key = policy + 1
         for code, text in zip(codes, texts, strict=True):
             key = key * (len(text) + 1) + code
         edges = (
             np.concatenate([[0], np.flatnonzero(key[1:] != key[:-1]) + 1, [len(key)]]) if len(key) else np.zeros(1, int)
         )
-        self.columns = {n: np.asarray(table.column(n)) for n in ("value", "bucket", "number", "high", "low")}
+        numbers = ("value", "bucket", "number", "high", "low")
+        self.columns = {name: values_of(table.column(name).combine_chunks()) for name in numbers}
         self.places: dict[Place, slice] = {}
         for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
             what, name, head, family = (text[code[begin]] for text, code in zip(texts, codes, strict=True))
