@@ -123,3 +123,10 @@ def test_by_default_an_auc_gain_of_003_or_a_third_off_the_cpa_warns(
     # The scenario's own rule takes its place.
     own = {"metric": name, "suspicious": 20, "head": head} if name != "logloss" else {"metric": "spend", "at_most": 9}
     assert judged(given, own).verdict == ("pass" if half is not None or name == "logloss" else "warn")
+
+
+def test_a_rule_of_the_scenarios_own_takes_the_place_of_the_built_in_one_of_its_metric_alone() -> None:
+    given = result(metric("auc", 0.70, 0.74, half=0.01, head="ctr"), metric("cpa", 10, 6.5, half=1.0))
+    gate = judged(given, {"metric": "auc", "suspicious": 0.2})
+    assert [(o.metric, o.status) for o in gate.rules] == [("auc", "pass"), ("cpa", "fail")]
+    assert gate.verdict == "warn"
