@@ -63,6 +63,7 @@ def test_truth_table_with_interval_evidence(value: float, identified: Any, statu
     if status == "unidentified":
         assert "rows that this log can't decide" in outcome.sentence
         assert outcome.identified is not None
+        assert (outcome.identified.low, outcome.identified.high) == identified
     if identified in (None, (None, None)) or identified == (value, value):
         assert outcome.identified is None
 
