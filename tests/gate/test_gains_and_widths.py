@@ -130,3 +130,6 @@ def test_a_rule_of_the_scenarios_own_takes_the_place_of_the_built_in_one_of_its_
     gate = judged(given, {"metric": "auc", "suspicious": 0.2})
     assert [(o.metric, o.status) for o in gate.rules] == [("auc", "pass"), ("cpa", "fail")]
     assert gate.verdict == "warn"
+    # A rule that bounds the metric otherwise does not: a CPA that halves passes it.
+    gate = judged(given, {"metric": "cpa", "max_increase": "1%"})
+    assert [(o.metric, o.status) for o in gate.rules] == [("cpa", "pass"), ("auc", "fail"), ("cpa", "fail")]

@@ -315,9 +315,13 @@ def test_over_many_segment_values_chance_alone_does_not_fail_a_release() -> None
     assert first.p == alone.rules[0].p
     assert "may be chance" in first.sentence
     assert [o.status for o in among.rules[1:]] == ["pass"] * 39
-    # What is far outside fails among however many.
+    # What is far outside fails among however many, and what straddles the bound says no more than that.
     far = metric("cpa", 10, 20, half=1.0, segment={"campaign": "0"})
-    assert [o.status for o in judged(result(far, *others), rule).rules] == ["fail"] + ["pass"] * 39
+    on_edge = metric("cpa", 10, 11.1, half=1.0, segment={"campaign": "1"})
+    outcomes = judged(result(far, on_edge, *others[1:]), rule).rules
+    assert [o.status for o in outcomes] == ["fail", "inconclusive"] + ["pass"] * 38
+    assert outcomes[0].sentence.endswith("the rule allows an increase of at most 10%.")
+    assert outcomes[1].sentence.endswith("but the interval straddles it.")
 
 
 def test_many_values_a_little_beyond_the_bound_are_more_than_chance() -> None:

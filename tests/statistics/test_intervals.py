@@ -18,7 +18,7 @@ from bidsim.statistics.intervals import absolute_interval, interval, lone, relat
 from bidsim.statistics.measured import Measured, is_unseen, powers, ratio_of, total_of
 from bidsim.statistics.metrics import Values, differences, economic_values
 from bidsim.statistics.resampling import bucket_weights
-from bidsim.statistics.spread import Sample, Spread, bounds_of
+from bidsim.statistics.spread import Sample, Spread, bounds_of, total_spread
 from bidsim.statistics.tallies import Family
 from bidsim.statistics.units import KEPT, UnitCount, buckets_of, hash_texts, hash_whole
 
@@ -32,6 +32,22 @@ TEXTS = [0, 4, 6, 118, 93, 44, 0]
 
 def sample(rows: np.ndarray | None = None, units: int = 10**9) -> Sample:
     return Sample(0.95, np.ones((1, BUCKETS)) if rows is None else rows, units)
+
+
+def test_a_total_of_so_many_units_varies_by_what_they_bring_and_not_by_where_they_fall() -> None:
+    """Units bring exponential amounts: given their number, a total of N has variance N and third central moment 2 N."""
+    rng = np.random.default_rng(29)
+    number, logs = 2560, 2000
+    counts = rng.multinomial(number, np.full(BUCKETS, 1 / BUCKETS), size=logs)
+    amounts = np.where(counts > 0, rng.gamma(np.maximum(counts, 1)), 0.0)
+    found = total_spread(amounts, Sample(0.95, np.ones((logs, BUCKETS)), number))
+    assert np.mean(found.error**2) == pytest.approx(number, rel=0.02)
+    assert np.mean(6 * found.shift * found.error**3) == pytest.approx(2 * number, rel=0.1)
+    assert found.bend == pytest.approx(2 * found.shift)
+    # Where their number explains nothing, as under a budget, buckets vary by it too: compound Poisson, N E[x^2], N E[x^3].
+    free = total_spread(amounts, Sample(0.95, np.ones((logs, BUCKETS)), number, given=False))
+    assert np.mean(free.error**2) == pytest.approx(2 * number, rel=0.02)
+    assert np.mean(6 * free.shift * free.error**3) == pytest.approx(6 * number, rel=0.1)
 
 
 def test_a_mean_of_equal_buckets_has_the_textbook_interval() -> None:
