@@ -302,15 +302,16 @@ def test_a_price_may_lie_between_the_bids_of_two_policies_that_both_outbid_the_l
         assert ends(span.absolute) == pytest.approx((value + low, value + high), abs=1e-8)
 
 
-def test_what_an_unknown_win_could_cost_is_exact_to_the_last_unit() -> None:
+def test_an_unknown_win_costs_at_most_the_bid_and_at_least_the_one_that_lost_to_the_last_unit() -> None:
     """0.00013 x 1e9 is a little less than 130,000 in binary fractions: its last unit is not lost."""
     assert int(0.00013 * 1e9) == 129_999
-    won = {"campaign": 1, "price": 0.0, "bid": 1.0, "won": 1, "click": 1, "pctr": 0.5}
-    lost = {**won, "price": None, "bid": 0.0001, "won": 0, "click": None}
-    for keys in ({}, {"budget": {"amount": 9, "per": "total"}}):
-        result = replay([won, lost], bid={"formula": "0.00013"}, sample_type="imp-click", fidelity="warn", **keys)
-        (spend,) = (m for m in result.metrics if m.metric == "spend" and m.policy == "new" and not m.segment)
-        assert ends(spend.identified) == (0.0, 1.3e-7)
+    won = {"campaign": 1, "price": 0.0001, "bid": 1.0, "won": 1, "click": 1, "floor": None, "pctr": 0.5}
+    for bid, floor, least in ((0.0001, None, 0.0001), (None, None, 0.0), (0.00001, 0.00002, 0.00002)):
+        lost = {**won, "price": None, "bid": bid, "won": 0, "click": None, "floor": floor}
+        result = replay([won, lost], bid={"formula": "0.00013"}, sample_type="imp-click", fidelity="warn")
+        found = {m.metric: ends(m.identified) for m in result.metrics if m.policy == "new" and m.head is None}
+        assert found["spend"] == (1e-7, 2.3e-7)
+        assert found["cpm"] == pytest.approx(((0.0001 + least) / 2, 0.000115), rel=1e-9)
 
 
 def test_where_every_fate_is_known_the_range_is_the_value() -> None:

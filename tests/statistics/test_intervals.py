@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from bidsim.statistics import metrics
 from bidsim.statistics.auc import auc_of
 from bidsim.statistics.halves import by_stratum
 from bidsim.statistics.intervals import absolute_interval, interval, lone, relative_error, relative_interval
@@ -313,8 +314,9 @@ def test_a_change_of_results_that_nobody_saw_has_no_interval() -> None:
     rows = np.full((3, BUCKETS), 100.0)
     wins, conversions = np.full((3, BUCKETS), 10.0), np.zeros((3, BUCKETS))
     conversions[:, :60] = 1.0
-    gained = np.zeros((3, BUCKETS))
-    gained[0, :], gained[1, :5] = 1.0, 1.0  # 256 more wins, about 6 more conversions; 5 more wins; none
+    gained, lost = np.zeros((3, BUCKETS)), np.zeros((3, BUCKETS))
+    # 128 wins more and 128 others less, of which about 6 should have converted; 5 more; none.
+    gained[0, :128], lost[0, 128:], gained[1, :5] = 1.0, 1.0, 1.0
 
     def values(more: Floats) -> Values:
         won = wins + more
@@ -326,15 +328,30 @@ def test_a_change_of_results_that_nobody_saw_has_no_interval() -> None:
 
     none = np.zeros(3)
     seen = {
-        (f"{name}_{side}", None, None): Measured(gained.sum(axis=1) if (name, side) == ("wins", "gained") else none)
+        (f"{name}_{side}", None, None): Measured(won.sum(axis=1) if name == "wins" else none)
         for name in ("wins", "conversions")
-        for side in ("gained", "lost")
+        for side, won in (("gained", gained), ("lost", lost))
     }
-    found = dict(differences(values(0 * gained), values(gained) | seen, Sample(0.95, rows, 10**6)))
+    found = dict(differences(values(0 * gained), values(gained - lost) | seen, Sample(0.95, rows, 10**6)))
     change = found[("conversions", None, None)]
     assert np.isnan(change.relative_bounds[0]).tolist() == [True, False, False]
     assert np.isnan(found[("cvr", None, None)].absolute_bounds[1]).tolist() == [True, False, False]
     assert not np.isnan(found[("wins", None, None)].absolute_bounds[0]).any()
+
+
+def test_disagreement_varies_by_what_either_policy_wins_alone() -> None:
+    """A tenth of 100 wins a bucket, as many gained as lost: the share is a mean of buckets, with the textbook interval."""
+    alone = np.random.default_rng(31).poisson(5.0, (1, BUCKETS)).astype(float)
+    parts = {"wins": np.full((1, BUCKETS), 100.0) - alone, "wins_gained": alone, "wins_lost": alone}
+    keys = {(name, int(name != "wins"), None): x for name, x in parts.items()}
+    sums = {key: x.sum(axis=1).astype(int).astype(object) for key, x in keys.items()}
+    log = Family("os", ("a",), sums, dict.fromkeys(keys, 1), keys, BUCKETS)
+    found = metrics._disagreement(log, 1)[("disagreement", None, None)]
+    share = 2 * alone[0] / 100
+    assert found.value[0] == pytest.approx(share.mean())
+    half = stats.sem(share) * stats.t.ppf(0.975, BUCKETS - 1)
+    low, high = interval(found, sample())
+    assert (high[0] - low[0]) / 2 == pytest.approx(half, rel=0.02)
 
 
 def test_what_half_samples_leave_out_has_no_interval_but_what_a_budget_fixes_has() -> None:
