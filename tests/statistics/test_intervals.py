@@ -339,6 +339,15 @@ def test_a_change_of_results_that_nobody_saw_has_no_interval() -> None:
     assert not np.isnan(found[("wins", None, None)].absolute_bounds[0]).any()
 
 
+def test_a_count_of_few_is_above_zero_for_sure_and_a_sum_with_a_sign_is_not() -> None:
+    three = np.zeros((1, BUCKETS))
+    three[0, [5, 90, 200]] = 1.0
+    low, high = interval(total_of(three, np.full(1, 3.0)), sample())
+    assert 0 < low[0] < 1 < 8 < high[0] < 30
+    low, high = interval(total_of(three, np.full(1, 3.0), signed=True), sample())
+    assert low[0] < 0 < 6 < high[0] < 8
+
+
 def test_disagreement_varies_by_what_either_policy_wins_alone() -> None:
     """A tenth of 100 wins a bucket, as many gained as lost: the share is a mean of buckets, with the textbook interval."""
     alone = np.random.default_rng(31).poisson(5.0, (1, BUCKETS)).astype(float)
