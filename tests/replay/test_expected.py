@@ -131,6 +131,34 @@ def test_first_price_bids_of_one_size_can_not_say_how_bids_win() -> None:
         run(flat, auction={"type": "first_price"}, outcomes="predicted")
 
 
+def test_a_campaign_of_many_rows_has_a_win_curve_of_its_own() -> None:
+    """One campaign's auctions are four times as dear as the other's: the curve of both together would be wrong for each."""
+    rng = np.random.default_rng(20261127)
+    campaign = rng.integers(0, 2, N)
+    price = rng.gamma(2.0, 4.0, N) * np.where(campaign == 1, 2.0, 0.5)
+    pctr = rng.uniform(0.02, 0.3, N).astype(np.float32).astype(np.float64)
+    logged = 100 * pctr * rng.lognormal(0.0, 0.5, N)
+    won = logged >= price
+    log = pa.table(
+        {
+            "campaign": campaign,
+            "price": pa.array(price, mask=~won),
+            "bid": logged,
+            "won": won.astype(np.int8),
+            "click": pa.array((rng.random(N) < pctr).astype(np.int8), mask=~won),
+            "target_cpc": np.full(N, 0.05),
+            "pctr": pctr,
+            "pmore": np.minimum(1.5 * pctr, 1.0),
+        }
+    )
+    found = run(log, outcomes="predicted")
+    for place in (0, 1):
+        wins = (150 * pctr >= price) & (campaign == place)
+        mine = numbers(found, "more", {"campaign": str(place)})
+        assert mine["wins"] == pytest.approx(wins.sum(), rel=0.02)
+        assert mine["spend"] == pytest.approx(price[wins].sum() / 1000, rel=0.02)
+
+
 def test_weights_make_no_campaign_better_known() -> None:
     """Two campaigns of 1,500 rows are too few for curves of their own, whatever each row stands for."""
     log = market(3, first_price=False)[0].slice(0, 3_000)
