@@ -114,7 +114,7 @@ def test_segments_add_up_to_the_whole_in_expectation_too() -> None:
         for name in ("wins", "spend", "clicks", "value"):
             parts = [m.value for m in result.metrics if m.policy == policy and m.metric == name and m.segment]
             assert sum(p or 0.0 for p in parts) == pytest.approx(numbers(result, policy)[name], rel=1e-9)
-    assert run(log, outcomes="predicted", threads=2).metrics == result.metrics  # whoever adds them up
+    assert run(log, outcomes="predicted", threads=4).metrics == result.metrics  # whoever adds them up
 
 
 def test_a_log_that_knows_every_fate_counts_the_same_either_way() -> None:
