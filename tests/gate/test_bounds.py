@@ -44,6 +44,8 @@ def test_how_far_beyond_and_on_which_side() -> None:
     assert limit.holds(3.0 + 1e-13)
     assert not limit.holds(3.0 + 1e-9)
     assert not limit.holds(math.inf)
+    assert bound(1.0, math.inf).holds(math.inf)  # where there is no upper edge nothing is beyond it
+    assert bound(-math.inf, 1.0).holds(-math.inf)
     # An edge of binary fractions is as sharp whatever its size.
     assert bound(0.0, 0.3).holds(0.3 + 1e-13)
     assert bound(0.0, 3e9).holds(3e9 * (1 + 1e-13))

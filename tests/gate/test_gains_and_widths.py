@@ -82,6 +82,9 @@ def test_a_ranking_without_one_error_is_suspicious_though_it_has_no_interval(
     (outcome,) = judged(given, {"metric": name, "suspicious": 0.03}).rules[:1]
     assert outcome.status == ("fail" if fires else "insufficient_data")
     assert ("rises by 0.3 (0.7 to 1); a gain of over 0.03 is too good to be true" in outcome.sentence) is fires
+    # No other rule passes on it: that it has no interval is no evidence of anything good.
+    good = one(given, {"metric": name, "at_least": 0.6})
+    assert (good.status, good.action) == ("insufficient_data", "warn")
     built_in = judged(given, {"metric": "spend", "at_most": 100})
     assert built_in.verdict == ("warn" if fires and name == "auc" else "pass")
 

@@ -120,6 +120,7 @@ def test_without_its_own_range_a_change_gets_the_widest_that_both_values_allow()
     assert status((0.0, 10.0), (12.0, 12.0), max_increase="900%") == "unidentified"
     # One policy's range alone says nothing about a change.
     assert status(None, (0.0, 99.0), max_increase=3) == "pass"
+    assert status((0.0, 99.0), None, max_increase=3) == "pass"
 
 
 @given(

@@ -324,9 +324,10 @@ def test_over_many_segment_values_chance_alone_does_not_fail_a_release() -> None
     assert outcomes[1].sentence.endswith("but the interval straddles it.")
 
 
-def test_many_values_a_little_beyond_the_bound_are_more_than_chance() -> None:
-    """Each interval straddles (one-sided p about 0.05), all of twenty together do not."""
-    hairs = [metric("cpa", 10, 11.84, half=1.0, segment={"campaign": str(i)}) for i in range(20)]
+@pytest.mark.parametrize("count", [2, 20])
+def test_many_values_a_little_beyond_the_bound_are_more_than_chance(count: int) -> None:
+    """Each interval straddles (one-sided p about 0.05), two or twenty together do not."""
+    hairs = [metric("cpa", 10, 11.84, half=1.0, segment={"campaign": str(i)}) for i in range(count)]
     rule = {"metric": "cpa", "by": "campaign", "max_increase": "10%"}
     outcomes = judged(result(*hairs), rule).rules
     assert {o.status for o in judged(result(hairs[0]), rule).rules} == {"inconclusive"}

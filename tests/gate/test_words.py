@@ -102,7 +102,8 @@ def test_a_metric_that_is_not_there_is_told_with_the_one_most_like_it(name: str,
 def test_the_expected_utility_that_is_judged_is_told_by_its_beta() -> None:
     values, difference = metric("expected_utility", 10.0, 11.0, half=0.1)
     update = {"beta": 123.456}
-    given = result(([v.model_copy(update=update) for v in values], difference.model_copy(update=update)))
+    utility = [v.model_copy(update=update) for v in values], difference.model_copy(update=update)
+    given = result(metric("cpa", 10.0, 11.0), utility)
     found = one(given, {"metric": "expected_utility", "at_least": 1, "beta": 100})
     assert found.rule == "expected utility (beta 100): at least 1"
     assert found.sentence.startswith("expected utility (beta 123.5) of v2 is 11")
@@ -122,13 +123,15 @@ def test_a_bound_that_nothing_can_pass_or_fail_is_refused(change: str, message: 
          "CPA at matched spend of v2 has no value: no multiplier of its bids makes it spend as much as the baseline"),
         ([("cpa_at_matched_spend", 2.0, None), ("multiplier_at_matched_spend", 1.0, 1.5)], {"max_increase": "1%"},
          "CPA at matched spend of v2 is undefined here (a zero denominator or no labels)"),
+        ([("cpa_at_matched_spend", 2.0, None)], {"max_increase": "1%"},
+         "CPA at matched spend of v2 is undefined here (a zero denominator or no labels)"),
         ([("spend", 0.0, 2.0)], {"max_increase": "1%"},
          "spend of v2 is undefined as a percentage: 2 against the baseline's 0 (bound the change in its own unit)"),
         ([("cpa", None, 2.0)], {"max_increase": 0.1},
          "CPA of v2 is undefined for the baseline here (a zero denominator or no labels)"),
         ([("cpa", None, None)], {"at_most": 0.1}, "CPA of v2 is undefined here (a zero denominator or no labels)"),
     ],
-    ids=["out of reach", "no results", "baseline of zero", "no baseline", "no value"],
+    ids=["out of reach", "no results", "no level", "baseline of zero", "no baseline", "no value"],
 )  # fmt: skip
 def test_what_can_not_be_judged_says_why(metrics: list[Any], rule: dict[str, Any], why: str) -> None:
     found = one(result(*(metric(*m) for m in metrics)), {"metric": metrics[0][0], **rule})
