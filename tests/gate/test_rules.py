@@ -141,6 +141,7 @@ def test_what_a_status_does_is_the_rules_to_say(status: str, action: str) -> Non
     ("rule", "why"),
     [
         ({"metric": "cppa"}, 'no metric "cppa"'),
+        ({"metric": "expected_utility"}, 'no metric "expected_utility"'),  # of which there is no beta either
         ({"metric": "cpa", "policy": "v3"}, 'no candidate "v3"'),
         ({"metric": "cpa", "policy": "baseline"}, 'no candidate "baseline"'),
         ({"metric": "cpa", "by": "hour"}, 'no segment "hour"'),
