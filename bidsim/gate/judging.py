@@ -124,7 +124,6 @@ def judge_place(index: Index, rule: Rule, bound: Bound, place: Place, segment: S
     facts: dict[str, Any] = {"judged": bound.quantity, "quantity": quantity}
     if bound.kind != "width":
         facts["allowed"] = Range(low=_finite(bound.low), high=_finite(bound.high))
-    error = 0.0
     if interval is not None:
         error = (interval[1] - interval[0]) / 2 / float(ndtri(0.5 + index.confidence / 2))
         facts |= {"low": interval[0], "high": interval[1], "detectable": DETECTABLE * error}

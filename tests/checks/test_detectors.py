@@ -142,7 +142,15 @@ def test_conversions_still_to_come_are_seen_with_and_without_their_times(tmp_pat
     found = outcome(check(tmp_path, rows), "C08")
     assert (found.status, found.severity) == ("found", "warning")
     blind = check(tmp_path, rows, without=("conversion_time", "click_time"))
-    assert "last quarter" in outcome(blind, "C08").evidence
+    told = outcome(blind, "C08")
+    assert "last quarter" in told.evidence
+    converted = [c for c, click in zip(rows["conversion"], rows["click"], strict=True) if click]  # in order of time
+    quarter = len(converted) // 4
+    for name, part in (("earlier", converted[:-quarter]), ("last", converted[-quarter:])):
+        assert told.facts[name] == pytest.approx(sum(part) / len(part), rel=0.005)
+    # Where every click converts their rate has no spread, and does not fall.
+    sure = check(tmp_path, map_rows(clean(), spoilt(conversion=lambda r: r["click"])), without=("conversion_time",))
+    assert outcome(sure, "C08").status == "ok"
     maturity = {"conversion_window_hours": 36, "observed_until": "2026-11-04T00:00:00+00:00"}
     assert outcome(check(tmp_path, rows, maturity=maturity), "C08").severity == "info"
 

@@ -44,6 +44,12 @@ def test_how_far_beyond_and_on_which_side() -> None:
     assert limit.holds(3.0 + 1e-13)
     assert not limit.holds(3.0 + 1e-9)
     assert not limit.holds(math.inf)
+    assert bound(1.0, math.inf).holds(math.inf)  # where there is no upper edge nothing is beyond it
+    assert bound(-math.inf, 1.0).holds(-math.inf)
+    # An edge of binary fractions is as sharp whatever its size.
+    assert bound(0.0, 0.3).holds(0.3 + 1e-13)
+    assert bound(0.0, 3e9).holds(3e9 * (1 + 1e-13))
+    assert not bound(0.0, 3e9).holds(3e9 * (1 + 1e-11))
 
 
 def test_an_interval_that_only_touches_is_not_outside() -> None:
@@ -53,6 +59,9 @@ def test_an_interval_that_only_touches_is_not_outside() -> None:
     assert not limit.excludes(0.0, 1.0)
     assert not limit.excludes(3.0, 4.0)
     assert not limit.excludes(0.0, 4.0)
+    # Nor does it for the last digit of a binary fraction.
+    assert not limit.excludes(0.0, 1.0 - 1e-14)
+    assert not limit.excludes(3.0 + 1e-14, 4.0)
 
 
 def test_a_change_against_a_baseline_without_a_bound_loses_all_of_it_or_knows_nothing() -> None:

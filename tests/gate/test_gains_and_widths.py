@@ -82,6 +82,9 @@ def test_a_ranking_without_one_error_is_suspicious_though_it_has_no_interval(
     (outcome,) = judged(given, {"metric": name, "suspicious": 0.03}).rules[:1]
     assert outcome.status == ("fail" if fires else "insufficient_data")
     assert ("rises by 0.3 (0.7 to 1); a gain of over 0.03 is too good to be true" in outcome.sentence) is fires
+    # No other rule passes on it: that it has no interval is no evidence of anything good.
+    good = one(given, {"metric": name, "at_least": 0.6})
+    assert (good.status, good.action) == ("insufficient_data", "warn")
     built_in = judged(given, {"metric": "spend", "at_most": 100})
     assert built_in.verdict == ("warn" if fires and name == "auc" else "pass")
 
@@ -123,3 +126,13 @@ def test_by_default_an_auc_gain_of_003_or_a_third_off_the_cpa_warns(
     # The scenario's own rule takes its place.
     own = {"metric": name, "suspicious": 20, "head": head} if name != "logloss" else {"metric": "spend", "at_most": 9}
     assert judged(given, own).verdict == ("pass" if half is not None or name == "logloss" else "warn")
+
+
+def test_a_rule_of_the_scenarios_own_takes_the_place_of_the_built_in_one_of_its_metric_alone() -> None:
+    given = result(metric("auc", 0.70, 0.74, half=0.01, head="ctr"), metric("cpa", 10, 6.5, half=1.0))
+    gate = judged(given, {"metric": "auc", "suspicious": 0.2})
+    assert [(o.metric, o.status) for o in gate.rules] == [("auc", "pass"), ("cpa", "fail")]
+    assert gate.verdict == "warn"
+    # A rule that bounds the metric otherwise does not: a CPA that halves passes it.
+    gate = judged(given, {"metric": "cpa", "max_increase": "1%"})
+    assert [(o.metric, o.status) for o in gate.rules] == [("cpa", "pass"), ("auc", "fail"), ("cpa", "fail")]

@@ -63,6 +63,7 @@ def test_truth_table_with_interval_evidence(value: float, identified: Any, statu
     if status == "unidentified":
         assert "rows that this log can't decide" in outcome.sentence
         assert outcome.identified is not None
+        assert (outcome.identified.low, outcome.identified.high) == identified
     if identified in (None, (None, None)) or identified == (value, value):
         assert outcome.identified is None
 
@@ -119,6 +120,7 @@ def test_without_its_own_range_a_change_gets_the_widest_that_both_values_allow()
     assert status((0.0, 10.0), (12.0, 12.0), max_increase="900%") == "unidentified"
     # One policy's range alone says nothing about a change.
     assert status(None, (0.0, 99.0), max_increase=3) == "pass"
+    assert status((0.0, 99.0), None, max_increase=3) == "pass"
 
 
 @given(
@@ -169,5 +171,21 @@ def test_a_number_without_a_range_says_that_the_log_leaves_wins_open() -> None:
         return judged.sentence
 
     assert "among counted wins" in said("cpa_at_matched_spend", 9.0)
+    assert "among counted wins" in said("target_attainment", 9.0)
     assert "among counted wins" not in said("cpa_at_matched_spend", 0.0)
     assert "among counted wins" not in said("calibration", 9.0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "change", "words"),
+    [
+        ({"at_most": 9.5}, None, "anywhere from 6.1235 to without limit"),
+        ({"max_increase": 1}, ((-3.12345, 5.0), (0.0, 0.0)), "anywhere from -3.123 to +5"),
+        ({"max_increase": "5%"}, ((0.0, 0.0), (-0.31234, None)), "anywhere from -31.2% to without limit"),
+    ],
+)
+def test_how_far_the_undecided_rows_reach_is_told_in_the_unit_of_the_rule(
+    rule: dict[str, Any], change: Any, words: str
+) -> None:
+    made = ranged(metric("cpa", 10.0, 9.0, half=0.2), None, (6.12345, None), change)
+    assert words in one(result(made), {"metric": "cpa", **rule}).sentence

@@ -62,9 +62,12 @@ def test_an_improvement_goes_the_way_that_is_better() -> None:
         ({"at_most": 10}, 10.5, 1.0, "inconclusive"),
         ({"at_most": 10}, 12.0, 1.0, "fail"),
         ({"at_least": 10}, 12.0, 1.0, "pass"),
+        ({"at_least": 10}, 10.5, 1.0, "inconclusive"),  # its lower end alone is outside
         ({"at_least": 10}, 8.0, 1.0, "fail"),
         ({"between": [5, 10]}, 7.5, 1.0, "pass"),
         ({"between": [5, 10]}, 7.5, 4.0, "inconclusive"),  # wider than the bound on both sides
+        ({"between": [5, 10]}, 5.5, 1.0, "inconclusive"),
+        ({"between": [5, 10]}, 9.5, 1.0, "inconclusive"),
         ({"between": [5, 10]}, 13.0, 1.0, "fail"),
         ({"max_increase": "10%"}, 10.0, 1.0, "pass"),
         ({"max_increase": "10%"}, 10.0, 1.1, "inconclusive"),
@@ -98,6 +101,11 @@ def test_an_interval_passes_whole_fails_whole_and_is_inconclusive_between(
 def test_without_an_interval_a_rule_that_wants_one_has_insufficient_data() -> None:
     outcome = one(result(metric("cpa", 10.0, 1.0)), {"metric": "cpa", "at_most": 10})
     assert (outcome.status, outcome.action) == ("insufficient_data", "warn")
+    # One end is no interval either.
+    for end in ({"low": None}, {"high": None}):
+        values, difference = metric("cpa", 10.0, 1.0, half=0.5)
+        ends = [v.model_copy(update=end) for v in values]
+        assert one(result((ends, difference)), {"metric": "cpa", "at_most": 10}).status == "insufficient_data"
 
 
 @pytest.mark.parametrize(
@@ -133,6 +141,7 @@ def test_what_a_status_does_is_the_rules_to_say(status: str, action: str) -> Non
     ("rule", "why"),
     [
         ({"metric": "cppa"}, 'no metric "cppa"'),
+        ({"metric": "expected_utility"}, 'no metric "expected_utility"'),  # of which there is no beta either
         ({"metric": "cpa", "policy": "v3"}, 'no candidate "v3"'),
         ({"metric": "cpa", "policy": "baseline"}, 'no candidate "baseline"'),
         ({"metric": "cpa", "by": "hour"}, 'no segment "hour"'),
@@ -246,14 +255,47 @@ def test_a_pass_says_how_much_of_it_was_ignored() -> None:
     assert judged(given, IGNORED).reason == "0 of 1 judgements pass; the rules say to ignore the others."
 
 
+def test_a_verdict_gives_the_first_reason_and_says_how_many_more_there_are() -> None:
+    given = result(metric("cpa", 10, 10))
+    for rule, verb in ((FAIL, "fail"), (WARN, "warn")):
+        for many, more in ((1, ""), (2, f" 1 more {verb}s."), (3, f" 2 more {verb}.")):
+            gate = judged(given, PASS, *[rule] * many)
+            assert gate.reason == gate.rules[1].sentence + more
+
+
+def test_the_value_of_what_only_candidates_have_is_judged_without_a_change() -> None:
+    given = result(metric("churn", None, 0.2)).model_copy(update={"differences": []})
+    assert one(given, {"metric": "churn", "at_most": 0.25, **POINT}).status == "pass"
+    assert one(given, {"metric": "churn", "at_most": 0.15, **POINT}).status == "fail"
+
+
+def test_p_goes_by_the_confidence_of_the_results_intervals() -> None:
+    """The end of an interval at 80% touches the edge: one-sided 10%; and half of it is 1.28 standard errors."""
+    given = result(metric("cpa", 10, 12, half=1.0)).model_copy(update={"scenario": {"intervals": {"confidence": 0.8}}})
+    outcome = one(given, {"metric": "cpa", "max_increase": 1})
+    assert outcome.p == pytest.approx(0.1)
+    assert outcome.detectable == pytest.approx(2.8 / stats.norm.ppf(0.9))
+
+
+def test_an_outcome_carries_what_the_rule_allows_in_the_quantity_that_it_judges() -> None:
+    def allowed(**bound: Any) -> Any:
+        outcome = one(result(metric("cpa", 10, 12, half=1.0)), {"metric": "cpa", **bound})
+        return outcome.judged, outcome.quantity, outcome.allowed and (outcome.allowed.low, outcome.allowed.high)
+
+    assert allowed(between=[1, 13]) == ("value", 12.0, (1.0, 13.0))
+    assert allowed(max_increase=3) == ("absolute", 2.0, (None, 3.0))
+    assert allowed(max_decrease="5%") == ("relative", 0.2, (-0.05, None))
+    assert allowed(max_width=3) == ("absolute", 2.0, None)  # of the interval, not of the value
+
+
 def test_p_is_that_of_the_intervals_own_side_and_t_law() -> None:
     """An interval from 11 to 17 around 12: 1 below, 5 above. The edge at its lower end has a p of 2.5%."""
     values, difference = metric("cpa", 10, 12, half=1.0)
     low_side = difference.model_copy(update={"absolute": Estimate(value=2.0, low=1.0, high=7.0)})
-    for freedom in (None, 4.0, 40.0):
+    for freedom in (None, 0.0, 4.0, 40.0):  # of no degree: not known
         given = result((values, low_side))
         given = given.model_copy(update={"diagnostics": {"freedom": {"": {} if freedom is None else {"": freedom}}}})
-        t = stats.norm if freedom is None else stats.t(freedom)
+        t = stats.t(freedom) if freedom else stats.norm
         for bound, reach in ((1.0, 1.0), (0.5, 1.5), (1.5, 0.5)):
             outcome = one(given, {"metric": "cpa", "max_increase": bound})
             assert outcome.p == pytest.approx(t.sf(reach * t.ppf(0.975))), (freedom, bound)
@@ -274,14 +316,19 @@ def test_over_many_segment_values_chance_alone_does_not_fail_a_release() -> None
     assert first.p == alone.rules[0].p
     assert "may be chance" in first.sentence
     assert [o.status for o in among.rules[1:]] == ["pass"] * 39
-    # What is far outside fails among however many.
+    # What is far outside fails among however many, and what straddles the bound says no more than that.
     far = metric("cpa", 10, 20, half=1.0, segment={"campaign": "0"})
-    assert [o.status for o in judged(result(far, *others), rule).rules] == ["fail"] + ["pass"] * 39
+    on_edge = metric("cpa", 10, 11.1, half=1.0, segment={"campaign": "1"})
+    outcomes = judged(result(far, on_edge, *others[1:]), rule).rules
+    assert [o.status for o in outcomes] == ["fail", "inconclusive"] + ["pass"] * 38
+    assert outcomes[0].sentence.endswith("the rule allows an increase of at most 10%.")
+    assert outcomes[1].sentence.endswith("but the interval straddles it.")
 
 
-def test_many_values_a_little_beyond_the_bound_are_more_than_chance() -> None:
-    """Each interval straddles (one-sided p about 0.05), all of twenty together do not."""
-    hairs = [metric("cpa", 10, 11.84, half=1.0, segment={"campaign": str(i)}) for i in range(20)]
+@pytest.mark.parametrize("count", [2, 20])
+def test_many_values_a_little_beyond_the_bound_are_more_than_chance(count: int) -> None:
+    """Each interval straddles (one-sided p about 0.05), two or twenty together do not."""
+    hairs = [metric("cpa", 10, 11.84, half=1.0, segment={"campaign": str(i)}) for i in range(count)]
     rule = {"metric": "cpa", "by": "campaign", "max_increase": "10%"}
     outcomes = judged(result(*hairs), rule).rules
     assert {o.status for o in judged(result(hairs[0]), rule).rules} == {"inconclusive"}

@@ -114,6 +114,7 @@ def test_segments_add_up_to_the_whole_in_expectation_too() -> None:
         for name in ("wins", "spend", "clicks", "value"):
             parts = [m.value for m in result.metrics if m.policy == policy and m.metric == name and m.segment]
             assert sum(p or 0.0 for p in parts) == pytest.approx(numbers(result, policy)[name], rel=1e-9)
+    assert run(log, outcomes="predicted", threads=4).metrics == result.metrics  # whoever adds them up
 
 
 def test_a_log_that_knows_every_fate_counts_the_same_either_way() -> None:
@@ -129,6 +130,34 @@ def test_first_price_bids_of_one_size_can_not_say_how_bids_win() -> None:
     flat = log.set_column(log.schema.get_field_index("bid"), "bid", pa.array(np.full(N, 9.0)))
     with pytest.raises(LogError, match="first-price auctions show no prices and only 1 sizes of bids"):
         run(flat, auction={"type": "first_price"}, outcomes="predicted")
+
+
+def test_a_campaign_of_many_rows_has_a_win_curve_of_its_own() -> None:
+    """One campaign's auctions are four times as dear as the other's: the curve of both together would be wrong for each."""
+    rng = np.random.default_rng(20261127)
+    campaign = rng.integers(0, 2, N)
+    price = rng.gamma(2.0, 4.0, N) * np.where(campaign == 1, 2.0, 0.5)
+    pctr = rng.uniform(0.02, 0.3, N).astype(np.float32).astype(np.float64)
+    logged = 100 * pctr * rng.lognormal(0.0, 0.5, N)
+    won = logged >= price
+    log = pa.table(
+        {
+            "campaign": campaign,
+            "price": pa.array(price, mask=~won),
+            "bid": logged,
+            "won": won.astype(np.int8),
+            "click": pa.array((rng.random(N) < pctr).astype(np.int8), mask=~won),
+            "target_cpc": np.full(N, 0.05),
+            "pctr": pctr,
+            "pmore": np.minimum(1.5 * pctr, 1.0),
+        }
+    )
+    found = run(log, outcomes="predicted")
+    for place in (0, 1):
+        wins = (150 * pctr >= price) & (campaign == place)
+        mine = numbers(found, "more", {"campaign": str(place)})
+        assert mine["wins"] == pytest.approx(wins.sum(), rel=0.02)
+        assert mine["spend"] == pytest.approx(price[wins].sum() / 1000, rel=0.02)
 
 
 def test_weights_make_no_campaign_better_known() -> None:

@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -281,3 +282,28 @@ def test_ties_rounding_min_and_max_at_their_very_edges() -> None:
         )
         for name, case in cases.items():
             assert numbers(result, name)["wins"] == case[place], (name, ties)
+
+
+@pytest.mark.parametrize("weights", [None, [0.5, 1.0, 4.0]], ids=["alike", "weighted"])
+def test_an_auc_varies_by_both_labels_each_with_its_weight(weights: list[float] | None) -> None:
+    """DeLong's variance with weights: of each row, how many of the other label it beats. Half of it is the negatives'."""
+    rng = np.random.default_rng(20261127)
+    p = rng.beta(2.0, 2.0, 4000).astype(np.float32)
+    y, w = rng.random(4000) < p, rng.choice(weights or [1.0], 4000)
+    rows = [
+        {"campaign": 1, "price": 1.0, "won": 1, "click": int(label), "pctr": float(score)}
+        | ({"weight": float(weight)} if weights else {})
+        for label, score, weight in zip(y, p, w, strict=True)
+    ]
+    result = replay(rows, bid={"formula": "9 * pctr"}, sample_type="imp-click")
+    found = next(m for m in result.metrics if (m.policy, m.metric, m.segment) == ("baseline", "auc", {}))
+    above = (p[y][:, None] > p[~y][None, :]) + 0.5 * (p[y][:, None] == p[~y][None, :])
+    shares = [x / x.sum() for x in (w[y], w[~y])]
+    beats, beaten = above @ shares[1], shares[0] @ above
+    area = shares[0] @ beats
+    parts = [((share * (x - area)) ** 2).sum() for share, x in zip(shares, (beats, beaten), strict=True)]
+    assert 0.4 < parts[1] / sum(parts) < 0.6
+    assert found.value == pytest.approx(area, rel=1e-12)
+    assert found.low is not None
+    assert found.high is not None
+    assert (found.high - found.low) / 2 / 1.96 == pytest.approx(math.sqrt(sum(parts)), rel=0.12)

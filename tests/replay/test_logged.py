@@ -88,8 +88,11 @@ def naive(rows: list[dict[str, Any]], *, ties: str, kind: str) -> dict[str, Any]
 @pytest.mark.parametrize("kind", ["second_price", "first_price"])
 def test_fidelity_is_that_of_a_loop_over_the_rows(tmp_path: Path, ties: str, kind: str) -> None:
     rows = rows_of(11)
-    found = replay(tmp_path, rows, ties=ties, kind=kind, exchange=False).fidelity
-    expected = naive(rows, ties=ties, kind=kind)
+    result = replay(tmp_path, rows, ties=ties, kind=kind, exchange=False)
+    found, expected = result.fidelity, naive(rows, ties=ties, kind=kind)
+    for name in ("click", "conversion"):
+        shown = sum(r["weight"] * (r[name] or 0.0) for r in rows if r["won"] == 1)
+        assert getattr(result.data, f"{name}s") == pytest.approx(shown, rel=1e-12)
     assert found.mismatched_rows == expected["mismatched"] > 0
     assert math.isclose(found.formula_drift, expected["drift"], rel_tol=1e-12)
     assert not found.passed

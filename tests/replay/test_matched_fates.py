@@ -215,3 +215,19 @@ def test_segments_whose_sums_take_too_much_have_no_range_whatever_the_threads(mo
     assert one.metrics == two.metrics
     matched = [m for m in one.metrics if m.metric == "cpc_at_matched_spend" and m.policy == "new"]
     assert [m.identified is None for m in matched] == [False, True, True]
+
+
+def test_rows_that_nobody_can_decide_open_nothing_at_matched_spend() -> None:
+    """Spec 3.6: neither a price nor a logged result, or a second-price win that shows no price: left out for every policy."""
+    rows = make_log(4, n=700)
+    row: Row = {**rows[0], "price": None, "bid": 0.5, "click": None, "weight": 2.0, "pctr": 0.2, "pother": 0.25}
+    ranges = [
+        {
+            (m.policy, m.metric, str(m.segment)): (m.value, m.identified)
+            for m in run(given).metrics
+            if m.metric.endswith("_at_matched_spend")
+        }
+        for given in (rows, [*rows, {**row, "won": 1}, {**row, "won": None}])
+    ]
+    assert ranges[0] == ranges[1]
+    assert any(span.low != span.high for _, span in ranges[0].values() if span is not None)

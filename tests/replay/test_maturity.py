@@ -61,7 +61,12 @@ MATURITY = {"conversion_window_hours": WINDOW, "observed_until": UNTIL.isoformat
 
 def run(rows: list[Row], **maturity: Any) -> Any:
     return replay(
-        with_times(rows), bid={"formula": "10"}, segments=["campaign"], maturity={**MATURITY, **maturity}, threads=2
+        with_times(rows),
+        bid={"formula": "10"},
+        segments=["campaign"],
+        sample_type=["imp-click", "click-conversion", "imp-conversion"],
+        maturity={**MATURITY, **maturity},
+        threads=2,
     )
 
 
@@ -101,7 +106,8 @@ def test_weighting_by_the_share_that_has_come_finds_what_is_still_to_come() -> N
     by_campaign = [numbers(result, "new", {"campaign": str(c)})["cvr"] for c in (1, 2)]
     assert by_campaign == pytest.approx([0.3, 0.3], rel=0.06)
     # Labels of predictions are those of mature rows: a weighted label would be no label.
-    assert result.data.labelled["cvr"] == result.diagnostics["maturity"]["mature"]
+    mature = result.diagnostics["maturity"]["mature"]
+    assert result.data.labelled == {"ctr": used, "cvr": mature, "ctcvr": mature}
     budgeted = replay(
         with_times(rows), bid={"formula": "10"}, maturity={**MATURITY, "immature": "weight"},
         budget={"amount": 1000.0, "per": "day"}, threads=2,

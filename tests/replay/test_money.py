@@ -72,6 +72,13 @@ def test_prices_that_are_no_price_are_counted_and_never_paid() -> None:
     assert "invalid_prices" in {f.code for f in result.findings}
 
 
+def test_a_price_is_unusable_where_its_weight_makes_it_too_large_to_be_exact() -> None:
+    rows = [{**GOOD, "price": 5e9, "weight": w} for w in (1.0, 1.75, 2.0)]
+    result = replay(rows, bid={"formula": "1e12"})
+    assert result.diagnostics["invalid_prices"] == 1
+    assert counted(result) == (2.75, 2.75, 2.75 * 5e6)
+
+
 def test_a_floor_that_no_bid_can_pay_makes_the_price_unusable() -> None:
     rows = [{**GOOD, "floor": f} for f in (None, 2.0, 1e12, 9e9)]
     result = replay(rows, bid={"formula": "1e13"})

@@ -177,6 +177,12 @@ def test_ranges_of_numbers_and_differences_are_those_of_the_fates(seed: int, fir
     result = run(rows, auction={"type": "first_price" if first_price else "second_price"})
     k = factors(rows)
     checked = 0
+    # What one policy wins alone are wins that count, as all of them are.
+    told = {(m.policy, m.metric): m.value for m in result.metrics if not m.segment and m.head is None}
+    for name in ("wins", "clicks", "conversions"):
+        gained, lost = (told[("new", f"{name}_{side}")] or 0.0 for side in ("gained", "lost"))
+        assert told[("new", name)] == pytest.approx((told[("baseline", name)] or 0.0) + gained - lost, rel=1e-12)
+        assert gained + lost > 0
     for segment in ({}, *({"campaign": str(c)} for c in (1, 2, 3))):
         mine = [r for r in rows if not segment or str(r["campaign"]) == segment["campaign"]]
         fates = {f: [fate_of(r, f, k, first_price) for r in mine] for f in ("pctr", "pother")}
@@ -300,6 +306,27 @@ def test_a_price_may_lie_between_the_bids_of_two_policies_that_both_outbid_the_l
         assert span is not None
         assert value is not None
         assert ends(span.absolute) == pytest.approx((value + low, value + high), abs=1e-8)
+
+
+def test_an_unknown_win_costs_at_most_the_bid_and_at_least_the_one_that_lost_to_the_last_unit() -> None:
+    """0.00013 x 1e9 is a little less than 130,000 in binary fractions: its last unit is not lost."""
+    assert int(0.00013 * 1e9) == 129_999
+    won = {"campaign": 1, "price": 0.0001, "bid": 1.0, "won": 1, "click": 1, "floor": None, "pctr": 0.5}
+    for bid, floor, least in ((0.0001, None, 0.0001), (None, None, 0.0), (0.00001, 0.00002, 0.00002)):
+        lost = {**won, "price": None, "bid": bid, "won": 0, "click": None, "floor": floor}
+        result = replay([won, lost], bid={"formula": "0.00013"}, sample_type="imp-click", fidelity="warn")
+        found = {m.metric: ends(m.identified) for m in result.metrics if m.policy == "new" and m.head is None}
+        assert found["spend"] == (1e-7, 2.3e-7)
+        assert found["cpm"] == pytest.approx(((0.0001 + least) / 2, 0.000115), rel=1e-9)
+
+
+def test_where_no_label_says_how_predictions_are_calibrated_they_are_taken_as_they_are() -> None:
+    """One win that was not clicked tells nothing of a factor; that no win could ever be clicked least of all."""
+    won = {"campaign": 1, "price": 1.0, "bid": 9.0, "won": 1, "click": 0, "pctr": 0.25}
+    lost = {**won, "price": None, "bid": 2.0, "won": 0, "click": None}
+    result = replay([won, lost], bid={"formula": "20 * pctr"}, sample_type="imp-click", fidelity="warn")
+    (clicks,) = (m for m in result.metrics if m.metric == "clicks" and m.policy == "new")
+    assert ends(clicks.identified) == pytest.approx((0.0, 0.25), rel=1e-9)
 
 
 def test_where_every_fate_is_known_the_range_is_the_value() -> None:

@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from bidsim.statistics import metrics
 from bidsim.statistics.auc import auc_of
 from bidsim.statistics.halves import by_stratum
 from bidsim.statistics.intervals import absolute_interval, interval, lone, relative_error, relative_interval
 from bidsim.statistics.measured import Measured, is_unseen, powers, ratio_of, total_of
 from bidsim.statistics.metrics import Values, differences, economic_values
 from bidsim.statistics.resampling import bucket_weights
-from bidsim.statistics.spread import Sample, Spread, bounds_of
+from bidsim.statistics.spread import Sample, Spread, bounds_of, total_spread
 from bidsim.statistics.tallies import Family
 from bidsim.statistics.units import KEPT, UnitCount, buckets_of, hash_texts, hash_whole
 
@@ -32,6 +33,23 @@ TEXTS = [0, 4, 6, 118, 93, 44, 0]
 
 def sample(rows: np.ndarray | None = None, units: int = 10**9) -> Sample:
     return Sample(0.95, np.ones((1, BUCKETS)) if rows is None else rows, units)
+
+
+def test_a_total_of_so_many_units_varies_by_what_they_bring_and_not_by_where_they_fall() -> None:
+    """Units bring exponential amounts: given their number, N of mean m total a variance of N m^2, a skewness of 2 N m^3."""
+    rng = np.random.default_rng(29)
+    number, logs = 2560, 2000
+    counts = rng.multinomial(number, np.full(BUCKETS, 1 / BUCKETS), size=logs)
+    half = 0.5  # an amount has the moments E[x] = 1/2, E[x^2] = 2/4, E[x^3] = 6/8
+    amounts = np.where(counts > 0, half * rng.gamma(np.maximum(counts, 1)), 0.0)
+    found = total_spread(amounts, Sample(0.95, np.ones((logs, BUCKETS)), number))
+    assert np.mean(found.error**2) == pytest.approx(number * half**2, rel=0.02)
+    assert np.mean(6 * found.shift * found.error**3) == pytest.approx(2 * number * half**3, rel=0.1)
+    assert found.bend == pytest.approx(2 * found.shift)
+    # Where their number explains nothing, as under a budget, buckets vary by it too: compound Poisson, N E[x^2], N E[x^3].
+    free = total_spread(amounts, Sample(0.95, np.ones((logs, BUCKETS)), number, given=False))
+    assert np.mean(free.error**2) == pytest.approx(2 * number * half**2, rel=0.02)
+    assert np.mean(6 * free.shift * free.error**3) == pytest.approx(6 * number * half**3, rel=0.1)
 
 
 def test_a_mean_of_equal_buckets_has_the_textbook_interval() -> None:
@@ -297,8 +315,9 @@ def test_a_change_of_results_that_nobody_saw_has_no_interval() -> None:
     rows = np.full((3, BUCKETS), 100.0)
     wins, conversions = np.full((3, BUCKETS), 10.0), np.zeros((3, BUCKETS))
     conversions[:, :60] = 1.0
-    gained = np.zeros((3, BUCKETS))
-    gained[0, :], gained[1, :5] = 1.0, 1.0  # 256 more wins, about 6 more conversions; 5 more wins; none
+    gained, lost = np.zeros((3, BUCKETS)), np.zeros((3, BUCKETS))
+    # 128 wins more and 128 others less, of which about 6 should have converted; 5 more; none.
+    gained[0, :128], lost[0, 128:], gained[1, :5] = 1.0, 1.0, 1.0
 
     def values(more: Floats) -> Values:
         won = wins + more
@@ -310,15 +329,39 @@ def test_a_change_of_results_that_nobody_saw_has_no_interval() -> None:
 
     none = np.zeros(3)
     seen = {
-        (f"{name}_{side}", None, None): Measured(gained.sum(axis=1) if (name, side) == ("wins", "gained") else none)
+        (f"{name}_{side}", None, None): Measured(won.sum(axis=1) if name == "wins" else none)
         for name in ("wins", "conversions")
-        for side in ("gained", "lost")
+        for side, won in (("gained", gained), ("lost", lost))
     }
-    found = dict(differences(values(0 * gained), values(gained) | seen, Sample(0.95, rows, 10**6)))
+    found = dict(differences(values(0 * gained), values(gained - lost) | seen, Sample(0.95, rows, 10**6)))
     change = found[("conversions", None, None)]
     assert np.isnan(change.relative_bounds[0]).tolist() == [True, False, False]
     assert np.isnan(found[("cvr", None, None)].absolute_bounds[1]).tolist() == [True, False, False]
     assert not np.isnan(found[("wins", None, None)].absolute_bounds[0]).any()
+
+
+def test_a_count_of_few_is_above_zero_for_sure_and_a_sum_with_a_sign_is_not() -> None:
+    three = np.zeros((1, BUCKETS))
+    three[0, [5, 90, 200]] = 1.0
+    low, high = interval(total_of(three, np.full(1, 3.0)), sample())
+    assert 0 < low[0] < 1 < 8 < high[0] < 30
+    low, high = interval(total_of(three, np.full(1, 3.0), signed=True), sample())
+    assert low[0] < 0 < 6 < high[0] < 8
+
+
+def test_disagreement_varies_by_what_either_policy_wins_alone() -> None:
+    """A tenth of 100 wins a bucket, as many gained as lost: the share is a mean of buckets, with the textbook interval."""
+    alone = np.random.default_rng(31).poisson(5.0, (1, BUCKETS)).astype(float)
+    parts = {"wins": np.full((1, BUCKETS), 100.0) - alone, "wins_gained": alone, "wins_lost": alone}
+    keys = {(name, int(name != "wins"), None): x for name, x in parts.items()}
+    sums = {key: x.sum(axis=1).astype(int).astype(object) for key, x in keys.items()}
+    log = Family("os", ("a",), sums, dict.fromkeys(keys, 1), keys, BUCKETS)
+    found = metrics._disagreement(log, 1)[("disagreement", None, None)]
+    share = 2 * alone[0] / 100
+    assert found.value[0] == pytest.approx(share.mean())
+    half = stats.sem(share) * stats.t.ppf(0.975, BUCKETS - 1)
+    low, high = interval(found, sample())
+    assert (high[0] - low[0]) / 2 == pytest.approx(half, rel=0.02)
 
 
 def test_what_half_samples_leave_out_has_no_interval_but_what_a_budget_fixes_has() -> None:

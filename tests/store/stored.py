@@ -12,8 +12,8 @@ from bidsim.store.record import SCHEMA, make_record
 from bidsim.store.runs import write_run
 
 Change = tuple[float, float, float]
-BASE = {"cpa": 100.0, "spend": 1000.0, "conversions": 10.0, "auc": 0.7, "calibration": 1.0}
-HEADS = {"auc": "ctr", "calibration": "ctr"}
+BASE = {"cpa": 100.0, "spend": 1000.0, "conversions": 10.0, "auc": 0.7, "calibration": 1.0, "logloss": 0.5}
+HEADS = {"auc": "ctr", "calibration": "ctr", "logloss": "ctr"}
 
 
 def make(

@@ -17,7 +17,7 @@ from bidsim import replay
 from bidsim.errors import BidsimError
 from bidsim.store.leaderboard import make_leaderboard
 from bidsim.store.page import render_leaderboard
-from bidsim.store.record import count_judged, make_record
+from bidsim.store.record import count_judged, make_record, policy_identity
 from bidsim.store.scan import scan
 from bidsim.store.track import FEWEST, kendall
 
@@ -106,6 +106,18 @@ def test_the_same_candidate_counts_once_however_often_it_is_judged(tmp_path: Pat
     assert (board.tried, len(board.entries)) == (1, 3)
     records = [r.record for r in scan([tmp_path]).runs]
     assert count_judged(records[0], records[1:]).model_dump() == {"candidates": 1, "runs": 3}
+
+
+def test_logged_predictions_are_another_candidate_where_they_predict_otherwise() -> None:
+    """They have no file: by the same columns, what tells them apart is how well they predict, and nobody else."""
+
+    def identity(own: float, others: float, name: str = "v1", sha256: str | None = None) -> str:
+        made = make({name: {"logloss": own, "cpa": 90.0}, "v2": {"logloss": others}})
+        return policy_identity(made, made.policies[1].model_copy(update={"sha256": sha256}))
+
+    assert identity(0.3, 0.5) == identity(0.3, 0.6) == identity(0.3, 0.5, name="again")
+    assert identity(0.3, 0.5) != identity(0.4, 0.5)
+    assert identity(0.3, 0.5, sha256="a") == identity(0.4, 0.5, sha256="a") != identity(0.3, 0.5, sha256="b")
 
 
 def test_what_is_no_whole_run_is_passed_over_and_counted(tmp_path: Path) -> None:
