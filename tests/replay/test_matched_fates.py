@@ -231,3 +231,25 @@ def test_rows_that_nobody_can_decide_open_nothing_at_matched_spend() -> None:
     ]
     assert ranges[0] == ranges[1]
     assert any(span.low != span.high for _, span in ranges[0].values() if span is not None)
+
+
+def test_a_second_candidates_ranges_at_matched_spend_are_its_own() -> None:
+    rows = make_log(4, 2_000)
+    other = {"third": {"columns": {"pctr": "pother"}, "bid": {"multiplier": 0.6}}}
+    both = run(rows, candidates={**CANDIDATE, **other})
+    for name, alone in (("new", run(rows)), ("third", run(rows, candidates=other))):
+        assert at_matched(both, name) == at_matched(alone, name)
+    assert at_matched(both, "new") != at_matched(both, "third")
+
+
+def at_matched(result: Result, policy: str) -> dict[tuple[str, str], tuple[Range | None, Range | None]]:
+    """By metric and campaign, the identified ranges of a policy's number and of its change."""
+    found: dict[tuple[str, str], tuple[Range | None, Range | None]] = {}
+    for d in result.differences:
+        if d.policy == policy and d.metric.endswith("_at_matched_spend") and d.head is None:
+            (own,) = (
+                m.identified for m in result.metrics if (m.policy, m.metric, m.segment) == (policy, d.metric, d.segment)
+            )
+            found[(d.metric, str(d.segment))] = (own, None if d.identified is None else d.identified.absolute)
+    assert any(own is not None and own.low != own.high for own, _ in found.values())
+    return found
