@@ -23,8 +23,8 @@ DASHES = [[5, 3], [1, 0], [2, 2], [8, 2], [6, 2, 1, 2]]
 _LARGE = "replace(format(datum.value, '~s'), 'G', 'B')"
 _CHANGE = "datum.value == 0 ? '0%' : format(datum.value, '+.0%')"
 
-# Altair calls the same thing by several types, depending on what was layered.
-Chart = Any
+# A picture, or a part of one, as Vega-Lite's document has it.
+Chart = dict[str, Any]
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -62,6 +62,13 @@ class Datasets:
         return alt.NamedData(name=name)
 
 
+def _layered(layers: Iterable[alt.Chart], width: int, height: int) -> Chart:
+    """Marks above each other. Put together here: Altair would copy and compare all of them with each step of it."""
+    inside: dict[str, Any] = {"top_level": False}
+    drawn = [layer.to_dict(validate=False, context=inside) for layer in layers]
+    return {"layer": drawn, "width": width, "height": height}
+
+
 def _predicted_axis(rows: Rows, title: str) -> alt.X:
     values = [r["predicted"] for r in rows]
     low, high = min(values) / 1.15, max(values) * 1.15
@@ -92,7 +99,7 @@ def _reliability(data: Datasets, rows: Rows) -> Chart:
         lines,
         points.encode(x=x, y=y, color=_colour(), shape=_shape()),
     ]
-    return alt.layer(*layers).properties(width=400, height=300)
+    return _layered(layers, 400, 300)
 
 
 def _ratio(data: Datasets, rows: Rows, band: tuple[float, float] | None) -> Chart:
@@ -116,7 +123,7 @@ def _ratio(data: Datasets, rows: Rows, band: tuple[float, float] | None) -> Char
     points = alt.Chart(data.of(rows)).mark_point(filled=True, size=34, opacity=1)
     layers = [*shaded, one, *_whiskers(data, rows, "low_ratio", "high_ratio", x), lines]
     layers.append(points.encode(x=x, y=y, color=_colour(), shape=_shape()))
-    return alt.layer(*layers).properties(width=400, height=300)
+    return _layered(layers, 400, 300)
 
 
 def _whiskers(data: Datasets, rows: Rows, low: str, high: str, x: alt.X) -> Iterable[alt.Chart]:
@@ -142,7 +149,7 @@ def _frontier(data: Datasets, rows: Rows, spend: float | None, y_field: str, y_t
         layers.append(rule.encode(x=x))
     layers.append(lines.encode(x=x, y=y, color=_colour(), strokeDash=_dash(), order=alt.Order("order:Q")))
     layers += [p.encode(x=x, y=y, color=_colour(), shape=_shape()) for p in (points, now)]
-    return alt.layer(*layers).properties(width=400, height=280)
+    return _layered(layers, 400, 280)
 
 
 def _learning(data: Datasets, rows: Rows, x_title: str) -> Chart:
@@ -157,14 +164,14 @@ def _learning(data: Datasets, rows: Rows, x_title: str) -> Chart:
     if kept:
         large = alt.Chart(data.of(kept)).mark_point(filled=True, size=110, opacity=1)
         layers.append(large.encode(x=x, y=y, color=_colour(), shape=_shape()))
-    return alt.layer(*layers).properties(width=400, height=240)
+    return _layered(layers, 400, 240)
 
 
 def _campaigns(data: Datasets, panels: Sequence[Mapping[str, Any]], labels: int, series: list[int]) -> Chart:
     """Relative changes, one row a campaign: r0, r1, ..."""
     names = [f"r{n}" for n in range(labels)]
     drawn = [_campaign_panel(data, p["rows"], names, series, p["title"], first=n == 0) for n, p in enumerate(panels)]
-    return alt.hconcat(*drawn, spacing=24)
+    return {"hconcat": drawn, "spacing": 24}
 
 
 def _tone_shape() -> alt.Shape:
@@ -218,7 +225,7 @@ def _campaign_panel(
         some = [r for r in rows if r["kind"] == "beyond" and r["up"] == up]
         if some:
             layers.append(layer(alt.Chart(data.of(some)).mark_point(shape=shape, filled=True, size=80, opacity=1)))
-    return alt.layer(*layers).properties(width=330, height=height)
+    return _layered(layers, 330, height)
 
 
 _DRAWN: Mapping[str, Callable[..., Chart]] = {
@@ -245,6 +252,12 @@ def spec(plot: Plot) -> dict[str, Any]:
         "titleFontWeight": "normal",
         "titlePadding": 8,
     }
-    looked = chart.configure(background="transparent", font="DejaVu Sans", aria=False, padding=4)
-    looked = looked.configure_axis(**axis).configure_view(stroke=None)
-    return {**looked.to_dict(validate=False), "datasets": data.rows}
+    look = {
+        "axis": axis,
+        "view": {"stroke": None},
+        "background": "transparent",
+        "font": "DejaVu Sans",
+        "aria": False,
+        "padding": 4,
+    }
+    return {"$schema": alt.SCHEMA_URL, "config": look, **chart, "datasets": data.rows}
