@@ -309,6 +309,8 @@ def test_an_interval_holds_its_value_whatever_the_buckets(seed: int, spread: flo
         ):
             assert np.isnan(low[0]) or low[0] <= value[0] + 1e-12
             assert np.isnan(high[0]) or value[0] - 1e-12 <= high[0]
+            # Many buckets that weigh alike are enough for one.
+            assert np.isfinite([low[0], high[0]]).all() or filled < 40 or spread > 0.5
 
 
 def test_a_change_of_results_that_nobody_saw_has_no_interval() -> None:
