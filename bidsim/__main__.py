@@ -101,6 +101,9 @@ def _run(signals: Signals | None = None) -> int:
 
 
 def _interrupted(signals: Signals) -> int:
+    # Under `python -m`, an interrupt inside a text that Python executes (dataclasses are made of such) ends the process by
+    # the signal whatever status it gives, unless another text is executed after it.
+    exec("")
     _say("interrupted; nothing is half-written")
     return 128 + signals.caught if signals.caught else EXIT_INTERRUPTED
 

@@ -23,8 +23,8 @@ def values_of(array: pa.Array, missing: float | None = None) -> npt.NDArray[Any]
     if array.null_count and missing is None:
         raise ValueError(f"{array.null_count} nulls in an array where none can be")
     dtype = np.dtype(np.bool_ if flags else kind.to_pandas_dtype())
-    if len(array) == 0 or content is None:
-        return np.zeros(len(array), dtype=dtype)
+    if len(array) == 0 or content is None:  # no values but nulls
+        return np.full(len(array), missing or 0, dtype=dtype)
     if flags:
         values = _bits(content, array.offset, len(array))
     else:

@@ -114,3 +114,20 @@ def test_a_run_folder_that_is_just_made_goes(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(KeyboardInterrupt):
         write_run(tmp_path / "runs" / "one", {"result.json": "{}"})
     assert os.listdir(tmp_path) == []
+
+
+def test_the_status_is_130_wherever_the_interrupt_comes(tmp_path: Path) -> None:
+    """CPython notes an interrupt in a text that it executes, as a dataclass is made of, and ends by the signal after all."""
+    text = "import signal; signal.raise_signal(signal.SIGINT)"
+    (tmp_path / "interrupted.py").write_text(
+        "import bidsim.__main__ as program\nimport bidsim.cli\n"
+        f"bidsim.cli.run = lambda: exec({text!r})\nprogram.main()\n",
+        encoding="utf-8",
+    )
+    command = [sys.executable, "-m", "interrupted"]
+    path = os.pathsep.join(filter(None, [str(tmp_path), *sys.path]))
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, check=False
+    )
+    assert done.returncode == 130
+    assert done.stderr == "bidsim: interrupted; nothing is half-written\n"
