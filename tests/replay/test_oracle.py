@@ -93,6 +93,19 @@ def formula(row: dict[str, Any], pctr: float | None, pcvr: float | None) -> floa
     return 1000 * row["target_cpa"] * pctr * pcvr * 0.0005
 
 
+def policy_of(bid: dict[str, Any], pctr: str) -> Policy:
+    """bid: as the scenario has it; pctr: name of the row's prediction field."""
+    return Policy(
+        pctr=pctr,
+        pcvr="pcvr",
+        formula=formula,
+        multiplier=bid.get("multiplier", 1.0),
+        min=bid.get("min", 0.0),
+        max=bid.get("max", math.inf),
+        round_down=bid.get("round") == "down",
+    )
+
+
 FORMULA = "1000 * target_cpa * pctr * pcvr * 0.0005"
 
 
@@ -232,15 +245,7 @@ def test_the_replay_is_the_oracle_on_random_logs(case: int, seed: int, tmp_path:
         has_win=not options.get("no_win"),
     )
     for name, pctr in (("baseline", "pctr"), ("new", "other_ctr")):
-        policy = Policy(
-            pctr=pctr,
-            pcvr="pcvr",
-            formula=formula,
-            multiplier=bid.get("multiplier", 1.0),
-            min=bid.get("min", 0.0),
-            max=bid.get("max", math.inf),
-            round_down=bid.get("round") == "down",
-        )
+        policy = policy_of(bid, pctr)
         expected = replay(rows, policy, rules, "campaign")
         nulls = expected.pop(None)
         whole = replay(rows, policy, rules)

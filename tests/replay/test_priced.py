@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from oracle import Policy, Row, Rules, bid_of, replay, usable
-from test_oracle import CASES, FORMULA, formula, make_log, write_log
+from test_oracle import CASES, FORMULA, make_log, policy_of, write_log
 
 from bidsim import kernels
 from bidsim.kernels import reference
@@ -148,15 +148,7 @@ def test_bids_and_prices_are_those_of_a_replay_row_by_row(case: int, tmp_path: P
         k: v for k, v in known.items() if v
     }
     for i, pctr in enumerate(("pctr", "other_ctr")):
-        policy = Policy(
-            pctr=pctr,
-            pcvr="pcvr",
-            formula=formula,
-            multiplier=bid.get("multiplier", 1.0),
-            min=bid.get("min", 0.0),
-            max=bid.get("max", math.inf),
-            round_down=bid.get("round") == "down",
-        )
+        policy = policy_of(bid, pctr)
         for row in rows:
             mine = bid_of(policy, row) if usable(row, rules) else None
             row["bid_edge"] = None if mine is None else edge_of(mine)
