@@ -182,19 +182,20 @@ def report(
         check_free(charts)
     from bidsim.report import render_report
 
+    tables = _tables(saved)
     page = render_report(
         saved.result,
         judged=_judged(saved),
         versions=_versions(saved),
         interactive=interactive,
-        tables=_tables(saved),
+        tables=tables,
     )
     write_file(target, page)
     typer.echo(f"report: {target}")
     if charts is not None:
         from bidsim.report.pictures import render_pictures
 
-        pictures = render_pictures(saved.result)
+        pictures = render_pictures(saved.result, tables)
         write_run(charts, pictures)
         typer.echo(f"charts: {charts} ({len(pictures)} files)")
 

@@ -23,6 +23,7 @@ from bidsim.replay.progress import Progress, Silent
 from bidsim.report.renderer import Draw, draw_here
 from bidsim.result import Result
 from bidsim.scenario.loading import LoadedScenario, load_scenario
+from bidsim.statistics.tables import Tables
 from bidsim.store.record import SCHEMA, Judged, Record, count_judged, make_record
 from bidsim.store.runs import check_free, check_writable, write_run
 from bidsim.store.scan import scan
@@ -107,7 +108,7 @@ def replay_to_directory(
         files["scenario.yaml"] = loaded.text
     record = make_record(result, loaded.sha256, files)
     judged = _judged(record, directory.parent)
-    pictures = _pictures(result) if charts is not None else {}
+    pictures = _pictures(result, replayed.tables) if charts is not None else {}
     versions = {"bidsim": bidsim_version, "python": platform.python_version(), **_versions()}
     if page:
         files["report.html"] = render_report(
@@ -138,10 +139,10 @@ def _judged(record: Record, store: Path) -> Judged:
     return count_judged(record, others)
 
 
-def _pictures(result: Result) -> Mapping[str, str | bytes]:
+def _pictures(result: Result, tables: Tables) -> Mapping[str, str | bytes]:
     from bidsim.report.pictures import render_pictures
 
-    return render_pictures(result)
+    return render_pictures(result, tables)
 
 
 def default_directory(loaded: LoadedScenario, result: Result, models: Sequence[Path]) -> Path:

@@ -10,6 +10,7 @@ from datetime import date, datetime, timedelta
 from markupsafe import Markup
 
 from bidsim.report import format as f
+from bidsim.report.drawing import Sketch
 from bidsim.report.frame import COLOURS, Axis, Frame, steps
 from bidsim.report.lookup import Lookup
 from bidsim.report.plots import CANDIDATES, CHANGE_MOST
@@ -24,12 +25,12 @@ MOST_LABELS = 8
 
 @dataclass(frozen=True)
 class Days:
-    """family: the segment; figures: (title, picture) of spend and of the cost per result; said: of each candidate on how
+    """family: the segment; figures: of spend and of the cost per result; said: of each candidate on how
     many days the cost is lower; beyond, few: whether a change or an interval that reaches beyond the axis, or one of few
     results, is among them."""
 
     family: str
-    figures: list[tuple[str, Markup]]
+    figures: list[Sketch]
     said: list[str]
     beyond: bool
     few: bool
@@ -81,7 +82,8 @@ def days(lookup: Lookup) -> Days | None:
         series = {at: _points(lookup, p.name, metric, segments) for at, p in enumerate(drawn, 1)}
         if any(series.values()):
             title = f"Change of {worded.lower() if metric == 'spend' else worded} by day"
-            figures.append((title, Markup(_picture([d for d, _ in segments], series, title))))
+            picture = Markup(_picture([d for d, _ in segments], series, title))
+            figures.append(Sketch(f"days-{'spend' if metric == 'spend' else 'cost'}", title, picture, policies=1))
             points += [p for each in series.values() for p in each]
     if not figures:
         return None

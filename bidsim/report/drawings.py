@@ -42,7 +42,8 @@ def of_head(lookup: Lookup, head: str, words: str) -> list[Drawing]:
             described = (
                 f"{title}, {words}, in equal-mass bins, one line a policy. {text} The numbers follow as a table."
             )
-            found.append(Drawing(f"{name}-{head}", title, described, plot, tips=tips))
+            alone = f"{title}, {words}"
+            found.append(Drawing(f"{name}-{head}", title, described, plot, tips=tips, alone=alone))
     return found
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from bidsim.report import format as f
+from bidsim.report.drawing import Sketch
 from bidsim.report.frame import Axis, Frame
 from bidsim.report.knowledge import Plain
 from bidsim.report.lookup import Lookup
@@ -39,8 +40,7 @@ DRAWN = (*(n / 400 for n in range(20)), *(n / 100 for n in range(5, 101)))
 class Gains:
     """Of one head: its picture, what it says at the best 10%, and the numbers behind it."""
 
-    title: str
-    svg: Markup
+    figure: Sketch
     said: str
     table: Plain
     caption: str
@@ -48,6 +48,7 @@ class Gains:
 
 @dataclass(frozen=True)
 class _Scored:
+    series: int
     name: str
     grid: ScoreGrid
     curve: Curve
@@ -73,7 +74,7 @@ def _of_head(lookup: Lookup, tables: Tables, head: str) -> Gains | None:
             continue
         curve, found = gain_curve(ranked.grid), captured(ranked.grid, TOPS)
         if curve is not None and found is not None:
-            scored.append(_Scored(name, ranked.grid, curve, found))
+            scored.append(_Scored(policy, name, ranked.grid, curve, found))
     if not scored:
         return None
     sample = tables.sample(OVERALL, lookup.confidence)
@@ -81,11 +82,12 @@ def _of_head(lookup: Lookup, tables: Tables, head: str) -> Gains | None:
     rows, labels = WHAT[head]
     caption = f"Share of the {labels} that the best-scored {rows} hold; by chance it would be the share of the {rows}"
     columns = ["Policy", *(f"Best {top:.0%}" for top in TOPS)]
-    drawn = scored[: CANDIDATES + 1]
+    drawn = [one for one in scored if one.series <= CANDIDATES]
+    words = HEAD_WORDS.get(head, head)
+    picture = Markup(_picture(drawn, rows, labels))
     return Gains(
-        HEAD_WORDS.get(head, head),
-        Markup(_picture([s.curve for s in drawn], rows, labels)),
-        _said(scored[: CANDIDATES + 1], lines, sample, rows, labels),
+        Sketch(f"gains-{head}", words, picture, alone=f"{words}, what the best scores hold"),
+        _said(drawn, lines, sample, rows, labels),
         Plain(columns, lines),
         caption,
     )
@@ -131,15 +133,15 @@ def _points(value: float | None) -> str:
     return f"{f.delta(None if value is None else 100 * value, 1)} pt"
 
 
-def _picture(curves: list[Curve], rows: str, labels: str) -> str:
+def _picture(scored: list[_Scored], rows: str, labels: str) -> str:
     ticks = [(n / 5, f"{20 * n}%") for n in range(6)]
     frame = Frame(Axis(0, 1, ticks, f"best-scored share of the {rows}"), Axis(0, 1, ticks, f"share of the {labels}"))
     frame.rule(frame.across(0), frame.across(1), frame.up(0), frame.up(1), "var(--ink-3)")
     top = frame.across(SAID)
     frame.rule(top, top, frame.up(0), frame.up(1), "var(--ink-3)", "2 3")
-    for series, curve in enumerate(curves):
-        frame.line(list(zip(DRAWN, curve.at(DRAWN).tolist(), strict=True)), series)
-        frame.mark(top, frame.up(float(curve.at([SAID])[0])), series)
+    for one in scored:
+        frame.line(list(zip(DRAWN, one.curve.at(DRAWN).tolist(), strict=True)), one.series)
+        frame.mark(top, frame.up(float(one.curve.at([SAID])[0])), one.series)
     said = (
         f"Share of the {labels} by the best-scored share of the {rows}, one line a policy; the diagonal is a score that "
         f"tells nothing, the vertical line the best {SAID:.0%}. The numbers follow as a table."

@@ -1,7 +1,7 @@
 """The main charts as files, for a chat, a ticket or slides: SVG and PNG with title and legend, in plain colours.
 
-The same drawings as the page's; where the page has variables, these have the colours of its light theme. PNG text is
-drawn with the fonts of this machine, so Japanese names need a Japanese font here.
+The same drawings as the page's, of the run's statistics too where they are given; where the page has variables, these have
+the colours of its light theme. PNG text is drawn with the fonts of this machine, so Japanese names need a Japanese font here.
 """
 
 from __future__ import annotations
@@ -10,17 +10,24 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from importlib import resources
+from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape, quoteattr
 
 from bidsim.errors import BidsimError
 from bidsim.report import charts, plots, svg
 from bidsim.report import format as f
-from bidsim.report.drawing import Drawing
+from bidsim.report.days import days
+from bidsim.report.drawing import Drawing, Sketch
 from bidsim.report.drawings import all_drawings
+from bidsim.report.gains import gains
 from bidsim.report.lookup import Lookup
+from bidsim.report.prices import bids_and_prices
 from bidsim.report.rule_plot import HEIGHT, WIDTH, rule_plot
 from bidsim.report.view import GATE_ROWS, outcome_action
 from bidsim.result import Result, RuleOutcome
+
+if TYPE_CHECKING:
+    from bidsim.statistics.tables import Tables
 
 SCALE = 2.0
 LATIN = "'DejaVu Sans'"
@@ -32,13 +39,15 @@ LINE = 18
 RULE_COLUMNS = 84
 
 
-def render_pictures(result: Result) -> Mapping[str, str | bytes]:
-    """File name -> content: <chart>.svg and <chart>.png. Raises BidsimError where nothing can be drawn."""
+def render_pictures(result: Result, tables: Tables | None = None) -> Mapping[str, str | bytes]:
+    """File name -> content: <chart>.svg and <chart>.png. tables: of the run; without them there are no gain charts, bids and
+    prices. Raises BidsimError where nothing can be drawn."""
     lookup = Lookup(result)
     colours = _light_colours()
     found: dict[str, str | bytes] = {}
     pictures = [("rules", _rules(lookup))]
-    pictures += [(d.name, _standalone(lookup, d)) for d in all_drawings(lookup)]
+    pictures += [(d.name, _drawn(lookup, d)) for d in all_drawings(lookup)]
+    pictures += [(s.name, _sketched(lookup, s)) for s in _sketches(lookup, tables)]
     for name, picture in pictures:
         if picture:
             text = _VARIABLE.sub(lambda m: colours.get(m.group(1), "#000"), picture)
@@ -64,23 +73,41 @@ def _light_colours() -> dict[str, str]:
     return dict(re.findall(r"--([a-z0-9-]+):(#[0-9a-f]{3,6})", css.partition("@media")[0]))
 
 
-def _standalone(lookup: Lookup, drawing: Drawing) -> str:
+def _sketches(lookup: Lookup, tables: Tables | None) -> list[Sketch]:
+    by_day, priced = days(lookup), bids_and_prices(lookup, tables)
+    found = [g.figure for g in gains(lookup, tables)]
+    return [*found, *(by_day.figures if by_day else []), *(priced.figures if priced else [])]
+
+
+def _drawn(lookup: Lookup, drawing: Drawing) -> str:
     inner = svg.render_svg(charts.spec(drawing.plot), drawing.description, drawing.labels)
-    if not inner:
-        return ""
+    return (
+        _standalone(lookup, inner, drawing.alone or drawing.title, drawing.description, drawing.policies)
+        if inner
+        else ""
+    )
+
+
+def _sketched(lookup: Lookup, sketch: Sketch) -> str:
+    description = ET.fromstring(sketch.svg).get("aria-label", "")
+    return _standalone(lookup, sketch.svg, sketch.alone or sketch.title, description, sketch.policies)
+
+
+def _standalone(lookup: Lookup, inner: str, title: str, description: str, first: int) -> str:
+    """first: the first policy that is drawn."""
     root = ET.fromstring(inner)
     width, height = float(root.get("width", "0")), float(root.get("height", "0"))
     names = [p.name for p in lookup.result.policies][: plots.CANDIDATES + 1]
     legend = [
         f'<tspan fill="var(--p{at})">{_MARKS[at]}</tspan> {escape(f.clean_name(name, 40))}'
         for at, name in enumerate(names)
-        if at >= drawing.policies
+        if at >= first
     ]
-    head = [f'<text x="12" y="24" font-size="15" font-weight="bold">{_title(lookup, drawing.title)}</text>']
+    head = [f'<text x="12" y="24" font-size="15" font-weight="bold">{_title(lookup, title)}</text>']
     head += [f'<text x="12" y="{46 + LINE * at}" font-size="12">{text}</text>' for at, text in enumerate(legend)]
     top = 46 + LINE * len(legend)
     body = f'<g transform="translate(12,{top})">{inner[inner.index(">") + 1 : -len("</svg>")]}</g>'
-    return _document(width + 24, height + top + 12, "".join(head) + body, drawing.description)
+    return _document(width + 24, height + top + 12, "".join(head) + body, description)
 
 
 def _title(lookup: Lookup, text: str) -> str:

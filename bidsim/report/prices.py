@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from bidsim.report import format as f
+from bidsim.report.drawing import Sketch
 from bidsim.report.frame import Axis, Frame, steps
 from bidsim.report.knowledge import Plain
 from bidsim.report.lookup import Lookup
@@ -53,10 +54,10 @@ class Line:
 
 @dataclass(frozen=True)
 class BidsAndPrices:
-    """figures: (title, picture); said: what they say in a sentence each; spread: percentiles of bids and prices; rates: by
+    """said: what they say in a sentence each; spread: percentiles of bids and prices; rates: by
     candidate, its win rates by price beside the baseline's; notes: what is not in them."""
 
-    figures: list[tuple[str, Markup]]
+    figures: list[Sketch]
     said: list[str]
     spread: Plain
     rates: list[tuple[str, list[Line]]]
@@ -88,14 +89,16 @@ def bids_and_prices(lookup: Lookup, tables: Tables | None) -> BidsAndPrices | No
     figures, cut = [], False
     if x is not None:
         picture, cut = _spread_picture(prices, x, drawn)
-        figures.append(("Bids and known prices", Markup(picture)))
+        alone = "Bids, and known prices (shaded)" if bands is not None else "Bids"
+        figures.append(Sketch("bids-and-prices", "Bids and known prices", Markup(picture), alone))
     rated: list[_Rated] = []
     if bands is not None:
         weight = float(tables.families[OVERALL].row_weight[0])
         by_price = ByPrice(prices, bands, lookup.confidence, tables.outline.units, weight)
         rated = [_rated(by_price, i, name) for i, name in enumerate(names)]
         if x is not None:
-            figures.append((_title(prices), Markup(_rates_picture(bands, [rated[i] for i in drawn], x))))
+            rates_picture = _rates_picture(bands, [rated[i] for i in drawn], x)
+            figures.append(Sketch("win-rate-by-price", _title(prices), Markup(rates_picture)))
     known = quantiles(prices.priced, prices.edges, PARTS) if bands is not None else None
     bids = [(names[i], quantiles(b, prices.edges, PARTS)) for i, b in enumerate(prices.bids) if b.any()]
     lines = [*([("Known prices", known)] if known is not None else []), *((f"Bids of {name}", v) for name, v in bids)]

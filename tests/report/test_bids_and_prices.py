@@ -118,15 +118,16 @@ def test_the_page_shows_both_charts_without_a_script(replayed: Replayed) -> None
     assert "CPM in JPY, logarithmic" in parsed.text
     assert "<b>new" not in page
     assert undrawn(replayed.result, replayed.tables) == page
-    (spread, first), (rates, second) = section(replayed).figures
-    assert (spread, rates) == ("Bids and known prices", "Bids that win, by price")
-    for svg in (str(first), str(second)):
+    figures = section(replayed).figures
+    assert [figure.title for figure in figures] == ["Bids and known prices", "Bids that win, by price"]
+    first, second = (str(figure.svg) for figure in figures)
+    for svg in (first, second):
         assert 'role="img"' in svg
         assert not re.search(r'(?:fill|stroke)="#', svg)
         assert "nan" not in svg
     # The shaded prices and two lines; two lines with intervals, of policies that bid.
-    assert str(first).count("<path") >= 3
-    assert str(second).count('stroke-width="1.5"') == 2 + 19
+    assert first.count("<path") >= 3
+    assert second.count('stroke-width="1.5"') == 2 + 19
     assert not section(replayed).notes[1:]
 
 
@@ -141,7 +142,7 @@ def test_without_the_statistics_or_in_those_of_an_older_version_there_is_none(re
 def test_prices_of_won_auctions_only_are_called_so(tmp_path: Path) -> None:
     """A win rate over auctions that were won says nothing of the others."""
     found = section(run(tmp_path, "lost"))
-    assert found.figures[1][0] == "Of auctions the log won: bids that win, by price"
+    assert found.figures[1].title == "Of auctions the log won: bids that win, by price"
     assert found.said[1].startswith("Of the auctions that the log won, where prices were highest (")
     assert "of none that it lost" in found.notes[0]
     assert "what part of the others a bid would win is not known" in found.notes[0]
@@ -151,7 +152,7 @@ def test_prices_of_won_auctions_only_are_called_so(tmp_path: Path) -> None:
 
 def test_a_log_that_knows_some_prices_says_of_how_many(tmp_path: Path) -> None:
     found = section(run(tmp_path, "some"))
-    assert found.figures[1][0] == "Bids that win, by price"
+    assert found.figures[1].title == "Bids that win, by price"
     (share,) = re.findall(r"100\.0% of the auctions it won and ([\d.]+)% of the others", found.notes[0])
     assert float(share) == pytest.approx(75, abs=4)
 
@@ -159,7 +160,7 @@ def test_a_log_that_knows_some_prices_says_of_how_many(tmp_path: Path) -> None:
 def test_a_log_without_prices_has_bids_alone(tmp_path: Path) -> None:
     done = run(tmp_path, "all", auction={"type": "first_price"})
     found = section(done)
-    assert [title for title, _ in found.figures] == ["Bids and known prices"]
+    assert [figure.title for figure in found.figures] == ["Bids and known prices"]
     assert len(found.said) == 1
     assert "known prices" not in found.said[0]
     assert found.rates == []
@@ -176,7 +177,7 @@ def test_zero_prices_and_budgets_are_said(tmp_path: Path) -> None:
 def test_constant_bids_hide_no_other_curve(tmp_path: Path) -> None:
     found = section(run(tmp_path, baseline={"bid": {"formula": "50"}}))
     assert found.notes[0] == "Peaks are cut where they would hide the rest."
-    ticks = re.findall(r">([\d.]+)%<", str(found.figures[0][1]))
+    ticks = re.findall(r">([\d.]+)%<", str(found.figures[0].svg))
     assert max(map(float, ticks)) < 200
     assert found.said[0].count("bids of baseline 5") == 1
 

@@ -55,6 +55,9 @@ def test_signs_are_counted_as_the_differences_have_them() -> None:
     text = read(undrawn(result)).text
     assert "not a second test" in text
     assert HINT not in text
+    shown = read(result._repr_html_()).text
+    assert "Change of spend by day" in shown
+    assert found.said[0] in shown
 
 
 @pytest.mark.parametrize(
@@ -87,8 +90,8 @@ def test_each_candidate_has_its_points_and_a_day_without_a_row_its_gap() -> None
     result = by_day([WEEK[0], WEEK[1], WEEK[6]], candidates=2)
     found = days(Lookup(result))
     assert found is not None
-    assert [title for title, _ in found.figures] == ["Change of spend by day", "Change of CPA by day"]
-    spend = str(found.figures[0][1])
+    assert [figure.title for figure in found.figures] == ["Change of spend by day", "Change of CPA by day"]
+    spend = str(found.figures[0].svg)
     assert spend.count("<circle") == 3  # the first candidate's marks
     assert 'role="img"' in spend
     assert "3 days" in spend

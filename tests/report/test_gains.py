@@ -70,8 +70,8 @@ def test_the_page_has_a_line_a_policy_and_the_numbers_as_a_table(replayed: Repla
     assert "by chance it would be the share of the impressions" in parsed.text
     assert "<b>new" not in page
     (found,) = gains(Lookup(replayed.result), replayed.tables)
-    assert str(found.svg).count('stroke-width="1.5"') == 3
-    assert 'role="img"' in str(found.svg)
+    assert str(found.figure.svg).count('stroke-width="1.5"') == 3
+    assert 'role="img"' in str(found.figure.svg)
     assert undrawn(replayed.result, replayed.tables) == page
 
 
