@@ -42,7 +42,7 @@ def of_head(lookup: Lookup, head: str, words: str) -> list[Drawing]:
             described = (
                 f"{title}, {words}, in equal-mass bins, one line a policy. {text} The numbers follow as a table."
             )
-            alone = f"{title}, {words}"
+            alone = f"{head.upper()}: {title[0].lower()}{title[1:]}"
             found.append(Drawing(f"{name}-{head}", title, described, plot, tips=tips, alone=alone))
     return found
 

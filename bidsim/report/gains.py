@@ -86,7 +86,7 @@ def _of_head(lookup: Lookup, tables: Tables, head: str) -> Gains | None:
     words = HEAD_WORDS.get(head, head)
     picture = Markup(_picture(drawn, rows, labels))
     return Gains(
-        Sketch(f"gains-{head}", words, picture, alone=f"{words}, what the best scores hold"),
+        Sketch(f"gains-{head}", words, picture, alone=f"{head.upper()}: what the best scores hold"),
         _said(drawn, lines, sample, rows, labels),
         Plain(columns, lines),
         caption,

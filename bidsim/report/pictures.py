@@ -81,11 +81,9 @@ def _sketches(lookup: Lookup, tables: Tables | None) -> list[Sketch]:
 
 def _drawn(lookup: Lookup, drawing: Drawing) -> str:
     inner = svg.render_svg(charts.spec(drawing.plot), drawing.description, drawing.labels)
-    return (
-        _standalone(lookup, inner, drawing.alone or drawing.title, drawing.description, drawing.policies)
-        if inner
-        else ""
-    )
+    if not inner:
+        return ""
+    return _standalone(lookup, inner, drawing.alone or drawing.title, drawing.description, drawing.policies)
 
 
 def _sketched(lookup: Lookup, sketch: Sketch) -> str:
@@ -103,9 +101,12 @@ def _standalone(lookup: Lookup, inner: str, title: str, description: str, first:
         for at, name in enumerate(names)
         if at >= first
     ]
-    head = [f'<text x="12" y="24" font-size="15" font-weight="bold">{_title(lookup, title)}</text>']
-    head += [f'<text x="12" y="{46 + LINE * at}" font-size="12">{text}</text>' for at, text in enumerate(legend)]
-    top = 46 + LINE * len(legend)
+    # Below each other: a scenario's name may be as long as the picture is wide.
+    scenario = escape(f.clean_name(lookup.result.name, 60))
+    head = [f'<text x="12" y="24" font-size="15" font-weight="bold">{escape(title)}</text>']
+    head.append(f'<text x="12" y="42" font-size="12" fill="var(--ink-2)">{scenario}</text>')
+    head += [f'<text x="12" y="{64 + LINE * at}" font-size="12">{text}</text>' for at, text in enumerate(legend)]
+    top = 64 + LINE * len(legend)
     body = f'<g transform="translate(12,{top})">{inner[inner.index(">") + 1 : -len("</svg>")]}</g>'
     return _document(width + 24, height + top + 12, "".join(head) + body, description)
 

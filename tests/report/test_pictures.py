@@ -98,7 +98,7 @@ def test_what_the_statistics_show_and_days_are_among_them(tmp_path: Path) -> Non
         assert ("baseline" in written) is not name.startswith("days")
         assert "var(" not in text
         assert found[f"{name}.png"]
-    assert "CTR: click given impression, what the best scores hold" in str(found["gains-ctr.svg"])
+    assert "CTR: what the best scores hold" in str(found["gains-ctr.svg"])
 
 
 def test_a_result_with_nothing_to_draw_is_refused() -> None:
