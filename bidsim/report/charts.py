@@ -197,7 +197,8 @@ def _campaign_panel(
     # A fixed extent: the labels are put in later, and their width must not move the layout.
     left = alt.Axis(labelLimit=0, minExtent=190, maxExtent=190, title=None, ticks=False, labelPadding=8, grid=True)
     y = alt.Y("row:N", axis=left if first else alt.Axis(labels=False, ticks=False, title=None, grid=True))
-    y = y.scale(domain=labels, paddingInner=0.2, paddingOuter=0.1)
+    # One series stands on points, which have no inner padding: a browser's console would say so.
+    y = y.scale(domain=labels, paddingInner=0.2 if len(series) > 1 else alt.Undefined, paddingOuter=0.1)
     height = len(labels) * (20 if len(series) == 1 else 10 + 8 * len(series))
 
     def layer(mark: alt.Chart, **more: Any) -> alt.Chart:

@@ -107,7 +107,7 @@ def render_report(
         script=script,
         script_hashes=hashes,
         versions=sorted((versions or {}).items()),
-        **content(result, judged, pictures),
+        **content(result, judged, pictures, browsed=interactive),
     )
     return page.strip() + "\n"
 
@@ -152,8 +152,10 @@ def draw_pictures(result: Result, draw: Draw = draw_here, tables: Tables | None 
     return Pictures(lookup, sections)
 
 
-def content(result: Result, judged: int | None = None, pictures: Pictures | None = None) -> dict[str, Any]:
-    """What the templates show of a result."""
+def content(
+    result: Result, judged: int | None = None, pictures: Pictures | None = None, *, browsed: bool = False
+) -> dict[str, Any]:
+    """What the templates show of a result. browsed: by a script, with more rows of segments."""
     pictures = pictures or draw_pictures(result)
     lookup = pictures.lookup
     sentence, sides = knowledge.fidelity(lookup)
@@ -183,7 +185,7 @@ def content(result: Result, judged: int | None = None, pictures: Pictures | None
         "results": lookup.results,
         "extremes": extremes(lookup),
         "ask_for_days": pictures.sections["days"] is None and _spans_days(lookup),
-        "segments": segment_tables(lookup),
+        "segments": segment_tables(lookup, browsed=browsed),
         "calibrated": calibration_tables(lookup),
         "training": training_table(lookup),
         "splits": reasons.splits(lookup),

@@ -1,4 +1,5 @@
-"""What `--interactive` adds to the page: one Vega runtime, the charts' specifications as data, and a short script.
+"""What `--interactive` adds to the page: one Vega runtime, the charts' specifications as data, and two short scripts, one of
+which sorts and filters the tables by segment.
 
 The page stays complete without it: the script puts a live chart in the place of each picture, and where it can't, the
 picture stays. Names are data of the specifications, never part of an expression: Vega reads them through a parameter,
@@ -21,6 +22,7 @@ from bidsim.report.lookup import Lookup
 # More than a tooltip shows or a screen can place; they are most of a specification's size.
 DIGITS = 6
 RUNTIME = "window.vegaEmbed = vegaEmbed;"
+PAGE = ("interactive.js", "tables.js")
 # Axis labels that are tokens in the picture; the script's charts look them up.
 LABELS = "labels[datum.value]"
 
@@ -40,7 +42,7 @@ def make_script(lookup: Lookup) -> Script:
 
     names = {f"p{at}": f.clean_name(p.name) for at, p in enumerate(lookup.result.policies)}
     specs = {d.name: live_spec(d, names) for d in all_drawings(lookup)}
-    page = resources.files("bidsim.report").joinpath("interactive.js").read_text("utf-8")
+    page = "".join(resources.files("bidsim.report").joinpath(name).read_text("utf-8") for name in PAGE)
     return Script(vl_convert.javascript_bundle(RUNTIME), page, specs)
 
 

@@ -6,18 +6,23 @@ are mostly the noisiest, and a list of them reads as a list of findings.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from bidsim.report import format as f
 from bidsim.report.lookup import Lookup
 from bidsim.report.view import Cell, cell, decided
-from bidsim.report.words import label, writer
+from bidsim.report.words import difference_writer, label, writer
 from bidsim.result import Segment
 
 TABLE_ROWS = 60
 # Over all tables together, so that many candidates or segments don't make a page that nobody can load or read.
 ALL_ROWS = 160
 FEWEST_ROWS = 12
+# Of a page whose script shows them a few at a time: (of one table, over all tables).
+BROWSED_ROWS = (400, 400)
+# Numbers to sort by, as its charts have them.
+DIGITS = 6
 CHART_ROWS = 30
 # Below this many results on either side a cost per result is hardly more than luck; such dots are hollow.
 FEW_RESULTS = 20
@@ -31,17 +36,21 @@ class Column:
 
 @dataclass(frozen=True)
 class SegmentRow:
-    """cells: for each column the baseline's text and the candidate's cell."""
+    """cells: for each column the baseline's text and the candidate's cell. numbers: what stands in each cell, the change as
+    written, None where there is none; results: the more of either policy's."""
 
     name: str
     ident: str
     cells: list[tuple[str, Cell]]
+    numbers: list[float | None]
+    results: float
 
 
 @dataclass(frozen=True)
 class SegmentTable:
-    """few: whether any row shown has few results, which its cells say."""
+    """key: of this table on its page; few: whether any row shown has few results, which its cells say."""
 
+    key: str
     family: str
     policy: str
     columns: list[Column]
@@ -79,9 +88,13 @@ def by_spend(lookup: Lookup, family: str) -> list[Segment]:
     return sorted(segments, key=lambda s: -(lookup.base("spend", None, s) or 0.0))
 
 
-def segment_tables(lookup: Lookup) -> dict[str, list[SegmentTable]]:
-    """For each family of segments a table per candidate."""
-    return {family: [_table(lookup, family, policy.name) for policy in lookup.candidates] for family in lookup.families}
+def segment_tables(lookup: Lookup, *, browsed: bool = False) -> dict[str, list[SegmentTable]]:
+    """For each family of segments a table per candidate. browsed: by a script, so that many rows hinder nobody."""
+    most = BROWSED_ROWS if browsed else (TABLE_ROWS, ALL_ROWS)
+    return {
+        family: [_table(lookup, family, policy.name, f"{i}-{j}", most) for j, policy in enumerate(lookup.candidates)]
+        for i, family in enumerate(lookup.families)
+    }
 
 
 def has_few(lookup: Lookup, policy: str, segment: Segment) -> bool:
@@ -90,10 +103,11 @@ def has_few(lookup: Lookup, policy: str, segment: Segment) -> bool:
     return all((n or 0) < FEW_RESULTS for n in sides)
 
 
-def shown_of(lookup: Lookup, family: str) -> tuple[list[Segment], bool]:
-    """The values of a family that its tables have, and whether they are ordered by falling baseline spend."""
+def shown_of(lookup: Lookup, family: str, rows: tuple[int, int] = (TABLE_ROWS, ALL_ROWS)) -> tuple[list[Segment], bool]:
+    """The values of a family that its tables have, and whether they are ordered by falling baseline spend. rows: at most, in
+    one table and in all."""
     tables = len(lookup.families) * len(lookup.candidates)
-    most = min(TABLE_ROWS, max(FEWEST_ROWS, ALL_ROWS // max(1, tables)))
+    most = min(rows[0], max(FEWEST_ROWS, rows[1] // max(1, tables)))
     campaigns = family == lookup.campaign_family
     if campaigns:
         most = max(most, CHART_ROWS)  # every campaign of the chart has its row
@@ -102,14 +116,14 @@ def shown_of(lookup: Lookup, family: str) -> tuple[list[Segment], bool]:
     return (by_spend(lookup, family) if ordered else segments)[:most], ordered
 
 
-def _table(lookup: Lookup, family: str, policy: str) -> SegmentTable:
+def _table(lookup: Lookup, family: str, policy: str, key: str, most: tuple[int, int]) -> SegmentTable:
     metrics = ["spend", lookup.results, lookup.indicator]
     columns = [Column(label(m), m) for m in metrics if lookup.has(m)]
-    shown, ordered = shown_of(lookup, family)
+    shown, ordered = shown_of(lookup, family, most)
     rows = []
     any_few = False
     for s in shown:
-        cells = []
+        cells, numbers = [], []
         few = has_few(lookup, policy, s)
         any_few = any_few or few
         for c in columns:
@@ -117,9 +131,26 @@ def _table(lookup: Lookup, family: str, policy: str) -> SegmentTable:
             found = replace(cell(lookup, policy, c.metric, None, s), known="")
             if few and c.metric != "spend":
                 found = replace(found, known="few" if found.change != f.DASH else "", tone="")
-            cells.append((write(lookup.base(c.metric, None, s)), found))
-        rows.append(SegmentRow(lookup.label(s), lookup.ident(s), cells))
-    return SegmentTable(family, policy, columns, rows, len(lookup.families[family]), ordered, any_few)
+            base = lookup.base(c.metric, None, s)
+            cells.append((write(base), found))
+            numbers += [
+                _number(n) for n in (base, lookup.value(policy, c.metric, None, s), _changed(lookup, policy, c, s))
+            ]
+        sides = lookup.base(lookup.results, None, s), lookup.value(policy, lookup.results, None, s)
+        rows.append(SegmentRow(lookup.label(s), lookup.ident(s), cells, numbers, max(n or 0.0 for n in sides)))
+    return SegmentTable(key, family, policy, columns, rows, len(lookup.families[family]), ordered, any_few)
+
+
+def _changed(lookup: Lookup, policy: str, column: Column, segment: Segment) -> float | None:
+    """The change that `view.cell` writes."""
+    found = lookup.difference(policy, column.metric, None, segment)
+    if found is None:
+        return None
+    return (found.absolute if difference_writer(column.metric)[0] == "absolute" else found.relative).value
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(f"{value:.{DIGITS}g}")
 
 
 def shifts(lookup: Lookup, candidates: int, width: int) -> Shifts | None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from html import unescape
 from pathlib import Path
 
 import pytest
 from fixtures import make_result
 
 from bidsim.report import render_report
+from bidsim.report.lookup import Lookup
+from bidsim.report.segments import segment_tables
 
 CHROMIUM = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
@@ -68,3 +71,62 @@ def test_the_interactive_page_draws_every_chart_and_shows_names_as_text(tmp_path
     assert "春のセール" in labels
     assert not re.search(r">[pr]\d+<", labels)
     assert 'role="img"' in labels
+    assert done.stdout.count('<div class="browse">') == 4
+
+
+def test_tables_by_segment_are_sorted_filtered_and_shown_in_pages(tmp_path: Path) -> None:
+    result = make_result(campaigns=120, candidates=1)
+    steps = """<script>{
+      const table = document.querySelector("table[data-rows='0-0']");
+      const bar = document.querySelector(".browse");
+      const [back, on] = bar.querySelectorAll("button");
+      const least = bar.querySelector("input");
+      const names = () => [...table.tBodies[0].rows].map((row) => row.cells[0].textContent).join("\\n");
+      const note = (what) => {
+        const said = document.createElement("pre");
+        said.textContent = ["@@" + what, table.tBodies[0].rows.length, bar.querySelector("span").textContent, names()].join("@@");
+        document.body.append(said);
+      };
+      note("first");
+      on.click(), on.click(); note("last");
+      const change = table.tHead.rows[1].cells[2];
+      change.querySelector("button").click(); note(change.getAttribute("aria-sort"));
+      change.querySelector("button").click(); note(change.getAttribute("aria-sort"));
+      least.value = "LEAST"; least.dispatchEvent(new Event("input")); note("least");
+      window.dispatchEvent(new Event("beforeprint")); note("paper");
+    }</script>"""
+    lookup = Lookup(result)
+    (table,) = segment_tables(lookup, browsed=True)["campaign"]
+    results = sorted(row.results for row in table.rows)
+    page = render_report(result, interactive=True)
+    # The page's own policy lets no other script run.
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+    page += steps.replace("LEAST", str(results[-10]))
+    file = tmp_path / "report.html"
+    file.write_text(page, "utf-8")
+    flags = [str(CHROMIUM), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    command = [*flags, "--virtual-time-budget=30000", file.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr
+    notes = {
+        what: (int(rows), said, names.split("\n"))
+        for what, rows, said, names in re.findall(r"<pre>@@(\w+)@@(\d+)@@(.*?)@@(.*?)</pre>", done.stdout, re.S)
+    }
+    shown = [f"{row.name}{row.ident}" for row in table.rows]
+    assert [len(shown), notes["first"][:2], notes["last"][:2]] == [
+        120,
+        (50, "1 to 50 of 120"),
+        (20, "101 to 120 of 120"),
+    ]
+    tail = [unescape(name) for name in notes["last"][2]]
+    assert tail == shown[100:]
+    changes = {f"{row.name}{row.ident}": row.numbers[2] for row in table.rows}
+    for way, sign in (("descending", -1), ("ascending", 1)):
+        rows, said, names = notes[way]
+        found = [sign * (changes[unescape(name)] or 0) for name in names]
+        assert (rows, found) == (50, sorted(found))
+        assert found[0] == min(sign * (n or 0) for n in changes.values())
+        assert said == "1 to 50 of 120. The largest changes are mostly the noisiest."
+    assert notes["least"][0] == 10
+    assert notes["least"][1].startswith("1 to 10 of 10, 110 left out.")
+    assert notes["paper"][0] == 120
