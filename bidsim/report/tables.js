@@ -55,6 +55,7 @@
         way = column === at ? -way : -1;
         column = at;
         page = 0;
+        table.querySelector(".order")?.remove();
         headers.forEach((h) => h.removeAttribute("aria-sort"));
         header.setAttribute("aria-sort", way < 0 ? "descending" : "ascending");
         show();
