@@ -69,6 +69,7 @@ def _run(signals: Signals | None = None) -> int:
         from bidsim.cli import run
 
         status = run()
+        sys.stdout.flush()  # what can't be written is known here, and not when the interpreter ends
         # Typer makes a status of the interrupt before it gets here.
         return _interrupted(signals) if signals.caught and status == EXIT_INTERRUPTED else status
     except KeyboardInterrupt:
@@ -109,13 +110,20 @@ def _interrupted(signals: Signals) -> int:
 
 
 def _fill_closed_streams() -> None:
-    """Where a standard stream is closed (cron, services), its descriptor goes to nobody: else the next file that is opened
-    gets it, and what a library prints gets into that file."""
+    """Where a standard stream is closed, its descriptor goes to nobody: else the next file that is opened gets it, and what
+    a library prints gets into that file. Messages may be lost there, as services and cron start commands; what was asked
+    for may not: stdout is a pipe that nobody reads, and ends as every other one."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+    if sys.stdout is None:
+        read, write = os.pipe()
+        os.close(read)
+        os.dup2(write, 1)
+        os.close(write)
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 

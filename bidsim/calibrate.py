@@ -24,6 +24,7 @@ from bidsim.logs.origins import silent
 from bidsim.models.bundle import Bundle
 from bidsim.models.manifest import Isotonic, Platt, TrainingWindow
 from bidsim.models.packing import open_model
+from bidsim.models.pooling import Pool, Pooled
 from bidsim.models.recalibration import fit_isotonic, fit_platt, recalibrate
 from bidsim.replay.binding import planned
 from bidsim.replay.engine import Engine
@@ -110,8 +111,8 @@ def calibrate(
             stages.remove_anomalies()
         facts = facts_text(plan, stages.rows)
         for head in wanted:
-            p, y, w = _rows(engine, facts, str(plan.valid(0, head)), head)
-            fits.append(_fit(head, method, p, y, w, str(model)))
+            rows = _rows(engine, facts, str(plan.valid(0, head)), head)
+            fits.append(_fit(head, method, rows, str(model)))
         span = fitting.window() or _span(engine, facts, plan)
     return _with(bundle, fits, span), fits
 
@@ -196,30 +197,29 @@ def _in_window(loaded: LoadedScenario, window: Window | None, *, other_log: bool
     return fitting
 
 
-def _rows(engine: Engine, facts: str, prediction: str, head: str) -> tuple[Floats, Floats, Floats]:
+def _rows(engine: Engine, facts: str, prediction: str, head: str) -> Pooled:
     sql = f"select {prediction} as p, y_{head} as y, w from ({facts}) where {prediction} is not null and y_{head} is not null"
-    parts: list[tuple[Floats, ...]] = [(np.empty(0), np.empty(0), np.empty(0))]
+    pool = Pool()
     for batch in engine.stream(sql):
-        parts.append(tuple(np.asarray(batch.column(name), dtype=np.float64) for name in ("p", "y", "w")))
-    p, y, w = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return p, y, w
+        pool.add(*(np.asarray(batch.column(name), dtype=np.float64) for name in ("p", "y", "w")))
+    return pool.pooled()
 
 
-def _fit(head: Head, method: str, p: Floats, y: Floats, w: Floats, file: str) -> Fit:
-    positives = float((y > 0).sum())
-    if positives < LEAST_POSITIVES:
+def _fit(head: Head, method: str, rows: Pooled, file: str) -> Fit:
+    if rows.positives < LEAST_POSITIVES:
         raise ModelError(
-            f"head {head}: {int(positives)} positive rows of {len(y)} are too few to fit a curve; take a window with at "
+            f"head {head}: {rows.positives} positive rows of {rows.rows} are too few to fit a curve; take a window with at "
             f"least {LEAST_POSITIVES}",
             file=file,
         )
+    p, y, w = rows.score, rows.label, rows.weight
     try:
         step = fit_platt(p, y, w) if method == "platt" else fit_isotonic(p, y, w)
     except ModelError as error:
         raise ModelError(f"head {head}: {error.message}", file=file) from error
     observed = float(w @ y)
     after = float(w @ recalibrate(p, [step]))
-    return Fit(head, step, len(y), positives, float(w @ p) / observed, after / observed)
+    return Fit(head, step, rows.rows, float(rows.positives), float(w @ p) / observed, after / observed)
 
 
 def _span(engine: Engine, facts: str, plan: Plan) -> tuple[datetime, datetime] | None:

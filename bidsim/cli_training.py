@@ -166,7 +166,14 @@ def train(
             try:
                 with stop.gently():
                     trained = fit(
-                        examples, found, out, checkpoint=checkpoint, stop=stop, on_metric=say, progress=progress
+                        examples,
+                        found,
+                        out,
+                        checkpoint=checkpoint,
+                        stop=stop,
+                        on_metric=say,
+                        progress=progress,
+                        threads=threads,
                     )
             except Stopped as error:
                 typer.echo(f"bidsim: {error}", err=True)

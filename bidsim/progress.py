@@ -37,6 +37,13 @@ class Lines:
             rate = done / (now - self._began)
             print(f"bidsim: {self._name}: {done:,} rows, {rate:,.0f} rows/s", file=self._stream, flush=True)
 
+    def warn(self, text: str) -> None:
+        print(_warning(text), file=self._stream, flush=True)
+
+
+def _warning(text: str) -> str:
+    return f"bidsim: warning: {text}"
+
 
 class Live:
     """A line that changes in place: what is being done, rows, rate, time left where it is known."""
@@ -77,6 +84,9 @@ class Live:
     def rows(self, done: int) -> None:
         rate = done / max(1e-9, time.monotonic() - self._began)
         self._bar.update(self._task, completed=done, total=self._total, rows=f"{done:,} rows, {rate:,.0f}/s")
+
+    def warn(self, text: str) -> None:
+        self._bar.console.print(_warning(text), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

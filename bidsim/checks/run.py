@@ -45,7 +45,7 @@ def run_check(
     refuse_unsupported(loaded)
     refuse_spark(loaded, "bidsim check")
     loaded = _with_candidate(loaded, models)
-    policies = resolve(loaded, models, baseline)
+    policies = resolve(loaded, models, baseline, settings.threads)
     progress.step("opening models and log")
     found = open_log(loaded, tables or {})
     threads = settings.threads or os.cpu_count() or 1

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from bidsim.errors import BidsimError, LogError
 from bidsim.logs.origins import PART, Origin, Span, Told, Wanted
-from bidsim.logs.source import Source, list_files
+from bidsim.logs.source import Source, list_files, quote_name
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def bring_rows(
         return source
     low = " ".join(sql).lower()
     names = [name for name, _ in engine.names(f"select * from {source.reader()}")]
-    used = frozenset(name.lower() for name in names if f"s.{_quoted(name)}".lower() in low)
+    used = frozenset(name.lower() for name in names if f"s.{quote_name(name)}".lower() in low)
     files = source.origin.rows(Wanted(used, _by_partition(source, engine, conditions), span))
     engine.now_reads(list(map(str, files)))
     return replace(source, files=tuple(map(str, files)))
@@ -159,7 +159,3 @@ def _names(text: str) -> set[str]:
     """Columns that an expression names; those of another table count as none of this."""
     found = re.findall(r'\b([a-z])\."((?:[^"]|"")*)"', text)
     return {name.lower() if table == "s" else f"{table}.{name}" for table, name in found}
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any, Protocol, TextIO
 
 from bidsim.errors import LogError
-from bidsim.logs.source import Source, list_files, quote_text
+from bidsim.logs.source import NO_VALUES, Source, list_files, quote_name, quote_text
 
 DELIMITERS = (",", "\t", ";", "|")
 TIMES = ("TIMESTAMP WITH TIME ZONE", "TIMESTAMP", "DATE")
@@ -26,6 +26,7 @@ ABSENT = (
     "is not in this file, and in other files of the log it is; write it there too, or leave files without it out of the "
     "table's path"
 )
+SOME_ROWS = 1_000
 TWICE = "stands twice in the header; rename one of the two"
 ZONED = "has a time zone in this file and none in other files of the log; write them alike"
 
@@ -99,6 +100,7 @@ def _settle_csv(source: Source, engine: Asker) -> Source:
             source = _plain_times(source, times, engine)
         if not engine.rows(f"select 1 from {source.reader()} limit 1"):
             raise LogError(f"table {source.name}: there is a header and no row", file=source.files[0])
+        source = _without_values(source, engine)
     except LogError as error:
         if error.line is None:
             one = error.file or (source.files[0] if len(source.files) == 1 else None)
@@ -114,7 +116,7 @@ def _plain_times(source: Source, times: list[str], engine: Asker) -> Source:
     """
     kinds = dict(source.types)
     as_text = replace(source, types=tuple((name, "VARCHAR") for name, _ in source.types))
-    quoted = {name: '"' + name.replace('"', '""') + '"' for name in times}
+    quoted = {name: quote_name(name) for name in times}
     checks = ", ".join(
         f"count({q}) = count(try_cast({q} as {kinds[name]})), "
         f"count({q}) = count(try_cast({q} as timestamptz)), "
@@ -129,6 +131,20 @@ def _plain_times(source: Source, times: list[str], engine: Asker) -> Source:
         elif not plain:
             kinds[name] = "VARCHAR"
     return replace(source, types=tuple((n, kinds[n]) for n, _ in source.types))
+
+
+def _without_values(source: Source, engine: Asker) -> Source:
+    """Columns that are empty in every line have no values, as a Parquet column of NULLs; the engine takes them for texts.
+
+    The first rows say of nearly all others that they have some; only where one is empty so far is the rest read for it.
+    """
+    empty = [name for name, kind in source.types if kind == "VARCHAR"]
+    for some in (f" limit {SOME_ROWS}", ""):
+        if empty:
+            counts = ", ".join(f"count({quote_name(name)})" for name in empty)
+            (found,) = engine.rows(f"select {counts} from (from {source.reader()}{some})")
+            empty = [name for name, values in zip(empty, found, strict=True) if not values]
+    return replace(source, types=tuple((n, NO_VALUES if n in empty else kind) for n, kind in source.types))
 
 
 def _settle_ndjson(source: Source, engine: Asker) -> Source:

@@ -18,6 +18,8 @@ from bidsim.logs.origins import Origin
 from bidsim.logs.steady import Stamp, change, stamp
 
 Format = Literal["parquet", "csv", "ndjson"]
+# The engine's type of a column that no row gives a value.
+NO_VALUES = '"NULL"'
 
 ENDINGS: dict[str, Format] = {
     ".parquet": "parquet",
@@ -95,13 +97,21 @@ class Source:
         columns = ", ".join(f"{quote_text(name)}: {quote_text(kind)}" for name, kind in self.types)
         if self.format == "csv":
             dialect = f"header = true, delim = {quote_text(self.delimiter)}, quote = '\"', escape = '\"', null_padding = false"
-            return f"read_csv({files}, auto_detect = false, {dialect}, columns = {{{columns}}})"
+            table = f"read_csv({files}, auto_detect = false, {dialect}, columns = {{{columns}}})"
+            # That reader makes texts of columns without values, which no arithmetic takes.
+            without = ", ".join(f"null as {quote_name(name)}" for name, kind in self.types if kind == NO_VALUES)
+            return f"(select * replace ({without}) from {table})" if without else table
         return f"read_json({files}, format = 'newline_delimited', columns = {{{columns}}})"
 
 
 def quote_text(text: str) -> str:
     """A text as a SQL literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def quote_name(name: str) -> str:
+    """A column's name as SQL."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def pattern_of(path: str) -> str:

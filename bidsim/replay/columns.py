@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from bidsim.errors import BidsimError, ExpressionError, LogError
-from bidsim.logs.source import Source
+from bidsim.logs.source import NO_VALUES, Source
 from bidsim.replay.engines import AnyEngine
 from bidsim.replay.plan import NUMERIC_ROLES, CampaignTable, Segment
 from bidsim.scenario.explaining import nearest
@@ -26,7 +26,7 @@ from bidsim.scenario.schema import ROLES
 SIGNED_TYPES = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
 NUMERIC_TYPES = (*SIGNED_TYPES, *(f"U{kind}" for kind in SIGNED_TYPES), "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN")
 # One value each, which files keep as it is; what else there is (lists, intervals, 128 bits) is known by its text.
-KEPT_TYPES = (*NUMERIC_TYPES, "VARCHAR", "DATE", "TIME", "BLOB", "UUID", "ENUM", '"NULL"')
+KEPT_TYPES = (*NUMERIC_TYPES, "VARCHAR", "DATE", "TIME", "BLOB", "UUID", "ENUM", NO_VALUES)
 MONEY_ROLES = ("target_cpc", "target_cpa", "daily_budget")
 TIME_PARTS = {
     "hour": "extract('hour' from {0})",
@@ -195,7 +195,7 @@ def check_binds(loaded: LoadedScenario, engine: AnyEngine, relation: str, sql: s
 
 
 def is_numeric(kind: str) -> bool:
-    return (kind.startswith(NUMERIC_TYPES) and not kind.endswith("]")) or kind == '"NULL"'
+    return (kind.startswith(NUMERIC_TYPES) and not kind.endswith("]")) or kind == NO_VALUES
 
 
 def check_numeric(

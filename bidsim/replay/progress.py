@@ -15,6 +15,9 @@ class Progress(Protocol):
     def rows(self, done: int) -> None:
         """So many rows of this step are done."""
 
+    def warn(self, text: str) -> None:
+        """What is done is hardly what was meant."""
+
 
 class Silent:
     """Shows nothing."""
@@ -26,4 +29,7 @@ class Silent:
         pass
 
     def rows(self, done: int) -> None:
+        pass
+
+    def warn(self, text: str) -> None:
         pass

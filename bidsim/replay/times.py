@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from bidsim.logs.columns import ZONE_AT_END
 from bidsim.logs.origins import Span
+from bidsim.logs.source import NO_VALUES
 from bidsim.replay.columns import Names, a_value, check_binds
 from bidsim.replay.engines import AnyEngine
 from bidsim.scenario.loading import LoadedScenario
@@ -30,7 +31,7 @@ def time_kind_of(
         return None
     if kind == "TIMESTAMP WITH TIME ZONE":
         return "instant"
-    if kind.startswith("TIMESTAMP") or kind == "DATE":
+    if _is_clock(kind):
         return "wall"
     text = names.loaded.scenario.columns.time or "time"
     value = a_value(names, engine, relation, str(roles["time"]))
@@ -43,6 +44,11 @@ def time_kind_of(
         "columns",
         "time",
     )
+
+
+def _is_clock(kind: str) -> bool:
+    """Whether a type is a time without a zone; a column without values is one that says nothing."""
+    return kind.startswith("TIMESTAMP") or kind in ("DATE", NO_VALUES)
 
 
 def _check_zone(names: Names, engine: AnyEngine, relation: str, role: str) -> None:
@@ -82,7 +88,7 @@ def event_seconds(
     kind = types.get(role, "")
     if kind == "TIMESTAMP WITH TIME ZONE":
         return f"epoch({roles[role]})"
-    if kind.startswith("TIMESTAMP") or kind == "DATE":
+    if _is_clock(kind):
         zone = loaded.scenario.timezone.replace("'", "''")
         moment = f"cast({roles[role]} as timestamp)"
         return f"epoch({moment})" if zone == "UTC" else f"epoch(timezone('{zone}', {moment}))"

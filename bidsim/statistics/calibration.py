@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import isotonic_regression
 
+from bidsim.statistics.measured import Measured, Turning
 from bidsim.statistics.ranking import Cells, Ladder
 
 Floats = npt.NDArray[np.float64]
@@ -168,6 +169,17 @@ def recalibrated(ladder: Ladder, unit: float = 1.0) -> Recalibrated:
     pure = np.array([total - mass.sum(), *mass[(hits == 0) | (hits == mass)]]) * unit
     wiggle = float((varies / mass).sum() + (pure * (2 / (pure + 1)) ** 2).sum())
     return Recalibrated(float(varies.sum() / total), wiggle)
+
+
+def uncertainty_of(rate: Measured) -> Measured:
+    """r (1 - r) of the base rate r, the Brier score of predicting it for every row; highest where r is one half."""
+    assert rate.parts is not None
+
+    def variance(r: Floats) -> Floats:
+        return r * (1 - r)
+
+    slope = 1 - 2 * rate.value
+    return Measured(variance(rate.value), slope[:, None] * rate.parts, turning=Turning(rate, variance, 0.5))
 
 
 def spans(mass: Floats, bins: int = BINS) -> Floats:

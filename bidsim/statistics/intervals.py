@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bidsim.statistics.halves import STRATA
-from bidsim.statistics.measured import Mean, Measured, Noise
+from bidsim.statistics.measured import Mean, Measured, Noise, Turning
 from bidsim.statistics.spread import LEAST_BUCKETS, Bounds, Sample, Spread, bounds_of, spread_of, total_spread
 from bidsim.statistics.tallies import ratio
 
@@ -136,7 +136,22 @@ def _interval(measured: Measured, sample: Sample) -> Bounds:
         return np.full(len(value), np.nan), np.full(len(value), np.nan)
     log = measured.kind in ("count", "log")
     centre = np.where(value > 0, value, np.nan) if log else value
-    return bounds_of(centre, _own_spread(measured, sample, log=log), sample, log=log)
+    bounds = bounds_of(centre, _own_spread(measured, sample, log=log), sample, log=log)
+    return bounds if measured.turning is None else _turned(bounds, measured.turning, sample)
+
+
+def _turned(bounds: Bounds, turning: Turning, sample: Sample) -> Bounds:
+    """Where the other metric may be at the turn, the interval also holds what all of its interval is mapped to. Where
+    nothing is known of the other one, no width at the turn is no knowledge."""
+    low, high = interval(turning.of, sample)
+    turn = np.full(len(low), turning.turn)
+    mapped = [turning.by(at) for at in (low, high, turn)]
+    near = (low <= turn) & (turn <= high)
+    bounds = without(bounds, np.isnan(low) & (bounds[0] == bounds[1]))
+    return (
+        np.where(near, np.fmin(bounds[0], np.minimum.reduce(mapped)), bounds[0]),
+        np.where(near, np.fmax(bounds[1], np.maximum.reduce(mapped)), bounds[1]),
+    )
 
 
 def _drawn_interval(measured: Measured, draws: Floats, sample: Sample) -> Bounds:

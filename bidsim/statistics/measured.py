@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,6 +49,16 @@ class Noise:
 
 
 @dataclass(frozen=True)
+class Turning:
+    """That a metric is a function of another one and has its only extreme at `turn`, where first order says that it does
+    not vary. by: the function, from shape (values,) to the same."""
+
+    of: Measured
+    by: Callable[[Floats], Floats]
+    turn: float
+
+
+@dataclass(frozen=True)
 class Measured:
     """A metric of one policy in one family of segments.
 
@@ -63,7 +73,7 @@ class Measured:
     unseen: by segment value, whether the spread of its change against the baseline is unknown, see `is_unseen`; exact: the
     value that the parts are about, where rows are too coarse to give it. extreme: by segment value, whether it could not be
     higher, or lower, or all labels are alike, or half-samples leave all of it out, so that it has less spread in this log
-    than in the next, or none.
+    than in the next, or none. turning: what it is a function of, where parts may say too little.
     """
 
     value: Floats
@@ -78,6 +88,7 @@ class Measured:
     unseen: npt.NDArray[np.bool_] | None = None
     exact: Floats | None = None
     extreme: npt.NDArray[np.bool_] | None = None
+    turning: Turning | None = None
 
 
 # So many results expected of what two policies decide differently, and none seen, are too many to ignore.

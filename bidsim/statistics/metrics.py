@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from bidsim.statistics.auc import auc_of, grouped_auc, grouped_influence
 from bidsim.statistics.binned import Sums, with_noise
-from bidsim.statistics.calibration import Bins, calibration_error, ece, ece_if_calibrated, stacked
+from bidsim.statistics.calibration import Bins, calibration_error, ece, ece_if_calibrated, stacked, uncertainty_of
 from bidsim.statistics.halves import FEW as FEWEST
 from bidsim.statistics.intervals import absolute_interval, relative_interval
 from bidsim.statistics.measured import UNSEEN, Mean, Measured, fact_of, is_unseen, powers, ratio_of, total_of
@@ -251,12 +251,12 @@ def head_values(
         entropy = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
         slope = np.log1p(-rate) - np.log(rate)
     entropy = np.where(entropy > 0, entropy, 0.0)
-    uncertainty = rate * (1 - rate)
     bins, whole = ranked.bins, stacked(ranked.bins)
     loss = ratio_of(logloss, part("loss"), part("n"))
-    base_rate = ratio_of(rate, part("y"), part("n"))
+    base_rate = ratio_of(rate, part("y"), part("n"), log=False)
     assert loss.parts is not None
     assert base_rate.parts is not None
+    uncertainty = uncertainty_of(base_rate)
     relative = ratio(logloss, entropy)
     moved = ratio(loss.parts - relative[:, None] * slope[:, None] * base_rate.parts, entropy[:, None])
     values: dict[str, Measured] = {
@@ -265,8 +265,8 @@ def head_values(
         "auc": auc_of(ranked.auc, ranked.won, ranked.lost, part("y"), part("n")),
         "brier": ratio_of(brier, part("squared"), part("n")),
         "miscalibration": Measured(brier - ranked.recalibrated),
-        "discrimination": Measured(uncertainty - ranked.recalibrated),
-        "uncertainty": Measured(uncertainty, (1 - 2 * rate)[:, None] * base_rate.parts, "linear"),
+        "discrimination": Measured(uncertainty.value - ranked.recalibrated),
+        "uncertainty": uncertainty,
         "calibration": ratio_of(ratio(p, y), part("p"), part("y")),
         "ece": Measured(ece(whole)),
         "ece_if_calibrated": Measured(ece_if_calibrated(whole, n)),

@@ -16,6 +16,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ from bidsim.training.examples import (
 )
 from bidsim.training.parts import keep_some, write_parts
 from bidsim.training.steps import new_directory
-from bidsim.training.windows import Rows, in_rows, plan_windows
+from bidsim.training.windows import Rows, in_rows, plan_windows, too_long
 
 DECIDING = (
     *("sample_type", "logs_tables", "conditions", "features", "columns", "campaigns", "timezone", "intervals"),
@@ -127,6 +128,10 @@ def extract(
         for part, rows in ((train, windows.training), (evaluation, windows.evaluation)):
             progress.step(f"extracting {'training' if part is train else 'evaluation'} examples")
             made[part.name] = _extract_set(in_rows(loaded, rows), rows, part, aside, settings, progress)
+            if part is train and rows.window is not None and selection.train_hours is not None:
+                short = too_long(rows.window, made["train"].first)
+                if short is not None:
+                    progress.warn(short)
         for ours, theirs in zip(made["train"].features, made["evaluation"].features, strict=True):
             if ours.kind != theirs.kind:
                 raise LogError(
@@ -170,9 +175,12 @@ class _Set:
 
 @dataclass(frozen=True)
 class _Extracted:
+    """first: the time of the log's first row in the window; None where rows have none."""
+
     examples: ExampleSet
     features: tuple[FeatureColumn, ...]
     columns: dict[Role, str]
+    first: datetime | None
 
 
 def _extract_set(
@@ -205,6 +213,7 @@ def _extract_set(
             plan.carry(f"x_{i}", sql)
         stages = Stages(engine, plan, ties_lose=False, never=False)
         stages.read(progress.rows)
+        first = _first_time(stages, engine)
         removed = _remove(stages, engine) if loaded.scenario.remove_anomaly_cvr_cpns else ()
         engine.run(f"create view examples as {facts_text(plan, stages.rows)}")
         columns = _role_columns(plan, names)
@@ -228,7 +237,15 @@ def _extract_set(
         FeatureColumn(name=name, type=kind, kind=_kind(kind))  # type: ignore[arg-type]
         for name, (_, kind) in zip(names, types, strict=True)
     )
-    return _Extracted(ExampleSet(window=span, removed_campaigns=removed, samples=samples), features, columns)
+    return _Extracted(ExampleSet(window=span, removed_campaigns=removed, samples=samples), features, columns, first)
+
+
+def _first_time(stages: Stages, engine: Engine) -> datetime | None:
+    if not stages.plan.time_kind:
+        return None
+    moment = "ts" if stages.plan.time_kind == "instant" else f"timezone('{stages.plan.zone}', ts)"
+    ((seconds,),) = engine.rows(f"select epoch(min({moment})) from {stages.rows}")
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def _only_rows(loaded: LoadedScenario) -> LoadedScenario:

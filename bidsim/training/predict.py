@@ -12,14 +12,15 @@ from bidsim.scenario.schema import PREDICTION_COLUMN
 from bidsim.training.examples import HEAD_SAMPLE, Extraction
 
 
-def predict(extraction: Extraction, bundle: Bundle, directory: Path) -> list[Path]:
+def predict(extraction: Extraction, bundle: Bundle, directory: Path, threads: int | None = None) -> list[Path]:
     """Write one file a head into an existing folder: its role columns and pctr, pcvr or pctcvr. Rows in order of time.
 
-    Raises BidsimError where examples or model can't be used.
+    threads: of the model's library; default: as many as there are cores. Raises BidsimError where examples or model can't
+    be used.
     """
     import pyarrow.parquet as pq
 
-    scorer = bundle.scorer()
+    scorer = bundle.scorer(threads=threads)
     written = []
     for head in scorer.heads:
         if HEAD_SAMPLE[head] not in extraction.manifest.evaluation.samples:

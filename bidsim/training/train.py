@@ -88,12 +88,14 @@ def train(
     on_metric: OnMetric = lambda name, value, step: None,
     abandon: Abandon = lambda head, found: False,
     progress: Telling | None = None,
+    threads: int | None = None,
 ) -> Trained:
     """Train every head that the extraction has examples for, and write the bundle `out`, whole or not at all.
 
     checkpoint: a folder; what it holds of this training is not done again. stop: asked at every step; once true,
     training ends with what it has, and the bundle says so. on_metric: told (name, value, round) after each round, such
-    as ("ctr_logloss", 0.1, 3). abandon: asked after each round whether to give up, by raising Abandoned.
+    as ("ctr_logloss", 0.1, 3). abandon: asked after each round whether to give up, by raising Abandoned. threads: that
+    score the validation rows with a library's model; default: as many as there are cores.
 
     The same extraction, hyperparameters and library versions give the same bytes, also after a kill and another call
     with the same checkpoint. Raises Miscalibrated, Diverged, BidsimError, Abandoned, Stopped where nothing was learned yet;
@@ -122,7 +124,7 @@ def train(
         ordered = {head: curves[head] for head in HEADS if head in curves}
         note = _note(extraction, [h for h in problems if h not in curves], stopped)
         bundle = bundle.with_manifest(learning_curve=ordered, note=note)
-        validation = _validate(bundle, {head: problems[head] for head in ordered})
+        validation = _validate(bundle, {head: problems[head] for head in ordered}, threads)
     for head, found in validation.items():
         check_calibration(head, found, problems[head].hyper.max_miscalibration)
     return Trained(bundle.write(out), validation, stopped)
@@ -361,9 +363,9 @@ def _note(extraction: Extraction, missing: list[Head], stopped: bool) -> str:
     return said[:10_000]
 
 
-def _validate(bundle: Bundle, problems: Mapping[Head, Problem]) -> dict[Head, Measures]:
+def _validate(bundle: Bundle, problems: Mapping[Head, Problem], threads: int | None) -> dict[Head, Measures]:
     """What the packed model predicts for the validation rows, through the scorer that a replay uses."""
-    scorer = bundle.scorer()
+    scorer = bundle.scorer(threads=threads)
     found: dict[Head, Measures] = {}
     for head, problem in problems.items():
         unusable = 0

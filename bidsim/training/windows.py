@@ -18,6 +18,8 @@ from bidsim.errors import BidsimError
 from bidsim.scenario.loading import LoadedScenario, scenario_from_dict
 
 Window = tuple[datetime, datetime]
+# Share of a training window that may be without rows at its beginning: a few quiet hours are no short log.
+QUIET = 0.05
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,18 @@ def plan_windows(
     except OverflowError:
         raise BidsimError(f"{train_hours} training hours reach beyond the year 1") from None
     return Windows(Rows((start, end), dict(train_tables or tables)), evaluation, gap_hours)
+
+
+def too_long(window: Window, first: datetime | None) -> str | None:
+    """What to say of a training window that begins long before the log's first row in it; None where nothing."""
+    start, end = window
+    if first is None or first - start < max(timedelta(hours=1), QUIET * (end - start)):
+        return None
+    asked, found = ((end - begin) / timedelta(hours=1) for begin in (start, first))
+    return (
+        f"the training window is {asked:,.0f} hours long, and of those the log has only the last {found:,.1f} "
+        f"(its first row is of {first:%Y-%m-%d %H:%M} UTC)"
+    )
 
 
 def in_rows(loaded: LoadedScenario, rows: Rows) -> LoadedScenario:

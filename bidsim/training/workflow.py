@@ -141,7 +141,7 @@ class Workflow:
             progress.step("predicting")
             extraction = open_extraction(self.path("extract"))
             with new_directory(self.path("predict")) as aside:
-                predict(extraction, open_bundle(self.path("train") / MODEL), aside)
+                predict(extraction, open_bundle(self.path("train") / MODEL), aside, self.settings.threads)
         else:
             self._evaluate(progress)
         return True
@@ -191,6 +191,7 @@ class Workflow:
                 stop=stop,
                 on_metric=on_metric,
                 progress=progress,
+                threads=self.settings.threads,
             )
             if trained.stopped:
                 # Beside the checkpoint, never as the step's outcome: what is judged is the whole training.

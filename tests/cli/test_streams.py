@@ -210,12 +210,37 @@ def test_no_temporary_folder_is_one_message(folder: Path) -> None:
     assert not (folder / "none").exists()
 
 
-@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-"])
-def test_a_stream_that_is_closed_is_no_failure(tmp_path: Path, closed: str) -> None:
-    """As services and cron start commands: nobody listens, and the run is what it is."""
-    words = f"'{sys.executable}' -m bidsim replay --scenario s.yaml --table ad=log.parquet --out run {closed}"
+@pytest.mark.parametrize(
+    ("words", "closed", "status"),
+    [
+        ("", "2>&-", 0),  # what is missed there are messages only
+        ("--quiet", ">&-", 0),  # and here nothing
+        ("", ">&-", 141),
+        ("--json", "<&- >&- 2>&-", 141),
+    ],
+)
+def test_a_stream_that_is_closed_is_a_failure_where_what_was_asked_for_is_lost(
+    tmp_path: Path, words: str, closed: str, status: int
+) -> None:
+    """The run is what it is, whoever listens."""
+    line = f"'{sys.executable}' -m bidsim replay --scenario s.yaml --table ad=log.parquet --out run {words} {closed}"
     write_log(tmp_path / "log.parquet")
     write_scenario(tmp_path / "s.yaml")
-    done = subprocess.run(["sh", "-c", words], cwd=tmp_path, check=False, capture_output=True)
-    assert done.returncode in (0, 1)
+    done = subprocess.run(["sh", "-c", line], cwd=tmp_path, check=False, capture_output=True)
+    assert done.returncode == status
+    assert b"Traceback" not in done.stderr
     assert json.loads((tmp_path / "run" / "result.json").read_bytes())["schema"] == "bidsim.result/1"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is Linux's")
+@pytest.mark.parametrize("command", ["--version", "gate judged --json", "leaderboard judged --json"])
+def test_every_command_fails_whose_output_is_lost(folder: Path, command: str) -> None:
+    if not (folder / "judged").exists():
+        assert bidsim("replay", "--scenario", "s.yaml", "--out", "judged", "-q", cwd=folder).status == 0
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "wb") as unread, open("/dev/full", "wb") as full:
+        for stdout, shell, status in ((unread, "", 141), (None, ">&-", 141), (full, "", 2)):
+            line = f"exec '{sys.executable}' -m bidsim {command} {shell}"
+            done = subprocess.run(["sh", "-c", line], cwd=folder, check=False, stdout=stdout, stderr=subprocess.PIPE)
+            assert (done.returncode, done.stderr.count(b"\n")) == (status, int(status == 2)), done.stderr

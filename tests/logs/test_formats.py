@@ -244,6 +244,45 @@ def test_the_zone_that_a_csv_names_behind_its_times_is_theirs(tmp_path: Path, zo
     assert result.data.rows == 1
 
 
+def emptied(*names: str) -> pa.Table:
+    table = SMALL
+    for name in names:
+        table = table.set_column(
+            table.column_names.index(name), name, pa.nulls(table.num_rows, table.schema.field(name).type)
+        )
+    return table
+
+
+@pytest.mark.parametrize("ending", [".csv", ".ndjson"])
+def test_a_column_that_is_empty_in_every_line_is_one_of_missing_values(tmp_path: Path, ending: str) -> None:
+    """Numbers, times, texts and what formulas make of them are those of the same log in Parquet, with its NULLs."""
+    empty = emptied("paying_price", "pctr_v2", "ts", "spot_id", "age")
+    changes = {
+        "columns": {"time": "ts", "unit": "user_id", "price": "paying_price / 2", "click_time": "ts"},
+        "segments": ["spot_id", "hour", {"shop": "lower(spot_id)"}],
+        "conditions": ["age is null or age * 2 > 40"],
+    }
+    found = []
+    for kind in (".parquet", ending):
+        write_log(tmp_path / kind / "log" / f"0{kind}", empty.slice(0, 50))
+        write_log(tmp_path / kind / "log" / f"1{kind}", empty.slice(50))
+        found.append(numbers(tmp_path / kind, "log", **changes))
+    assert found[0]["rows"] == 400
+    assert {f["code"] for f in found[0]["findings"]} >= {"invalid_predictions", "undecidable"}
+    for part in ("rows", *NUMBERS):
+        assert found[0][part] == found[1][part], part
+
+
+@pytest.mark.parametrize("files", [1, 2])
+def test_a_csv_column_whose_only_value_comes_late_keeps_it(tmp_path: Path, files: int) -> None:
+    (tmp_path / "log").mkdir()
+    lines = [f",{WHOLE}"] * 1500 + [f"x,{WHOLE}"]
+    for i, part in enumerate((lines[:-1], lines[-1:]) if files == 2 else (lines,)):
+        (tmp_path / "log" / f"{i}.csv").write_text(f"shop,{HEADER}" + "".join(part))
+    result = small_result(tmp_path, "log", segments=["shop"])
+    assert {m.segment["shop"] for m in result.metrics if "shop" in m.segment} == {"null", "x"}
+
+
 def test_a_csv_column_whose_name_stands_twice_is_not_the_first_of_the_two(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("pctr,PCTR,paying_price,won,click\n0.1,0.9,1,1,0\n")
     write_scenario(tmp_path / "s.yaml", {"segments": [], "columns": {"price": "paying_price"}})

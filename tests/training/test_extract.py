@@ -257,6 +257,33 @@ def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:
     assert said.out.strip() == str(tmp_path / "data" / "manifest.json")
 
 
+@pytest.mark.parametrize("clock", ["ts", "cast(timezone('Asia/Tokyo', ts) as timestamp)"])
+@pytest.mark.parametrize(("hours", "said_so"), [(96, None), (100, None), (102, "102"), (1000, "1,000")])
+def test_a_training_window_that_begins_long_before_the_log_is_told(
+    tmp_path: Path, clock: str, hours: int, said_so: str | None
+) -> None:
+    """The log has 96 hours before the judged ones, whatever is asked; of a few quiet hours nothing is said."""
+    columns = {"time": clock, "unit": "user", "campaign": "ad", "price": "price", "weight": "w"}
+    window = {"last_hour": "2026-11-06T08:00:00", "duration_hour": 24}  # in Tokyo
+    scenario = write_market(
+        tmp_path,
+        columns=columns,
+        timezone="Asia/Tokyo",
+        logs_tables={"log": {"path": "log.parquet", **window}},
+    )
+    said = bidsim("extract", "--scenario", scenario, "--train-hours", str(hours), "--out", tmp_path / "data")
+    assert said.status == 0, said.err
+    told = [line for line in said.err.splitlines() if "warning" in line]
+    if said_so is None:
+        assert not told
+        return
+    (line,) = told
+    assert line == (
+        f"bidsim: warning: the training window is {said_so} hours long, and of those the log has only the last 96.0 "
+        "(its first row is of 2026-11-01 00:01 UTC)"
+    )
+
+
 def test_whole_numbers_are_categories_however_a_warehouse_writes_them(tmp_path: Path) -> None:
     scenario = write_market(tmp_path, sample_type="imp-click")
     ids = [Decimal(2**100 + ad) for ad in market().column("ad").to_pylist()]
