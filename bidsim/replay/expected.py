@@ -21,7 +21,16 @@ from bidsim.replay.plan import Plan
 from bidsim.replay.sql import render
 from bidsim.replay.worth import worth_of
 from bidsim.statistics.tallies import Family, Key, Tally
-from bidsim.statistics.winning import CELLS, LOWEST, PER_OCTAVE, Curves, expected_win, monotone, product_limit
+from bidsim.statistics.winning import (
+    CELLS,
+    LOWEST,
+    PER_OCTAVE,
+    Curves,
+    expected_win,
+    monotone,
+    product_limit,
+    self_consistent,
+)
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -83,9 +92,12 @@ def estimate_curves(engine: AnyEngine, plan: Plan, campaigns: int) -> WinCurves:
 
 
 def _chance(plan: Plan, first_price: bool, prices: Floats, losses: Floats, wins: Floats) -> Floats:
-    if not first_price or prices.sum() >= losses.sum() + wins.sum():
+    """wins: without a known price, in first price."""
+    if not wins.any():
         # Prices known of losses too, or of wins only: the losses without one bound theirs from below.
         return product_limit(prices, losses)
+    if prices.any():
+        return self_consistent(prices, losses, wins)
     levels = int(np.count_nonzero(losses + wins))
     if (losses + wins).sum() > 0 and levels < LEAST_LEVELS:
         raise LogError(
@@ -113,6 +125,7 @@ class Expectation:
         code = np.zeros(batch.rows, dtype=np.int64) if place is None else batch.codes[place]
         first = batch["first_price"] == 1
         won = batch["won"] == 1
+        floor = batch.columns.get("floor")
         curve = self.curves.index[first.astype(np.int64), code]
         for policy in plan.policies:
             unknown = batch[f"unknown_{policy.index}"]
@@ -131,6 +144,7 @@ class Expectation:
                 batch["bid_log"][at],
                 first[at],
                 won[at],
+                floor[at] if floor is not None else None,
             )
             cost[open_rows] = mean * weight[at] * 1e9
             sums: dict[str, Floats] = {"wins": chance * weight[rows] * FIXED, "spend": cost}

@@ -130,6 +130,7 @@ def _unknown_rows(
         weighted=plan.weighted,
         bidders=bidders,
         expected=predict,
+        has_floor=plan.has("floor"),
         sources=[(i, plan.sources[i]) for i in dict.fromkeys(sources)],
         segments=plan.segments,
         outcomes=outcomes,

@@ -18,9 +18,11 @@ from bidsim.result import Result
 N = 40_000
 
 
-def market(seed: int, *, first_price: bool, price_known: bool = True) -> tuple[pa.Table, dict[str, dict[str, float]]]:
-    """A log that shows prices only where it won (second price), or never (first price); and what is true of both
-    policies: the baseline's bids and half as much again."""
+def market(
+    seed: int, *, first_price: bool, priced: float | None = None
+) -> tuple[pa.Table, dict[str, dict[str, float]]]:
+    """A log that shows prices only where it won (second price), or never (first price), or of a share `priced` of its wins;
+    and what is true of both policies: the baseline's bids and half as much again."""
     rng = np.random.default_rng([20261203, seed])
     price = rng.gamma(2.0, 4.0, N)
     pctr = rng.uniform(0.02, 0.3, N).astype(np.float32).astype(np.float64)
@@ -28,7 +30,7 @@ def market(seed: int, *, first_price: bool, price_known: bool = True) -> tuple[p
     logged = bid * rng.lognormal(0.0, 0.5, N)
     won = logged >= price
     click = rng.random(N) < pctr
-    shown = won & (not first_price) & price_known
+    shown = won & (rng.random(N) < (1.0 - first_price if priced is None else priced))
     log = pa.table(
         {
             "unit": pa.array(rng.integers(0, 4000, N)),
@@ -67,10 +69,22 @@ def run(log: pa.Table, **keys: Any) -> Result:
     )
 
 
-@pytest.mark.parametrize("first_price", [False, True], ids=["second price", "first price"])
+@pytest.mark.parametrize(
+    ("first_price", "priced"),
+    [(False, None), (True, None), (True, 1.0), (True, 0.5), (True, 0.02)],
+    ids=[
+        "second price",
+        "first price",
+        "prices of its wins",
+        "prices of half of its wins",
+        "prices of few of its wins",
+    ],
+)
 @pytest.mark.parametrize("seed", range(2))
-def test_expected_totals_are_near_the_truth_that_the_log_hides(seed: int, first_price: bool) -> None:
-    log, truth = market(seed, first_price=first_price)
+def test_expected_totals_are_near_the_truth_that_the_log_hides(
+    seed: int, first_price: bool, priced: float | None
+) -> None:
+    log, truth = market(seed, first_price=first_price, priced=priced)
     kind = "first_price" if first_price else "second_price"
     found = run(log, auction={"type": kind}, outcomes="predicted")
     blind = run(log, auction={"type": kind})
@@ -105,6 +119,22 @@ def test_the_report_tells_what_counts_in_expectation_and_what_does_not() -> None
     # The frontier is of what was observed: so is the line at the baseline's spend.
     lines = [[d.plot.arguments["spend"] for d in of_frontier(Lookup(r))] for r in (found, blind)]
     assert lines[0] == lines[1] == [numbers(blind, "baseline")["spend"]] * 2
+
+
+def test_an_unknown_win_below_the_floor_counts_for_nothing_and_one_above_it_pays_the_floor_at_least() -> None:
+    log, _ = market(0, first_price=False)
+    bid, lost, odd = 100 * np.array(log["pctr"]), np.array(log["won"]) == 0, np.arange(N) % 2 == 1
+    open_rows = lost & (bid > np.array(log["bid"]))
+    above = log.append_column("floor", pa.array(1.001 * bid, mask=~lost))
+    below = log.append_column("floor", pa.array(0.95 * bid, mask=~(lost & odd)))
+    seen = numbers(run(log), "baseline")
+    hopeless, plain, floored = (numbers(run(x, outcomes="predicted"), "baseline") for x in (above, log, below))
+    assert (hopeless["wins"], hopeless["spend"]) == (seen["wins"], seen["spend"])
+    assert hopeless["unknown_wins"] == floored["unknown_wins"] == plain["unknown_wins"] == open_rows.sum()
+    assert floored["wins"] == pytest.approx(plain["wins"], rel=1e-9)
+    # What cost the mean between the two bids costs nearly all of the own one on half of the rows.
+    more = (floored["spend"] - plain["spend"]) / (plain["wins"] - seen["wins"])  # type: ignore[operator]
+    assert 0.05 * bid[open_rows].mean() < 1000 * more < 0.5 * bid[open_rows].mean()
 
 
 def test_segments_add_up_to_the_whole_in_expectation_too() -> None:

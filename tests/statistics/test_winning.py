@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression
 
-from bidsim.statistics.winning import CELLS, EDGES, Curves, cell_of, expected_win, monotone, product_limit
+from bidsim.statistics.winning import (
+    CELLS,
+    EDGES,
+    Curves,
+    cell_of,
+    expected_win,
+    monotone,
+    product_limit,
+    self_consistent,
+)
 
 
 def kaplan_meier(prices: list[float], censored: list[float], at: float) -> float:
@@ -49,6 +58,37 @@ def test_the_monotone_fit_is_isotonic_regression_at_the_bids() -> None:
     assert (np.diff(monotone(wins, losses)) >= 0).all()
 
 
+def by_cell(values: np.ndarray) -> np.ndarray:
+    return np.bincount(cell_of(values), minlength=CELLS + 1).astype(float)
+
+
+def test_the_step_by_step_fit_is_the_product_limit_where_every_win_shows_its_price() -> None:
+    rng = np.random.default_rng(20261127)
+    price, bid = rng.gamma(2.0, 4.0, 4000), rng.gamma(2.0, 5.0, 4000)
+    prices, losses = by_cell(price[price <= bid]), by_cell(bid[price > bid])
+    found, expected = self_consistent(prices, losses, np.zeros(CELLS + 1)), product_limit(prices, losses)
+    # Beyond the last price nothing is known.
+    known = np.arange(CELLS + 1) <= cell_of(price[price <= bid]).max()
+    assert found[known] == pytest.approx(expected[known], abs=0.002)
+
+
+@pytest.mark.parametrize("shown", [0.0, 0.02, 0.5])
+def test_the_step_by_step_fit_finds_the_curve_whatever_share_of_the_wins_shows_a_price(shown: float) -> None:
+    rng = np.random.default_rng(20261128)
+    price, bid = rng.gamma(2.0, 4.0, 40_000), rng.gamma(2.0, 5.0, 40_000)
+    won, seen = price <= bid, rng.random(40_000) < shown
+    found = self_consistent(by_cell(price[won & seen]), by_cell(bid[~won]), by_cell(bid[won & ~seen]))
+    assert (np.diff(found) >= 0).all()
+    assert (found[0], found[-1]) == (pytest.approx(0.0, abs=0.01), pytest.approx(1.0, abs=0.02))
+    for at in (2.0, 5.0, 8.0, 15.0, 25.0):
+        assert found[cell_of(np.array([at]))[0]] == pytest.approx((price <= at).mean(), abs=0.03)
+
+
+def test_a_log_without_a_row_says_nothing_of_prices() -> None:
+    nothing = np.zeros(CELLS + 1)
+    assert not self_consistent(nothing, nothing, nothing).any()
+
+
 def test_chances_and_costs_between_bids_are_those_of_the_curve() -> None:
     """An even market from 0 to 8 CPM: F(b) = b / 8."""
     curves = Curves.of(np.minimum(EDGES / 8.0, 1.0)[None, :])
@@ -58,6 +98,11 @@ def test_chances_and_costs_between_bids_are_those_of_the_curve() -> None:
     chance, cost = expected_win(curves, zero[:4], bid[:4], logged[:4], no[:4], no[:4])
     assert chance == pytest.approx([1 / 3, 2 / 3, 1.0, 1.0], rel=1e-3)
     assert cost == pytest.approx([3.0 / 3, 4.0 * 2 / 3, 4.0, 6.0], rel=1e-3)
+    # A floor of 3 between the bid that lost and this one: half of what it wins at 2 to 4 would have cost less.
+    chance, cost = expected_win(curves, zero[:1], bid[:1], logged[:1], no[:1], no[:1], np.array([3.0]))
+    assert (chance[0], cost[0] / chance[0]) == pytest.approx((1 / 3, 3.25), rel=1e-3)
+    chance, cost = expected_win(curves, zero[:1], bid[:1], logged[:1], no[:1], no[:1], np.array([4.5]))
+    assert (chance[0], cost[0]) == (0.0, 0.0)
     # A first-price win at 6 whose price nobody knows: a bid of 3 wins half of them, and pays 3.
     chance, cost = expected_win(curves, zero[4:], bid[4:], logged[4:], yes[4:], yes[4:])
     assert (chance[0], cost[0]) == pytest.approx((0.5, 1.5), rel=1e-3)

@@ -1,5 +1,5 @@
 {%- from "columns" import code_joins, codes, labels_and_scores %}
-{%- from "fate_costs" import dear, cheap %}
+{%- from "fate_costs" import dear, cheap, floor_price %}
 -- The rows whose fate the log does not show (spec 3.6), and what they could have cost each policy.
 -- unknown_<i>: 1 an unknown win, 2 a win whose outcome is unknown. dear_<i>, cheap_<i>: 1e-9 CPM times the weight; an
 -- unknown win of a lost auction costs at most the policy's bid and at least the logged bid that lost (and the floor);
@@ -13,6 +13,9 @@ select
   cast(coalesce(first_price, false) as utinyint) as first_price,
   cast(won as utinyint) as won,
   bid_log,
+  {%- if has_floor %}
+  {{ floor_price() }} as floor,
+  {%- endif %}
   unit,
   {%- for b in bidders %}
   bid_{{ b.key }} as bid_{{ b.policy }},
