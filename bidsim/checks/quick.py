@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import chain, islice, pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -18,6 +19,7 @@ from bidsim.replay.exchanges import LEAST_WINS, LOOKS_FIRST_PRICE
 from bidsim.replay.plan import Plan
 
 FEWEST_ROWS_OF_HOUR = 20
+MOST_HOURS = 200
 FEWEST_POSITIVES = 50
 FEW_UNITS, FEW_CONVERSIONS = 20, 30
 
@@ -97,21 +99,25 @@ def _hours(engine: AnyEngine, plan: Plan, formulas: str) -> Outcome:
     if typical < FEWEST_ROWS_OF_HOUR:
         return ok("C01", hours=len(counts))
     zone = ZoneInfo(plan.zone.replace("''", "'"))
-    missing = [h for h in range(min(counts), max(counts) + 1) if h not in counts]
+    hours_in_order = sorted(counts)
+    # One row of 1970 makes a gap of half a million hours: gaps are counted, and only the first hours of them looked at.
+    gaps = [range(a + 1, b) for a, b in pairwise(hours_in_order) if b > a + 1]
     if plan.time_kind == "wall":
-        missing = [h for h in missing if _strikes(h, zone)]
+        gaps = [gap for gap in gaps if len(gap) > 1 or _strikes(gap[0], zone)]
         zone = ZoneInfo("UTC")
+    missing = sum(map(len, gaps))
     if not missing:
         return ok("C01", hours=len(counts))
-    shown = [datetime.fromtimestamp(h * 3600, UTC).astimezone(zone).strftime("%Y-%m-%d %H:00") for h in missing]
-    severity: Severity = "error" if len(missing) > 0.1 * (len(missing) + len(counts)) else "warning"
+    first = islice(chain.from_iterable(gaps), MOST_HOURS)
+    shown = [datetime.fromtimestamp(h * 3600, UTC).astimezone(zone).strftime("%Y-%m-%d %H:00") for h in first]
+    severity: Severity = "error" if missing > 0.1 * (missing + len(counts)) else "warning"
     return found(
         "C01",
         severity,
-        f"{len(missing)} of {len(missing) + len(counts)} hours have no row, though an hour usually has {typical:,}: "
-        f"{', '.join(shown[:5])}{' ...' if len(missing) > 5 else ''}.",
+        f"{missing} of {missing + len(counts)} hours have no row, though an hour usually has {typical:,}: "
+        f"{', '.join(shown[:5])}{' ...' if missing > 5 else ''}.",
         "Fetch them again, or move last_hour and duration_hour to a span without gaps.",
-        missing=shown[:200],
+        missing=shown,
         typical=typical,
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from bidsim.errors import LogError
 from bidsim.replay.columns import join_campaigns
 from bidsim.replay.engines import AnyEngine
 from bidsim.replay.findings import jumped, two_sources, unfunded
@@ -22,6 +23,8 @@ from bidsim.replay.sql import render
 
 Progress = Callable[[int], None]
 
+# Rows of a log are of times between these.
+FIRST_TIME, END_OF_TIME = "1900-01-01", "2200-01-01"
 # The column for a row's place in a log whose reader tells none, called as no column of a log is.
 PLACE = '"place in the log"'
 
@@ -46,10 +49,12 @@ class Stages:
         sql = self._rows_sql()  # of what was brought
         if not streams:
             self.engine.run(f"create view log_rows as {sql}")
+            self._check_times()
             self._ripen()
             return
         if not self.engine.change(sql, scoring_of(plan), "log_rows", progress, in_order=False):
             self.engine.run(f"create view log_rows as {self._empty()}")
+        self._check_times()
         self._ripen()
 
     def _compare(self) -> None:
@@ -65,6 +70,25 @@ class Stages:
         relation = f"{plan.source.reader()} as s{join_campaigns(plan.campaigns, plan.campaign_sql)}"
         (counts,) = self.engine.rows(f"select {differ} from {relation} where true{where}")
         plan.findings += [two_sources(role, int(n)) for role, n in zip(plan.twice, counts, strict=True) if n]
+
+    def _check_times(self) -> None:
+        """Raises LogError for times at which no auction was: "no end" and the like, which no clock or calendar can reckon with."""
+        if not self.plan.time_kind:
+            return
+        # Two filters that a Parquet scan answers from the file's own statistics.
+        sides = (f"ts < timestamp '{FIRST_TIME}'", f"ts >= timestamp '{END_OF_TIME}'")
+        found = [
+            self.engine.rows(f"select count(*), min(cast(ts as varchar)) from log_rows where {s}")[0] for s in sides
+        ]
+        count = sum(int(n) for n, _ in found)
+        if count:
+            example = next(text for n, text in found if n)
+            raise LogError(
+                f"columns.time: {count:,} {'row has a time' if count == 1 else 'rows have times'} before {FIRST_TIME[:4]} or "
+                f"after {int(END_OF_TIME[:4]) - 1} ({example}), at which no auction was; mend the log, make them NULL, or leave "
+                f"them out by conditions or a window",
+                file=self.plan.source.files[0],
+            )
 
     def _ripen(self) -> None:
         if self.plan.ripening is not None:

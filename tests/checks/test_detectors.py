@@ -19,6 +19,15 @@ Row = dict[str, Any]
 BEFORE = ("2026-10-01T00:00:00+00:00", "2026-11-01T00:00:00+00:00")
 
 
+def test_a_row_of_1970_makes_a_gap_that_is_told_and_not_listed(tmp_path: Path) -> None:
+    rows = clean()
+    rows["ts"] = [datetime(1970, 1, 1, tzinfo=rows["ts"][0].tzinfo), *rows["ts"][1:]]
+    found = outcome(check(tmp_path, rows), "C01")
+    assert found.severity == "error"
+    assert found.facts["missing"][0] == "1970-01-01 01:00"
+    assert len(found.facts["missing"]) == 200
+
+
 def test_a_clean_log_has_no_findings_and_every_check_was_made(tmp_path: Path) -> None:
     report = check(tmp_path, clean(), baseline=model(tmp_path / "prod.bin", window=BEFORE))
     assert codes(report) == []

@@ -11,6 +11,7 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,11 @@ def with_columns(folder: Path, columns: Any = None, **made: Callable[[int], Any]
     write_log(folder / "log.parquet", table)
     default = {k: v for k, v in COLUMNS.items() if k not in made}
     write_scenario(folder / "s.yaml", {"logs_tables": WINDOW, "columns": columns or default})
+
+
+def with_times(make: Callable[[int], datetime]) -> Make:
+    times = pa.array([make(i) for i in range(SMALL.num_rows)])
+    return lambda folder: write_log(folder / "log.parquet", SMALL.set_column(0, "ts", times)) and None
 
 
 LONG_AGO = {"ad": {"last_hour": "2020-01-01T00:00:00", "duration_hour": 3}}
@@ -162,6 +168,10 @@ SCENARIOS: dict[str, tuple[Make, str]] = {
     "empty window": (scenario(conditions=["ad_id = 99"]), r"log.parquet: no row .* check last_hour, .* and conditions$"),
     "window outside the log": (scenario(logs_tables=LONG_AGO),
                               r"log.parquet: no row of the log lies in the window.*; its times run from 2026-.* to 2026-.*; check"),
+    "a time of no end": (with_times(lambda i: datetime(9999, 12, 31) if i == 7 else datetime(2026, 11, 2)),
+                         r"log.parquet: columns.time: 1 row has a time before 1900 or after 2199 \(9999-12-31 00:"),
+    "times before the first": (with_times(lambda i: datetime(1, 1, 1 + i % 2)),
+                               r"log.parquet: columns.time: 300 rows have times before 1900"),
     "no candidate": (scenario(candidates={}), r"s.yaml: no candidate: give --model FILE, or candidates in the scenario$"),
     "candidate called baseline": (scenario(candidates={"baseline": {"bid": {"multiplier": 2}}}),
                                   r's.yaml:6: two policies are called "baseline"'),
