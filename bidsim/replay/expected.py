@@ -55,7 +55,7 @@ class WinCurves:
 def estimate_curves(engine: AnyEngine, plan: Plan, campaigns: int) -> WinCurves:
     """From the log. campaigns: how many codes there are, 1 without a campaign column.
 
-    Raises LogError for first-price auctions that show no price and too few sizes of bids.
+    Raises LogError for first-price auctions that show few prices and too few sizes of bids.
     """
     place = plan.campaign_segment
     sql = render(
@@ -79,7 +79,8 @@ def estimate_curves(engine: AnyEngine, plan: Plan, campaigns: int) -> WinCurves:
     index = np.zeros((2, campaigns), dtype=np.int64)
     for first_price in (False, True):
         overall = len(chances)
-        chances.append(_chance(plan, first_price, *(found.get((first_price, -1, k), nothing) for k in range(3))))
+        priced = sum(n for (kind_of, _, kind), n in seen.items() if kind_of == first_price and kind == 0)
+        chances.append(_chance(plan, priced, *(found.get((first_price, -1, k), nothing) for k in range(3))))
         index[int(first_price)] = overall
         for code in range(campaigns):
             prices, losses, wins = (found.get((first_price, code, k), nothing) for k in range(3))
@@ -87,25 +88,24 @@ def estimate_curves(engine: AnyEngine, plan: Plan, campaigns: int) -> WinCurves:
             counts = [seen[(first_price, code, k)] for k in range(3)]
             if counts[0] >= LEAST_PRICES and sum(counts) >= LEAST_ROWS:
                 index[int(first_price), code] = len(chances)
-                chances.append(_chance(plan, first_price, prices, losses, wins))
+                chances.append(_chance(plan, counts[0], prices, losses, wins))
     return WinCurves(Curves.of(np.array(chances)), index)
 
 
-def _chance(plan: Plan, first_price: bool, prices: Floats, losses: Floats, wins: Floats) -> Floats:
-    """wins: without a known price, in first price."""
+def _chance(plan: Plan, seen: int, prices: Floats, losses: Floats, wins: Floats) -> Floats:
+    """seen: number of rows with a price; wins: without a known price, in first price."""
     if not wins.any():
         # Prices known of losses too, or of wins only: the losses without one bound theirs from below.
         return product_limit(prices, losses)
-    if prices.any():
-        return self_consistent(prices, losses, wins)
+    # A few prices mend what bids of few sizes leave open no more than they would alone.
     levels = int(np.count_nonzero(losses + wins))
-    if (losses + wins).sum() > 0 and levels < LEAST_LEVELS:
+    if seen < LEAST_PRICES and levels < LEAST_LEVELS:
         raise LogError(
-            f"outcomes: predicted needs to know how bids win, but first-price auctions show no prices and only {levels} "
-            "sizes of bids; give columns.price (the minimum bid to win), or use outcomes: observed",
+            f"outcomes: predicted needs to know how bids win, but first-price auctions show {seen or 'no'} prices and only "
+            f"{levels} sizes of bids; give columns.price (the minimum bid to win), or use outcomes: observed",
             file=plan.source.files[0],
         )
-    return monotone(wins, losses)
+    return self_consistent(prices, losses, wins) if prices.any() else monotone(wins, losses)
 
 
 class Expectation:
@@ -125,7 +125,7 @@ class Expectation:
         code = np.zeros(batch.rows, dtype=np.int64) if place is None else batch.codes[place]
         first = batch["first_price"] == 1
         won = batch["won"] == 1
-        floor = batch.columns.get("floor")
+        floor = batch.columns.get("floor_cpm")
         curve = self.curves.index[first.astype(np.int64), code]
         for policy in plan.policies:
             unknown = batch[f"unknown_{policy.index}"]

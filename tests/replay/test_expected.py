@@ -160,6 +160,11 @@ def test_first_price_bids_of_one_size_can_not_say_how_bids_win() -> None:
     flat = log.set_column(log.schema.get_field_index("bid"), "bid", pa.array(np.full(N, 9.0)))
     with pytest.raises(LogError, match="first-price auctions show no prices and only 1 sizes of bids"):
         run(flat, auction={"type": "first_price"}, outcomes="predicted")
+    some = np.flatnonzero(np.array(log["won"]) == 1)[:120]
+    known = np.isin(np.arange(N), some)
+    few = flat.set_column(flat.schema.get_field_index("price"), "price", pa.array(np.full(N, 3.0), mask=~known))
+    with pytest.raises(LogError, match="first-price auctions show 120 prices and only 1 sizes of bids"):
+        run(few, auction={"type": "first_price"}, outcomes="predicted")
 
 
 def test_a_campaign_of_many_rows_has_a_win_curve_of_its_own() -> None:

@@ -14,7 +14,7 @@ select
   cast(won as utinyint) as won,
   bid_log,
   {%- if has_floor %}
-  {{ floor_price() }} as floor,
+  {{ floor_price() }} as floor_cpm,
   {%- endif %}
   unit,
   {%- for b in bidders %}
