@@ -36,10 +36,13 @@ def stress(
         list[str] | None, typer.Option("--table", help="NAME=PATH of a log table: a file, a folder or a quoted glob.")
     ] = None,
     prices: Annotated[
-        str | None, typer.Option("--prices", help="Shifts in per cent. Default: -10,-5,5,10,20,30.")
+        str | None, typer.Option("--prices", help='Shifts in per cent, "" for none. Default: -10,-5,5,10,20,30.')
     ] = None,
     calibration: Annotated[
-        str | None, typer.Option("--calibration", help="Errors of the candidates in per cent. Default: -20,-10,10,25.")
+        str | None,
+        typer.Option(
+            "--calibration", help='Errors of the candidates in per cent, "" for none. Default: -20,-10,10,25.'
+        ),
     ] = None,
     fail_on_flip: Annotated[
         bool, typer.Option("--fail-on-flip", help="Exit status 1 also where the verdict is another in some world.")
@@ -59,6 +62,10 @@ def stress(
     from bidsim.stress import stress as replay_worlds
 
     shifts = _shifts(prices, "--prices", PRICES), _shifts(calibration, "--calibration", CALIBRATION)
+    if not any(shifts):
+        raise BidsimError(
+            "--prices, --calibration: both are empty, so there is no other market to replay; give shifts to one"
+        )
     if out is not None:
         check_free(out)
     loaded = load_scenario(scenario)
@@ -83,7 +90,7 @@ def _shifts(text: str | None, flag: str, default: tuple[float, ...]) -> tuple[fl
     if text is None:
         return default
     out = []
-    for part in filter(None, (p.strip() for p in text.split(","))):
+    for part in (p.strip() for p in text.split(",")) if text.strip() else ():
         try:
             value = float(part.removesuffix("%"))
         except ValueError:

@@ -168,6 +168,7 @@ def test_names_of_rules_reach_the_terminal_as_text(tmp_path: Path) -> None:
         ("--prices", "a", '--prices: "a" is not a shift'),
         ("--calibration", "-100", '--calibration: "-100" is not a shift'),
         ("--prices", ",".join(["1"] * 51), "51 worlds are too many"),
+        ("--prices", "10,,20", '--prices: "" is not a shift'),
     ],
 )
 def test_shifts_that_are_none_are_told(option: str, value: str, says: str, tmp_path: Path) -> None:
@@ -175,3 +176,9 @@ def test_shifts_that_are_none_are_told(option: str, value: str, says: str, tmp_p
     told = bidsim("stress", "--scenario", tmp_path / "s.yaml", f"{option}={value}")
     assert told.status == 2
     assert says in told.err
+
+
+def test_no_other_market_at_all_is_told(tmp_path: Path) -> None:
+    told = bidsim("stress", "--scenario", tmp_path / "s.yaml", "--prices=", "--calibration= ")
+    assert told.status == 2
+    assert "--prices, --calibration: both are empty" in told.err

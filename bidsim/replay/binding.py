@@ -83,7 +83,7 @@ def make_plan(loaded: LoadedScenario, engine: AnyEngine, log: Log, policies: lis
     names = Names(loaded, {}, source)
     names.of_table("s", log_columns)
     campaign_sql = role_sql(names, loaded, "campaign")
-    campaigns = campaign_table(loaded, engine, log.campaigns, campaign_sql)
+    campaigns = names.campaigns = campaign_table(loaded, engine, log.campaigns, campaign_sql)
     campaign_columns = engine.names(f"select * from {campaigns.reader}") if campaigns is not None else []
     names.of_table("c", campaign_columns)
     roles = {role: campaign_sql if role == "campaign" else role_sql(names, loaded, role) for role in ROLES}

@@ -42,6 +42,7 @@ class Names:
         self.loaded = loaded
         self.columns = dict(columns)
         self.source = source
+        self.campaigns: CampaignTable | None = None
         # Columns as parts of expressions, where that is not how they stand in `columns`.
         self.parts: dict[str, str] = {}
         # (key, SQL over the log) of what was compiled against the log's own columns.
@@ -214,8 +215,17 @@ def not_numeric(
 ) -> BidsimError:
     """The error for an expression that is no number. text: as the scenario writes it."""
     key = ".".join(str(p) for p in path)
+    odd = f"try_cast(cast({sql} as varchar) as double) is null"
+    if names.campaigns is not None and re.fullmatch(r'c\."(?:[^"]|"")+"', sql):
+        value = a_value(Names(names.loaded, {}), engine, f"{names.campaigns.reader} as c", sql, odd)
+        why = f', such as "{value}"' if value else ""
+        return LogError(
+            f"{key}: the campaign table's column {sql[2:]} is {kind}{why}, a number is needed; mend the table, or write in "
+            f"the scenario {_as_number(text, value)}",
+            file=names.loaded.scenario.campaigns,
+        )
     mixed = names.source.mixed.get(text.strip('"').lower()) if names.source else None
-    value = a_value(names, engine, relation, sql, f"try_cast(cast({sql} as varchar) as double) is null")
+    value = a_value(names, engine, relation, sql, odd)
     why = f", {mixed}" if mixed else f', such as "{value}"' if value else ""
     return names.loaded.error(
         f"{key}: the log's column is {kind}{why}, a number is needed; mend the log, or write {_as_number(text, value)}",

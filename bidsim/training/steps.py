@@ -60,11 +60,12 @@ def new_directory(directory: Path) -> Iterator[Path]:
 class Fingerprints:
     """sha256 of files' contents; a file is read again only where its size or time of change is another.
 
-    file: where they are kept between runs.
+    file: where they are kept between runs, as soon as its folder is there: whoever only asked leaves nothing behind.
     """
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        self._unsaved = False
         self._known: dict[str, list[Any]] = {}
         try:
             found = json.loads(file.read_bytes())
@@ -74,7 +75,6 @@ class Fingerprints:
 
     def of(self, files: Sequence[str]) -> list[str]:
         """The contents of the files, in their order. Raises BidsimError for one that can't be read."""
-        changed = False
         found = []
         for name in files:
             path = os.path.realpath(name)
@@ -84,12 +84,13 @@ class Fingerprints:
                 known = self._known.get(path)
                 if not isinstance(known, list) or known[:2] != facts or len(known) != 3:
                     self._known[path] = [*facts, sha256_of(Path(path))]
-                    changed = True
+                    self._unsaved = True
             except OSError as error:
                 raise BidsimError(f"can't be read: {error.strerror}", file=name) from error
             found.append(str(self._known[path][2]))
-        if changed:
+        if self._unsaved and self._file.parent.is_dir():
             write_file(self._file, json.dumps(self._known, indent=1, sort_keys=True) + "\n")
+            self._unsaved = False
         return found
 
     def of_table(self, source: Source) -> list[str]:

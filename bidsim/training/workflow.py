@@ -89,8 +89,12 @@ class Workflow:
         """The key of each step. Raises BidsimError where log, models or windows can't be used."""
         return self._keys()
 
+    @cached_property
+    def _fingerprints(self) -> Fingerprints:
+        return Fingerprints(self.work / "fingerprints.json")
+
     def _keys(self) -> Mapping[StepName, str]:
-        fingerprints = Fingerprints(self.work / "fingerprints.json")
+        fingerprints = self._fingerprints
         judged = fingerprints.of_log(open_log(self.loaded, self.tables))
         log = [judged]
         if self.train_tables:

@@ -127,6 +127,19 @@ def test_a_campaign_table_of_none_of_the_campaigns_is_an_error_that_shows_both_s
     assert "that the campaign table lacks (1; the table has 1.0)" in found["campaigns_missing"]["message"]
 
 
+def test_a_text_in_the_campaign_table_is_told_of_that_table(tmp_path: Path) -> None:
+    write_log(tmp_path / "log.parquet", pa.Table.from_pylist([{"campaign": 1, "pcvr": 0.1, **GOOD}] * 5))
+    (tmp_path / "c.csv").write_text('campaign,target_cpa\n1,2\n2,"1,000"\n')
+    changes = {"columns": {}, "segments": [], "candidates": {"new": {"bid": {"multiplier": 2}}}, "campaigns": "c.csv"}
+    write_scenario(tmp_path / "s.yaml", changes)
+    said = bidsim("replay", "--scenario", "s.yaml", "--table", "ad=log.parquet", "--out", "run", "-q", cwd=tmp_path)
+    assert said.status == 2
+    assert re.search(
+        r'c\.csv: .*the campaign table\'s column "target_cpa" is VARCHAR, such as "1,000", .*cast\(replace', said.err
+    ), said.err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_log_whose_weights_are_all_zero_says_that_nothing_is_counted(tmp_path: Path) -> None:
     write_log(tmp_path / "log.parquet", pa.Table.from_pylist([{**GOOD, "weight": 0.0}] * 5))
     changes = {

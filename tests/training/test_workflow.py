@@ -154,7 +154,7 @@ def test_a_scenario_that_cannot_be_judged_is_refused_before_training(tmp_path: P
     scenario = write_market(tmp_path, baseline=None)
     with pytest.raises(BidsimError, match="the baseline has no predictions"):
         run_workflow(workflow(scenario))
-    assert not (tmp_path / "work" / "steps").exists()
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_failed_gate_ends_with_status_1(tmp_path: Path) -> None:
