@@ -16,6 +16,7 @@ from sqlglot.dialects.duckdb import DuckDB
 from sqlglot.dialects.spark import Spark
 
 from bidsim.errors import ScenarioError
+from bidsim.logs.source import NO_VALUES
 from bidsim.replay.spark import zones
 from bidsim.replay.spark.functions import AGGREGATES, FUNCTIONS, WINDOWED, extract
 from bidsim.replay.spark.nodes import Untranslatable, call, cast_to, raw
@@ -296,6 +297,8 @@ def _cast(node: exp.Expr, source: str) -> exp.Expr:
     wanted = spark_type(target)
     if wanted is None:
         raise Untranslatable(f"a cast to {target.lower()} is not available there")
+    if source == NO_VALUES:
+        return raw(f"cast(null as {wanted})")  # Spark has whole numbers there, which are no times
     text = source.startswith("VARCHAR")
     if is_whole(target):
         if is_float(source):
@@ -317,7 +320,7 @@ def _cast(node: exp.Expr, source: str) -> exp.Expr:
         elif source == "TIMESTAMP WITH TIME ZONE":
             return call("concat", raw(f"cast({inner.sql(dialect=Spark)} as string)"), raw("'+00'"))
         elif source and not (
-            is_whole(source) or source.startswith(("VARCHAR", "DECIMAL", "DATE", "TIMESTAMP", "BOOL", '"NULL'))
+            is_whole(source) or source.startswith(("VARCHAR", "DECIMAL", "DATE", "TIMESTAMP", "BOOL"))
         ):
             raise Untranslatable(f"a cast of {source} to varchar is not available there")
     return raw(f"{word}({inner.sql(dialect=Spark)} as {wanted})")

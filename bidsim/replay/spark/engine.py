@@ -288,6 +288,8 @@ def _plain(value: Any) -> Any:
 
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    if pa.types.is_null(kind):  # a column without values, of any type there
+        return pa.chunked_array([pa.nulls(len(column))])
     return column if column.type == kind else column.cast(kind)
 
 

@@ -241,6 +241,33 @@ def test_files_of_one_log_may_differ_in_types(spark: Any, tmp_path: Path) -> Non
     assert result["data"]["rows"] == 6
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_columns_without_values_are_of_any_type(spark: Any, tmp_path: Path, form: str) -> None:
+    rows = 30
+    empty = ("time", "unit", "segment", "conversion", "floor", "pcvr")
+    table = pa.table(
+        {
+            **{name: pa.nulls(rows) for name in empty},
+            "price": [i * 0.5 for i in range(rows)],
+            "won": [1] * rows,
+            "click": [int(i % 3 == 0) for i in range(rows)],
+            "pctr": [0.1 + i / 100 for i in range(rows)],
+        }
+    )
+    (pc.write_csv if form == "csv" else pq.write_table)(table, tmp_path / f"log.{form}")
+    result = check_same(
+        {
+            "logs_tables": {"ad": {"path": str(tmp_path / f"log.{form}")}},
+            "columns": {"exchange": "segment"},
+            "sample_type": "imp-click",
+            "bid": {"formula": "20 * pctr"},
+            "segments": ["segment", "hour"],
+            "candidates": {"new": {"bid": {"multiplier": 1.5}}},
+        }
+    )
+    assert result["data"]["rows"] == rows
+
+
 def test_a_table_of_the_catalog_is_its_files(spark: Any, tmp_path: Path) -> None:
     rows = make_log(np.random.default_rng(6), 200, zone="UTC", integer_prices=True)
     path = write_log(rows, tmp_path)
