@@ -9,6 +9,7 @@ import gc
 import sys
 from datetime import date
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,11 +41,16 @@ class SchemaName(StrEnum):
     result = "result"
 
 
+@cache
+def _command() -> Any:
+    """All commands with their options: made once where several are run in one process."""
+    return typer.main.get_command(app)
+
+
 def run(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit status. Raises what the library raises."""
-    command = typer.main.get_command(app)
     try:
-        status = command.main(args=arguments, prog_name="bidsim", standalone_mode=False)
+        status = _command().main(args=arguments, prog_name="bidsim", standalone_mode=False)
     except typer.Abort:
         raise KeyboardInterrupt from None
     except SystemExit as error:
