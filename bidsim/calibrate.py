@@ -28,6 +28,7 @@ from bidsim.models.pooling import Pool, Pooled
 from bidsim.models.recalibration import fit_isotonic, fit_platt, recalibrate
 from bidsim.replay.binding import planned
 from bidsim.replay.engine import Engine
+from bidsim.replay.pipeline import Settings
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import resolve
 from bidsim.replay.stages import Stages, facts_text
@@ -67,8 +68,7 @@ def calibrate(
     heads: tuple[Head, ...] = (),
     window: Window | None = None,
     tables: Mapping[str, str] | None = None,
-    threads: int | None = None,
-    memory_bytes: int = 4 << 30,
+    settings: Settings | None = None,
 ) -> tuple[Bundle, list[Fit]]:
     """The model with one more recalibration step for each head (default: all that the log has labels for).
 
@@ -78,8 +78,8 @@ def calibrate(
     refuse_spark(loaded, "bidsim model calibrate")
     fitting = _in_window(loaded, window, other_log=_is_another_log(loaded, tables or {}))
     bundle = open_model(model)
-    threads = threads or os.cpu_count() or 1
-    policies = resolve(fitting, [], model)
+    settings = settings or Settings()
+    policies = resolve(fitting, [], model, settings.threads)
     found = open_log(fitting, tables or {})
     fits = []
     with (
@@ -88,8 +88,8 @@ def calibrate(
         Engine(
             log.files,
             Path(work).resolve(),
-            threads=threads,
-            memory_bytes=memory_bytes,
+            threads=settings.threads,
+            memory_bytes=settings.engine_bytes,
             folders=log.folders,
             zone=loaded.scenario.timezone,
         ) as engine,

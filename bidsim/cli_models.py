@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bidsim.cli_options import parse_tables
+from bidsim.cli_options import parse_memory, parse_tables
 from bidsim.errors import BidsimError
 from bidsim.files import BUNDLE_BEGINS, check_place
 from bidsim.visible import visible_json
@@ -104,10 +104,13 @@ def calibrate(
         int | None, typer.Option("--duration-hour", min=1, help="Hours of rows to fit on.")
     ] = None,
     table: Annotated[list[str] | None, typer.Option("--table", help="NAME=PATH of a log table to fit on.")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, max=1024, help="Default: all cores.")] = None,
+    memory: Annotated[str, typer.Option("--memory", help="Bound for the process, such as 4GB or 1500MB.")] = "4GB",
 ) -> None:
     """Fit a recalibration on rows that will not be judged, and write the model with it."""
     from bidsim.calibrate import Window, hours_trained_on
     from bidsim.calibrate import calibrate as fit
+    from bidsim.replay.pipeline import Settings
     from bidsim.scenario.loading import load_scenario
     from bidsim.scenario.schema import HEADS
 
@@ -126,6 +129,7 @@ def calibrate(
         heads=tuple(h for h in HEADS if h in (head or ())),
         window=window,
         tables=parse_tables(table or []),
+        settings=Settings(threads=threads, memory_bytes=parse_memory(memory)),
     )
     sha256 = bundle.write(out).sha256
     for found in fits:

@@ -54,6 +54,11 @@ class Settings:
     engine: str | None = None
     spark: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def engine_bytes(self) -> int:
+        """What is left for the engine."""
+        return max(LEAST_BYTES, self.memory_bytes) - OWN_BYTES
+
 
 @dataclass(frozen=True)
 class Replayed:
@@ -87,7 +92,6 @@ def run_replay(
     progress.step("opening models and log")
     policies = resolve(loaded, models, baseline, threads)
     found = log or open_log(loaded, tables or {})
-    engine_bytes = max(LEAST_BYTES - OWN_BYTES, settings.memory_bytes - OWN_BYTES)
     with (
         scratch(settings.directory) as work,
         brought(found, Path(work).resolve(), progress.step) as here,
@@ -98,7 +102,7 @@ def run_replay(
             engine=settings.engine,
             spark=settings.spark,
             threads=threads,
-            memory_bytes=engine_bytes,
+            memory_bytes=settings.engine_bytes,
             folders=here.folders,
         ) as engine,
         planned(loaded, engine, here, policies) as plan,

@@ -28,7 +28,7 @@ from bidsim.logs.bringing import brought
 from bidsim.logs.opening import open_log
 from bidsim.replay.binding import planned
 from bidsim.replay.engine import Engine
-from bidsim.replay.pipeline import LEAST_BYTES, OWN_BYTES, Settings
+from bidsim.replay.pipeline import Settings
 from bidsim.replay.plan import Plan
 from bidsim.replay.policies import resolve
 from bidsim.replay.progress import Progress, Silent
@@ -200,7 +200,7 @@ def _extract_set(
             Path(work).resolve(),
             folders=log.folders,
             threads=threads,
-            memory_bytes=max(LEAST_BYTES - OWN_BYTES, settings.memory_bytes - OWN_BYTES),
+            memory_bytes=settings.engine_bytes,
             zone=loaded.scenario.timezone,
         ) as engine,
         planned(reading, engine, log, policies) as plan,

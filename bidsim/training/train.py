@@ -95,7 +95,7 @@ def train(
     checkpoint: a folder; what it holds of this training is not done again. stop: asked at every step; once true,
     training ends with what it has, and the bundle says so. on_metric: told (name, value, round) after each round, such
     as ("ctr_logloss", 0.1, 3). abandon: asked after each round whether to give up, by raising Abandoned. threads: that
-    score the validation rows with a library's model; default: as many as there are cores.
+    grow trees, and score the validation rows with a library's model; default: as many as there are cores.
 
     The same extraction, hyperparameters and library versions give the same bytes, also after a kill and another call
     with the same checkpoint. Raises Miscalibrated, Diverged, BidsimError, Abandoned, Stopped where nothing was learned yet;
@@ -105,7 +105,7 @@ def train(
     saved = None if checkpoint is None else Checkpoint(checkpoint, training_key(extraction, hyperparameters))
     problems = {head: make_problem(extraction, head, hyperparameters) for head in extraction.heads}
     check_kinds(problems.values(), hyperparameters.file)
-    make = _maker(list(problems.values()), hyperparameters)
+    make = _maker(list(problems.values()), hyperparameters, threads)
     curves: dict[Head, LearningCurve] = {}
     trainings: dict[Head, Training] = {}
     # The fewest rows first: who stops a training early still gets every head that takes seconds.
@@ -209,13 +209,15 @@ def check_calibration(head: Head, found: Measures, factor: float) -> None:
     )
 
 
-def _maker(problems: list[Problem], hyperparameters: Hyperparameters) -> Callable[[Problem], Training]:
+def _maker(
+    problems: list[Problem], hyperparameters: Hyperparameters, threads: int | None
+) -> Callable[[Problem], Training]:
     seed = hyperparameters.shared.seed
     if hyperparameters.shared.model == "lightgbm":
         from bidsim.training.trees import Trees, category_tables
 
         tables = category_tables(problems)
-        return lambda problem: Trees(problem, tables, seed)
+        return lambda problem: Trees(problem, tables, seed, threads)
     if hyperparameters.shared.model == "factorization_machine":
         from bidsim.training.machines import machine
 

@@ -58,9 +58,9 @@ def category_tables(problems: Sequence[Problem]) -> dict[str, tuple[str, ...]]:
 
 
 class Trees:
-    """Trains one head; see `streaming.Streaming` for what each method is."""
+    """Trains one head; see `streaming.Streaming` for what each method is. threads: None for all cores."""
 
-    def __init__(self, problem: Problem, tables: Categories, seed: int) -> None:
+    def __init__(self, problem: Problem, tables: Categories, seed: int, threads: int | None = None) -> None:
         try:
             import lightgbm
         except ImportError as error:
@@ -68,6 +68,8 @@ class Trees:
         from bidsim.models.libraries import lightgbm_models
 
         lightgbm.register_logger(lightgbm_models._Silent())
+        # Of the process: as the parameter num_threads it would be in the model's text.
+        lightgbm.basic._LIB.LGBM_SetMaxThreads(threads or -1)
         hyper = problem.hyper
         assert isinstance(hyper, LightGBM)
         self.problem = problem

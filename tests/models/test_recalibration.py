@@ -128,7 +128,7 @@ def test_calibrate_fits_on_another_window_and_writes_the_bundle(
     (window,) = open_bundle(out).manifest.calibration_windows
     assert (window.start, window.end) == ("2026-11-01T00:00:00+00:00", "2026-11-02T00:00:00+00:00")
     first = out.read_bytes()
-    assert run([*command, *earlier]) == 0
+    assert run([*command, *earlier, "--threads", "1", "--memory", "1GB"]) == 0
     assert out.read_bytes() == first
     assert run([*command, *earlier, "--method", "isotonic"]) == 0
     assert open_bundle(out).manifest.recalibration["ctr"][0].type == "isotonic"
