@@ -14,12 +14,14 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from html import escape
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -30,7 +32,8 @@ import pyarrow.parquet as pq
 from bidsim.__main__ import _run
 from bidsim.models import Feature, HashedLogisticRegression, HashedSpec, pack_hashed
 from bidsim.models.manifest import Scale
-from bidsim.report.renderer import Renderer
+from bidsim.report.plots import Plot
+from bidsim.report.renderer import Labels, Renderer, draw_here
 
 ROWS = 1200
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -142,15 +145,32 @@ class Said:
     err: str
 
 
-def bidsim(*arguments: str | Path, cwd: Path | None = None) -> Said:
-    """Run a command in this process, as `python -m bidsim` does."""
+def bidsim(*arguments: str | Path, cwd: Path | None = None, drawn: bool = False) -> Said:
+    """Run a command in this process, as `python -m bidsim` does. drawn: whether the page's charts are, which takes as long as
+    a small replay; else they are described, and that is all."""
     out, err = StringIO(), StringIO()
     words = [str(a) for a in arguments]
-    shared = patch("bidsim.report.renderer.Renderer", lambda: nullcontext(renderer()))
-    argv = patch.object(sys, "argv", ["bidsim", *words])
-    with _inside(cwd), redirect_stdout(out), redirect_stderr(err), shared, argv:
+    who = renderer() if drawn else SimpleNamespace(draw=draw_here)
+    with ExitStack() as stack:
+        for each in (
+            _inside(cwd),
+            redirect_stdout(out),
+            redirect_stderr(err),
+            patch.object(sys, "argv", ["bidsim", *words]),
+            patch("bidsim.report.renderer.Renderer", lambda: nullcontext(who)),
+            nullcontext() if drawn else patch("bidsim.report.renderer._svg", _described),
+        ):
+            stack.enter_context(each)
         status = _run()
     return Said(status, out.getvalue(), err.getvalue())
+
+
+def _described(plot: Plot, description: str, labels: Labels) -> str:
+    """In place of a picture: its document is made, of whatever is in the result, and could be handed to the library."""
+    from bidsim.report.charts import spec  # loads Altair
+
+    document = json.dumps(spec(plot), allow_nan=False)
+    return f'<svg role="img" aria-label="{escape(description)}" data-length="{len(document)}"></svg>'
 
 
 @cache

@@ -1,6 +1,7 @@
 """Shared by all tests: the tests' own modules (the oracle) are importable, an interrupt reaches what they start, and what
 tests share is made once."""
 
+import os
 import signal
 import sys
 from functools import cache
@@ -14,6 +15,10 @@ SPARK = Path(__file__).parent / "replay" / "spark"
 SHARED = ('scope="module"', "@cache")
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+# Each worker's libraries start as many threads as there are cores: threads that wait by spinning would do it in each other's
+# time. Read when OpenMP is loaded, here and in what the tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # A shell that runs pytest in the background, or nohup, has it ignore these, and commands of the tests would inherit that.
 for number, plain in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):

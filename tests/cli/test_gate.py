@@ -37,7 +37,9 @@ def run(
     scenario = folder / f"{out}.yaml"
     columns = {**SCENARIO["columns"], "bid": "bid"}
     write_scenario(scenario, {"segments": [], "columns": columns, "gate": rules, "currency": "JPY", **changes})
-    said = bidsim("replay", "--scenario", scenario, "--table", f"ad={folder / table}", "--out", folder / out)
+    said = bidsim(
+        "replay", "--scenario", scenario, "--table", f"ad={folder / table}", "--out", folder / out, drawn=True
+    )
     assert said.status in (0, 1), said.err
     return said.status, said.out
 

@@ -76,7 +76,7 @@ def names(draw: random.Random, folder: Path) -> Trial:
             ("s.yaml", "log-1", "campaigns.csv", model),
             f"{key[:30]!r} {candidate[:30]!r} {segment[:30]!r}",
         )
-    said = bidsim(*words, "--quiet", cwd=folder)
+    said = bidsim(*words, "--quiet", cwd=folder, drawn=True)
     if said.status == 2:
         return Trial((*words, *tell), ("s.yaml", "log-1", "campaigns.csv", model), "refused")
     (folder / "out").rename(folder / "run")

@@ -76,7 +76,7 @@ def attempt(make: Make, seed: int | str) -> End:
         tempfile.tempdir = str(Path(name) / "temporary")
         Path(tempfile.tempdir).mkdir()
         try:
-            said = bidsim(*trial.words, cwd=folder)
+            said = bidsim(*trial.words, cwd=folder, drawn=True)
             left = sorted(p.name for p in Path(tempfile.tempdir).iterdir())
         finally:
             tempfile.tempdir = with_temporary
