@@ -110,14 +110,15 @@ def replay_to_directory(
     judged = _judged(record, directory.parent)
     pictures = _pictures(result, replayed.tables) if charts is not None else {}
     versions = {"bidsim": bidsim_version, "python": platform.python_version(), **_versions()}
-    if page:
+    lookup = drawn.lookup if drawn is not None else None
+    files |= {
+        "summary.md": render_summary(result, judged=judged.candidates, lookup=lookup),
+        "junit.xml": render_junit(result, lookup=lookup),
+    }
+    if page:  # last, since its charts may still be being drawn beside
         files["report.html"] = render_report(
             result, judged=judged.candidates, versions=versions, interactive=interactive, pictures=drawn
         )
-    files |= {
-        "summary.md": render_summary(result, judged=judged.candidates),
-        "junit.xml": render_junit(result),
-    }
     facts = _run_facts(started, seconds, time.monotonic() - clock, command, threads, memory_bytes, versions)
     elsewhere = replayed.log.describe()
     if elsewhere:

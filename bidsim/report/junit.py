@@ -32,9 +32,9 @@ class Case:
     text: str = ""
 
 
-def render_junit(result: Result) -> str:
-    """junit.xml of a result."""
-    lookup = Lookup(result)
+def render_junit(result: Result, *, lookup: Lookup | None = None) -> str:
+    """junit.xml of a result. lookup: of it, where there is one already."""
+    lookup = lookup or Lookup(result)
     cases = list(_unique([_fidelity(lookup), *_rules(lookup)]))
     kinds = [c.kind for c in cases]
     counts = {

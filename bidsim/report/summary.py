@@ -42,9 +42,10 @@ def name(value: object) -> str:
     return f"<code>{text(value, f.NAME_LENGTH)}</code>"
 
 
-def render_summary(result: Result, *, judged: int | None = None) -> str:
-    """summary.md of a result. The same arguments give the same bytes. judged: as for `render_report`."""
-    lookup = Lookup(result)
+def render_summary(result: Result, *, judged: int | None = None, lookup: Lookup | None = None) -> str:
+    """summary.md of a result. The same arguments give the same bytes. judged: as for `render_report`; lookup: of the result,
+    where there is one already."""
+    lookup = lookup or Lookup(result)
     many = knowledge.many_judged(judged)
     head = [*_verdict(lookup), *_rules(lookup), *_headline(lookup), *(["", text(many)] if many else [])]
     parts = (_findings, _predictions, _extremes, _segments, _knowledge, _provenance)
