@@ -11,6 +11,8 @@ from sklearn.isotonic import IsotonicRegression
 from bidsim.statistics.winning import (
     CELLS,
     EDGES,
+    ROUNDS,
+    SETTLED,
     Curves,
     cell_of,
     expected_win,
@@ -84,6 +86,33 @@ def test_the_step_by_step_fit_finds_the_curve_whatever_share_of_the_wins_shows_a
         assert found[cell_of(np.array([at]))[0]] == pytest.approx((price <= at).mean(), abs=0.03)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_the_step_by_step_fit_is_turnbulls_row_by_row(seed: int) -> None:
+    """Each auction by itself: its price lies where the curve says among the cells that are left for it."""
+    rng = np.random.default_rng(seed)
+    cells = [[int(c) for c in rng.integers(0, 12, rng.integers(0, 7)) * 130] for _ in range(3)]
+    cells[1].append(CELLS if seed % 2 else 900)  # a loss at the last cell leaves what lies beyond all of them
+    seen, lost, won = cells
+    rows = []
+    for kind, many in enumerate(cells):
+        for cell in many:
+            may = np.zeros(CELLS + 2)
+            may[cell] = 1.0 if kind == 0 else 0.5
+            if kind == 1:
+                may[cell + 1 :] = 1.0
+            if kind == 2:
+                may[:cell] = 1.0
+            rows.append(may)
+    mass = np.full(CELLS + 2, 1 / (CELLS + 2))
+    for _ in range(ROUNDS):
+        before = mass
+        mass = np.sum([may * mass / (may * mass).sum() for may in rows], axis=0) / len(rows)
+        if np.abs(np.cumsum(mass - before)).max() < SETTLED:
+            break
+    found = self_consistent(*(np.bincount(c, minlength=CELLS + 1).astype(float) for c in (seen, lost, won)))
+    assert found == pytest.approx(np.cumsum(mass[:-1]), abs=1e-9)
+
+
 def test_a_log_without_a_row_says_nothing_of_prices() -> None:
     nothing = np.zeros(CELLS + 1)
     assert not self_consistent(nothing, nothing, nothing).any()
@@ -103,6 +132,12 @@ def test_chances_and_costs_between_bids_are_those_of_the_curve() -> None:
     assert (chance[0], cost[0] / chance[0]) == pytest.approx((1 / 3, 3.25), rel=1e-3)
     chance, cost = expected_win(curves, zero[:1], bid[:1], logged[:1], no[:1], no[:1], np.array([4.5]))
     assert (chance[0], cost[0]) == (0.0, 0.0)
+    # At the floor itself all that it wins costs the floor.
+    chance, cost = expected_win(curves, zero[:1], bid[:1], logged[:1], no[:1], no[:1], np.array([4.0]))
+    assert (chance[0], cost[0] / chance[0]) == pytest.approx((1 / 3, 4.0), rel=1e-3)
+    # A floor of half a CPM, below which an auction without a logged bid has nothing to sell.
+    chance, cost = expected_win(curves, zero[:1], bid[:1], logged[2:3], no[:1], no[:1], np.array([0.5]))
+    assert (chance[0], cost[0]) == pytest.approx((0.5, 0.5 * 0.5 / 8 + (4.0**2 - 0.5**2) / 16), rel=1e-3)
     # A first-price win at 6 whose price nobody knows: a bid of 3 wins half of them, and pays 3.
     chance, cost = expected_win(curves, zero[4:], bid[4:], logged[4:], yes[4:], yes[4:])
     assert (chance[0], cost[0]) == pytest.approx((0.5, 1.5), rel=1e-3)
@@ -123,3 +158,11 @@ def test_cells_hold_what_lies_between_their_edges() -> None:
     for price, cell in zip(prices[1:-1], cells[1:-1], strict=True):
         assert EDGES[cell - 1] <= price <= EDGES[cell] * (1 + 1e-12)
     assert cells[-1] == CELLS
+
+
+def test_a_win_below_every_price_that_the_log_knows_says_nothing_of_lower_bids() -> None:
+    curves = Curves.of(np.where(EDGES >= 4.0, 1.0, 0.0)[None, :])
+    chance, cost = expected_win(
+        curves, np.zeros(1, dtype=np.int64), np.array([2.0]), np.array([3.0]), np.array([True]), np.array([True])
+    )
+    assert (chance[0], cost[0]) == (0.0, 0.0)
