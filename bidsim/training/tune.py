@@ -105,7 +105,8 @@ def tune(
     progress = progress or Silent()
     window, selection, tables = _windows(tuning)
     judged = changed(window, gate=None, candidates=None, segments=None, name=f"{tuning.loaded.name[:190]} tuning")
-    key = _key(tuning, judged, selection, tables)
+    fingerprints = Fingerprints(tuning.work / "fingerprints.json")
+    key = _key(tuning, judged, selection, tables, fingerprints)
     directory = tuning.work / f"tune-{key}"
     as_of = _begin(directory, tuning)
     examples = directory / "examples"
@@ -136,7 +137,8 @@ def tune(
         brought(open_log(judged, tables), Path(work).resolve(), progress.step) as log,  # once for all trials
         _Workers(jobs, threads) as workers,
     ):
-        if _key(tuning, judged, selection, tables) != key:  # what trials read would not be what the search's name says
+        # What trials read would not be what the search's name says.
+        if _key(tuning, judged, selection, tables, fingerprints) != key:
             raise BidsimError("the log or a model was changed since the search began; run again")
         for first in range(0, tuning.trials, BATCH):
             study.sampler = optuna.samplers.TPESampler(seed=_seed(tuning.seed, first // BATCH), constant_liar=True)
@@ -248,9 +250,14 @@ def _apart(tuning: Tuning) -> None:
         raise BidsimError("belongs to the tuning log and to the judged one; keep them apart", file=shared[0])
 
 
-def _key(tuning: Tuning, judged: LoadedScenario, selection: Selection, tables: Mapping[str, str]) -> str:
+def _key(
+    tuning: Tuning,
+    judged: LoadedScenario,
+    selection: Selection,
+    tables: Mapping[str, str],
+    fingerprints: Fingerprints,
+) -> str:
     """Of everything that decides the outcomes of trials; how many there are is no part of it."""
-    fingerprints = Fingerprints(tuning.work / "fingerprints.json")
     files = [fingerprints.of_log(open_log(judged, tables))]
     if tuning.train_tables:
         files.append(fingerprints.of_table(open_log(judged, tuning.train_tables).table))
