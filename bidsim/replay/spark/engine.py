@@ -180,10 +180,11 @@ class SparkEngine:
                     lambda target, path=path: target.write_bytes(path.read_bytes()),  # type: ignore[misc]
                 )
         made: pa.Schema = make().schema(schema)
-        run = workers.changing(make, schema, made, shipped)
+        there = _with_types(made)
+        run = workers.changing(make, schema, there, shipped)
         frame = self._frame(sql)
         frame = self._in_order(frame, again) if in_order else frame
-        self._persist(view, self._guard(lambda: frame.mapInArrow(run, _spark_schema(made))))
+        self._persist(view, self._guard(lambda: frame.mapInArrow(run, _spark_schema(there))))
         self.empty.declare(view, made)
         progress(self._guard(lambda: self._kept[view].count()))
         return True
@@ -242,7 +243,7 @@ class SparkEngine:
         """A small result with the types that DuckDB gives it."""
         schema = self.empty.schema(sql)
         table = self._guard(lambda: self.session.sql(text).toArrow())
-        columns = [_cast(column, field.type) for column, field in zip(table.columns, schema, strict=True)]
+        columns = [workers.cast_column(column, field.type) for column, field in zip(table.columns, schema, strict=True)]
         return pa.table(columns, schema=pa.schema([pa.field(f.name, f.type) for f in schema]))
 
     def _persist(self, view: str, frame: Any) -> None:
@@ -287,16 +288,15 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, Decimal) and value == value.to_integral_value() else value
 
 
-def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    if pa.types.is_null(kind):  # a column without values, of any type there
-        return pa.chunked_array([pa.nulls(len(column))])
-    return column if column.type == kind else column.cast(kind)
-
-
 def _first_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     named = [line for line in lines if line.startswith("[") or "Caused by" in line]
     return (named or lines or ["nothing"])[0][:300]
+
+
+def _with_types(schema: pa.Schema) -> pa.Schema:
+    """Columns without values as whole numbers, as where Spark reads them: a join finds no null among those of no type."""
+    return pa.schema([field.with_type(pa.int32()) if pa.types.is_null(field.type) else field for field in schema])
 
 
 def _spark_schema(schema: pa.Schema) -> Any:

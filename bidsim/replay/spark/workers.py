@@ -45,11 +45,15 @@ def error_in(text: str) -> BidsimError | None:
 
 def cast(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """By place, with the schema's names."""
-    arrays = [
-        column if column.type == field.type else column.cast(field.type)
-        for column, field in zip(batch.columns, schema, strict=True)
-    ]
+    arrays = [cast_column(column, field.type) for column, field in zip(batch.columns, schema, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema([pa.field(f.name, f.type) for f in schema]))
+
+
+def cast_column(column: Any, kind: pa.DataType) -> Any:
+    """A column (pa.Array or pa.ChunkedArray) of Spark's as the type that DuckDB gives it."""
+    if pa.types.is_null(kind):  # without values, and of any type there
+        return pa.nulls(len(column))
+    return column if column.type == kind else column.cast(kind)
 
 
 def pack(state: Any) -> bytes:

@@ -241,10 +241,14 @@ def test_files_of_one_log_may_differ_in_types(spark: Any, tmp_path: Path) -> Non
     assert result["data"]["rows"] == 6
 
 
-@pytest.mark.parametrize("form", ["csv", "parquet"])
-def test_columns_without_values_are_of_any_type(spark: Any, tmp_path: Path, form: str) -> None:
+@pytest.mark.parametrize(
+    ("form", "more"),
+    [("csv", {}), ("parquet", {"budget": {"amount": 0.05, "per": "total"}})],
+    ids=["csv", "parquet, budget"],
+)
+def test_columns_without_values_are_of_any_type(spark: Any, tmp_path: Path, form: str, more: dict[str, Any]) -> None:
     rows = 30
-    empty = ("time", "unit", "segment", "conversion", "floor", "pcvr")
+    empty = ("time", "unit", "campaign", "segment", "conversion", "floor", "pcvr", "spot")
     table = pa.table(
         {
             **{name: pa.nulls(rows) for name in empty},
@@ -261,9 +265,11 @@ def test_columns_without_values_are_of_any_type(spark: Any, tmp_path: Path, form
             "columns": {"exchange": "segment"},
             "sample_type": "imp-click",
             "bid": {"formula": "20 * pctr"},
-            "segments": ["segment", "hour"],
+            "segments": ["segment", "hour", "campaign"],
             "candidates": {"new": {"bid": {"multiplier": 1.5}}},
-        }
+            **more,
+        },
+        (hashed_model(tmp_path / "hashed.bundle"),),
     )
     assert result["data"]["rows"] == rows
 
